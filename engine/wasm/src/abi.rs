@@ -1,0 +1,131 @@
+//! The contract between compiled code and its runtime: what `lower` may emit and `runtime` must provide.
+//!
+//! Enters: nothing. Leaves: the layout of [`VmCtx`], the order of [`Libcalls`], the codes of [`TrapCode`].
+//! Never here: behaviour.
+//!
+//! A compiled Wasm function is `fn(vmctx: i64, stack_left: i64, params...) -> results`. While Wasm runs, the
+//! instructions left live in Cranelift's pinned register; they are stored to [`VmCtx::instructions`] around every
+//! call out of compiled code that may read or change them, and recovered from the machine context at a trap.
+//! `vmctx` is the seat's context address: the card table lies below it, the heap at `vmctx + HEAP_OFFSET`.
+
+use std::mem::{offset_of, size_of};
+
+/// Largest number of parameters of an imported function (`ic0.call_new` has eight).
+pub const HOST_ARGS_MAX: usize = 16;
+
+/// The context of one seat, at the address that compiled code receives first. Mutable globals follow it,
+/// sixteen bytes each, from [`GLOBALS_OFFSET`].
+#[repr(C, align(64))]
+pub struct VmCtx {
+    /// Instructions left in this slice, when compiled code is not running. Negative: the check has failed.
+    pub instructions: i64,
+    /// Current heap size in bytes (for `memory.size` and bulk operations).
+    pub heap_bytes: u64,
+    /// Addresses of the runtime's functions, [`Libcalls`].
+    pub libcalls: *const Libcalls,
+    /// The runtime's own record of the running execution; opaque to compiled code.
+    pub activation: *mut u8,
+    /// Base of the function table entries: one `FuncRef` per function that is exported, in a table, or named by `ref.func`.
+    pub func_refs: *const FuncRef,
+    /// Base of the array of [`TableView`], one per table.
+    pub tables: *const TableView,
+    /// `stack_left` with which an entry from the host starts, in slots.
+    pub stack_slots: i64,
+    /// Reserved; zero.
+    pub reserved: [u64; 9],
+    /// Arguments of a host call, and its result in the first place. A `v128` takes two places.
+    pub args: [u64; HOST_ARGS_MAX],
+}
+
+/// Where mutable globals start, relative to `vmctx`: 16 bytes each.
+pub const GLOBALS_OFFSET: i32 = 256;
+
+const _: () = assert!(size_of::<VmCtx>() == GLOBALS_OFFSET as usize);
+const _: () = assert!(offset_of!(VmCtx, args) == 128);
+
+/// A function as a table entry or `funcref` value points to it. A null reference is the address 0.
+#[repr(C)]
+pub struct FuncRef {
+    /// Address of the compiled function (or of an import's wrapper).
+    pub code: *const u8,
+    /// Canonical type index within the module (equal types share an index); what `call_indirect` compares.
+    pub type_id: u32,
+    /// Function index, for diagnostics.
+    pub func_index: u32,
+}
+
+/// What compiled code sees of a table: elements are addresses of [`FuncRef`] (or opaque `externref` words).
+#[repr(C)]
+pub struct TableView {
+    /// First element, eight bytes each.
+    pub elements: *mut u64,
+    /// Current number of elements.
+    pub len: u64,
+}
+
+/// The runtime's functions, called from compiled code with the platform's C convention. Those that return a status
+/// answer 0 for success or a [`TrapCode`] that the caller must raise; the instruction counter has been stored before and is
+/// reloaded after each call except [`Libcalls::mark`], which never reads it.
+#[repr(C)]
+pub struct Libcalls {
+    /// `host_call(vmctx, import_index) -> status`. Arguments and result in [`VmCtx::args`].
+    pub host_call: unsafe extern "C" fn(*mut VmCtx, u32) -> u32,
+    /// `out_of_instructions(vmctx) -> status`: the counter went negative at a check. Suspends, or refills, or traps.
+    pub out_of_instructions: unsafe extern "C" fn(*mut VmCtx) -> u32,
+    /// `mark(vmctx, heap_address)`: slow path of the card test; saves the page and its successor's head.
+    pub mark: unsafe extern "C" fn(*mut VmCtx, u64),
+    /// `memory_grow(vmctx, delta_pages) -> previous pages or u64::MAX`.
+    pub memory_grow: unsafe extern "C" fn(*mut VmCtx, u64) -> u64,
+    /// `memory_fill(vmctx, dst, byte, len) -> status`.
+    pub memory_fill: unsafe extern "C" fn(*mut VmCtx, u64, u32, u64) -> u32,
+    /// `memory_copy(vmctx, dst, src, len) -> status`.
+    pub memory_copy: unsafe extern "C" fn(*mut VmCtx, u64, u64, u64) -> u32,
+    /// `memory_init(vmctx, segment, dst, src, len) -> status`.
+    pub memory_init: unsafe extern "C" fn(*mut VmCtx, u32, u64, u32, u32) -> u32,
+    /// `data_drop(vmctx, segment)`.
+    pub data_drop: unsafe extern "C" fn(*mut VmCtx, u32),
+    /// `table_grow(vmctx, table, init, delta) -> previous size or u64::MAX`.
+    pub table_grow: unsafe extern "C" fn(*mut VmCtx, u32, u64, u64) -> u64,
+    /// `table_fill(vmctx, table, dst, value, len) -> status`.
+    pub table_fill: unsafe extern "C" fn(*mut VmCtx, u32, u64, u64, u64) -> u32,
+    /// `table_copy(vmctx, dst_table << 32 | src_table, dst, src, len) -> status`.
+    pub table_copy: unsafe extern "C" fn(*mut VmCtx, u64, u64, u64, u64) -> u32,
+    /// `table_init(vmctx, table << 32 | segment, dst, src, len) -> status`.
+    pub table_init: unsafe extern "C" fn(*mut VmCtx, u64, u64, u32, u32) -> u32,
+    /// `elem_drop(vmctx, segment)`.
+    pub elem_drop: unsafe extern "C" fn(*mut VmCtx, u32),
+    /// `table_set_dirty(vmctx, table)`: called before the first inline write of a table, so that it is reset after the message.
+    pub table_written: unsafe extern "C" fn(*mut VmCtx, u32),
+}
+
+/// Why compiled code stopped. Numbers are part of the trap tables; user trap codes in CLIF are these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum TrapCode {
+    /// `unreachable` was executed.
+    Unreachable = 1,
+    /// A heap access beyond the memory's size.
+    HeapOutOfBounds = 2,
+    /// A table access beyond the table's size.
+    TableOutOfBounds = 3,
+    /// `call_indirect` through a null entry.
+    IndirectCallToNull = 4,
+    /// `call_indirect` with another signature than the function's.
+    BadSignature = 5,
+    /// Integer overflow in a division or a conversion.
+    IntegerOverflow = 6,
+    /// Integer division by zero.
+    IntegerDivisionByZero = 7,
+    /// Conversion of a NaN to an integer.
+    BadConversionToInteger = 8,
+    /// The stack limit in Wasm terms was reached.
+    StackOverflow = 9,
+    /// A segment access out of bounds, or use of a dropped segment.
+    SegmentOutOfBounds = 10,
+    /// A host function failed; the reason is in the execution's record.
+    Host = 11,
+    /// The message's instruction limit was reached.
+    InstructionLimit = 12,
+    /// A `ref.as_non_null`-like operator met a null reference.
+    NullReference = 13,
+}
