@@ -1,1 +1,15 @@
-//! Not built yet.
+//! What exists: plain data of the Replicated world, its units, names, limits and prices.
+//!
+//! Enters: numbers of the protocol. Leaves: types. Never here: I/O, clocks, floats, `HashMap`, `unsafe`.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod canister;
+pub mod fees;
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod reject;
+pub mod units;
+
+pub use ic_principal::Principal;
