@@ -6,10 +6,13 @@
 pub mod batch;
 pub mod canister;
 pub mod fees;
+pub mod host_costs;
 pub mod ids;
+pub mod imports;
 pub mod limits;
 pub mod message;
 pub mod reject;
 pub mod units;
+pub mod weights;
 
 pub use ic_principal::Principal;
