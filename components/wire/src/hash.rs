@@ -1,0 +1,87 @@
+//! The representation-independent hash: request ids, delegation hashes and what nodes sign in query answers.
+//!
+//! Spec: ic-interface-spec #hash-of-map.
+
+use crate::Digest;
+use sha2::{Digest as _, Sha256};
+
+/// Domain separators of everything that is signed: each begins with its own length. Spec: ic-interface-spec #signatures.
+pub mod domain {
+    /// Before a request id that a sender signs.
+    pub const REQUEST: &[u8; 11] = b"\x0Aic-request";
+    /// Before the hash of a delegation.
+    pub const DELEGATION: &[u8; 27] = b"\x1Aic-request-auth-delegation";
+    /// Before the hash of a query answer that a node signs.
+    pub const RESPONSE: &[u8; 12] = b"\x0Bic-response";
+    /// Before the info that a canister signature in `sender_info` covers.
+    pub const SENDER_INFO: &[u8; 15] = b"\x0Eic-sender-info";
+    /// Before the root hash of a state tree.
+    pub const STATE_ROOT: &[u8; 14] = b"\x0Dic-state-root";
+}
+
+/// A value in a hashed map.
+#[derive(Clone, Debug)]
+pub enum Value<'a> {
+    /// Hashed as it is.
+    Bytes(&'a [u8]),
+    /// Hashed as its UTF-8 bytes.
+    Text(&'a str),
+    /// Hashed as its shortest LEB128.
+    Nat(u64),
+    /// Hash of the elements' hashes.
+    Array(Vec<Value<'a>>),
+    /// Hashed as [`hash_of_map`].
+    Map(Vec<(&'static str, Value<'a>)>),
+}
+
+fn sha256(bytes: &[u8]) -> Digest {
+    Sha256::digest(bytes).into()
+}
+
+fn hash_nat(mut value: u64) -> Digest {
+    // 10 = 64 bits / 7 bits a byte, rounded up.
+    let mut leb = [0u8; 10];
+    let mut length = 0;
+    for byte in &mut leb {
+        let low = value.to_le_bytes()[0] & 0x7f;
+        value >>= 7;
+        length += 1;
+        if value == 0 {
+            *byte = low;
+            break;
+        }
+        *byte = low | 0x80;
+    }
+    sha256(&leb[..length])
+}
+
+impl Value<'_> {
+    fn hash(&self) -> Digest {
+        match self {
+            Self::Bytes(bytes) => sha256(bytes),
+            Self::Text(text) => sha256(text.as_bytes()),
+            Self::Nat(value) => hash_nat(*value),
+            Self::Array(elements) => {
+                let mut hasher = Sha256::new();
+                elements.iter().for_each(|element| hasher.update(element.hash()));
+                hasher.finalize().into()
+            }
+            Self::Map(fields) => hash_of_map(fields),
+        }
+    }
+}
+
+/// The representation-independent hash of a map; the order of `fields` does not matter.
+///
+/// Cost: SHA-256 over names, values and 64 bytes a field. Spec: ic-interface-spec #hash-of-map.
+pub fn hash_of_map(fields: &[(&'static str, Value<'_>)]) -> Digest {
+    let mut pairs: Vec<(Digest, Digest)> =
+        fields.iter().map(|(name, value)| (sha256(name.as_bytes()), value.hash())).collect();
+    pairs.sort_unstable();
+    let mut hasher = Sha256::new();
+    for (name, value) in pairs {
+        hasher.update(name);
+        hasher.update(value);
+    }
+    hasher.finalize().into()
+}
