@@ -3,7 +3,8 @@
 //! Enters: nothing. Leaves: the layout of [`VmCtx`], the order of [`Libcalls`], the codes of [`TrapCode`].
 //! Never here: behaviour.
 //!
-//! A compiled Wasm function is `fn(vmctx: i64, stack_left: i64, params...) -> results`. While Wasm runs, the
+//! A compiled Wasm function is `fn(vmctx: i64, stack_left: i64, params...) -> results` in Cranelift's own convention; only code made by
+//! `lower` calls it. While Wasm runs, the
 //! instructions left live in Cranelift's pinned register; they are stored to [`VmCtx::instructions`] around every
 //! call out of compiled code that may read or change them, and recovered from the machine context at a trap.
 //! `vmctx` is the seat's context address: the card table lies below it, the heap at `vmctx + HEAP_OFFSET`.
@@ -13,8 +14,8 @@ use std::mem::{offset_of, size_of};
 /// Largest number of parameters of an imported function (`ic0.call_new` has eight).
 pub const HOST_ARGS_MAX: usize = 16;
 
-/// The context of one seat, at the address that compiled code receives first. Mutable globals follow it,
-/// sixteen bytes each, from [`GLOBALS_OFFSET`].
+/// The context of one seat, at the address that compiled code receives first. The globals follow it from
+/// [`GLOBALS_OFFSET`], then the [`TableView`]s from [`table_view_offset`].
 #[repr(C, align(64))]
 pub struct VmCtx {
     /// Instructions left in this slice, when compiled code is not running. Negative: the check has failed.
@@ -25,10 +26,11 @@ pub struct VmCtx {
     pub libcalls: *const Libcalls,
     /// The runtime's own record of the running execution; opaque to compiled code.
     pub activation: *mut u8,
-    /// Base of the function table entries: one `FuncRef` per function that is exported, in a table, or named by `ref.func`.
+    /// One [`FuncRef`] per function, imports included, by function index. The same for every instance of a module.
     pub func_refs: *const FuncRef,
-    /// Base of the array of [`TableView`], one per table.
-    pub tables: *const TableView,
+    /// Memory64 only: accesses at this index or above trap without touching memory (6 GiB, [`INDEX64_BOUND`]). A constant, kept
+    /// here because comparing with memory is shorter than loading the constant.
+    pub index64_bound: u64,
     /// `stack_left` with which an entry from the host starts, in slots.
     pub stack_slots: i64,
     /// Reserved; zero.
@@ -37,8 +39,29 @@ pub struct VmCtx {
     pub args: [u64; HOST_ARGS_MAX],
 }
 
-/// Where mutable globals start, relative to `vmctx`: 16 bytes each.
+/// Where the globals start, relative to `vmctx`: 16 bytes each, at their global index. Immutable globals have their place too;
+/// compiled code reads constants from the code instead. References are stored as in [`TableView::elements`].
 pub const GLOBALS_OFFSET: i32 = 256;
+
+/// Memory64: no valid access has a larger index. Together with offsets up to `2^31 - 1` and 16 bytes of access it stays inside the
+/// reservation of 8 GiB + 64 KiB; larger offsets are added and compared again.
+pub const INDEX64_BOUND: u64 = 6 << 30;
+
+/// Bytes of a [`TableView`].
+pub const TABLE_VIEW_BYTES: i32 = 32;
+
+/// Where the view of `table` lies, relative to `vmctx`, in a module with `globals` globals.
+pub const fn table_view_offset(globals: u32, table: u32) -> i32 {
+    GLOBALS_OFFSET + 16 * globals as i32 + TABLE_VIEW_BYTES * table as i32
+}
+
+/// Slots that every Wasm frame takes of `stack_left` besides its parameters, locals and operands: return address, frame pointer,
+/// `vmctx`, `stack_left`, and room for what the compiler keeps besides.
+pub const FRAME_SLOTS: u32 = 8;
+
+/// No compiled frame is larger than this many bytes per slot it takes of `stack_left`; lowering refuses the function otherwise.
+/// A native stack of `stack_slots * NATIVE_BYTES_PER_SLOT` bytes and what host calls need cannot overflow.
+pub const NATIVE_BYTES_PER_SLOT: u32 = 24;
 
 const _: () = assert!(size_of::<VmCtx>() == GLOBALS_OFFSET as usize);
 const _: () = assert!(offset_of!(VmCtx, args) == 128);
@@ -61,18 +84,27 @@ pub struct TableView {
     pub elements: *mut u64,
     /// Current number of elements.
     pub len: u64,
+    /// Set to 1 by `table.set`: the table must be reset after the message. (Libcalls that write a table may use it too.)
+    pub written: u64,
+    /// Reserved; zero.
+    pub reserved: u64,
 }
 
+const _: () = assert!(size_of::<TableView>() == TABLE_VIEW_BYTES as usize);
+
 /// The runtime's functions, called from compiled code with the platform's C convention. Those that return a status
-/// answer 0 for success or a [`TrapCode`] that the caller must raise; the instruction counter has been stored before and is
-/// reloaded after each call except [`Libcalls::mark`], which never reads it.
+/// answer 0 for success; after anything else compiled code raises [`TrapCode::Status`], which means "the reason is the status
+/// just returned" (the runtime notes it before it returns, for example in the activation). The instruction counter has been stored
+/// before and is reloaded after each call except [`Libcalls::mark`], which never reads it. `memory_grow` and `table_grow` take
+/// effect before they return: compiled code reads `heap_bytes` and the table's view again.
 #[repr(C)]
 pub struct Libcalls {
     /// `host_call(vmctx, import_index) -> status`. Arguments and result in [`VmCtx::args`].
     pub host_call: unsafe extern "C" fn(*mut VmCtx, u32) -> u32,
     /// `out_of_instructions(vmctx) -> status`: the counter went negative at a check. Suspends, or refills, or traps.
     pub out_of_instructions: unsafe extern "C" fn(*mut VmCtx) -> u32,
-    /// `mark(vmctx, heap_address)`: slow path of the card test; saves the page and its successor's head.
+    /// `mark(vmctx, heap_address)`: slow path of the card test; saves the page and its successor's head. An address beyond the
+    /// heap is ignored (the store that follows traps).
     pub mark: unsafe extern "C" fn(*mut VmCtx, u64),
     /// `memory_grow(vmctx, delta_pages) -> previous pages or u64::MAX`.
     pub memory_grow: unsafe extern "C" fn(*mut VmCtx, u64) -> u64,
@@ -94,11 +126,12 @@ pub struct Libcalls {
     pub table_init: unsafe extern "C" fn(*mut VmCtx, u64, u64, u32, u32) -> u32,
     /// `elem_drop(vmctx, segment)`.
     pub elem_drop: unsafe extern "C" fn(*mut VmCtx, u32),
-    /// `table_set_dirty(vmctx, table)`: called before the first inline write of a table, so that it is reset after the message.
-    pub table_written: unsafe extern "C" fn(*mut VmCtx, u32),
 }
 
 /// Why compiled code stopped. Numbers are part of the trap tables; user trap codes in CLIF are these.
+///
+/// A fault (SIGSEGV, SIGBUS, SIGILL, SIGFPE) whose program counter is a trap site has the site's code, whatever the address: the
+/// null check of `call_indirect` is a load from address 8, so its site says [`TrapCode::IndirectCallToNull`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum TrapCode {
@@ -128,4 +161,29 @@ pub enum TrapCode {
     InstructionLimit = 12,
     /// A `ref.as_non_null`-like operator met a null reference.
     NullReference = 13,
+    /// A libcall answered a status other than 0; see [`Libcalls`].
+    Status = 14,
+}
+
+impl TrapCode {
+    /// The code numbered `code`, if there is one.
+    pub const fn from_u8(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::Unreachable,
+            2 => Self::HeapOutOfBounds,
+            3 => Self::TableOutOfBounds,
+            4 => Self::IndirectCallToNull,
+            5 => Self::BadSignature,
+            6 => Self::IntegerOverflow,
+            7 => Self::IntegerDivisionByZero,
+            8 => Self::BadConversionToInteger,
+            9 => Self::StackOverflow,
+            10 => Self::SegmentOutOfBounds,
+            11 => Self::Host,
+            12 => Self::InstructionLimit,
+            13 => Self::NullReference,
+            14 => Self::Status,
+            _ => return None,
+        })
+    }
 }
