@@ -1,1 +1,21 @@
-//! Not built yet.
+//! Signatures and hashes in batches.
+//!
+//! Enters: keys, messages and signatures as bytes from anywhere. Leaves: one verdict for each, in order; signatures by this
+//! node's own keys. Never here: what a message means, who may sign it, randomness (keys come from bytes the caller drew),
+//! a panic on outside bytes.
+//!
+//! All backends give the same verdict on the same bytes, the scalar one being the definition.
+#![forbid(unsafe_code)]
+
+mod bls;
+mod ecdsa;
+mod ed25519;
+mod key;
+mod principal;
+mod sign;
+mod verify;
+
+pub use key::{PublicKey, PublicKeyError, Unsupported};
+pub use principal::self_authenticating;
+pub use sign::{BlsSecretKey, NodeKey, RootSigner};
+pub use verify::{Backend, SignatureTask, Verdict, sha256_batch, verify};
