@@ -17,12 +17,5 @@ pub const PRINCIPAL_BYTES_MAX: usize = 29;
 /// Bytes of a request's URL path: the longest known route with a 29-byte principal in text takes 102.
 pub const URL_PATH_BYTES_MAX: usize = 256;
 
-/// Farthest an ingress expiry may lie ahead, in ns: 5 minutes. dfinity/ic `rs/limits`, `MAX_INGRESS_TTL`.
-pub const INGRESS_TTL_NANOS_MAX: u64 = 5 * 60 * 1_000_000_000;
-/// What clocks of client and node may differ by beyond that, in ns: 30 s. dfinity/ic `rs/limits`,
-/// `PERMITTED_DRIFT_AT_VALIDATOR`.
-pub const INGRESS_DRIFT_NANOS_MAX: u64 = 30 * 1_000_000_000;
-
-const _: () = assert!(INGRESS_DRIFT_NANOS_MAX < INGRESS_TTL_NANOS_MAX);
 // Every path at its longest, one byte a label, must fit a body; otherwise the path limits would be idle.
 const _: () = assert!(PATHS_MAX * PATH_LABELS_MAX * 2 < BODY_BYTES_MAX);
