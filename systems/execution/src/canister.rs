@@ -1,0 +1,224 @@
+//! A canister as the kernel sees it: its components, borrowed together.
+//!
+//! Enters: components of `cyclotron_types::canister` and those defined here. Leaves: [`CanisterMut`]. Never here: the world.
+
+use bevy_ecs::component::Component;
+use bevy_ecs::query::QueryData;
+use cyclotron_types::canister::{
+    CallContexts, CanisterHistory, CanisterLog, CanisterVersion, CertifiedData, ChunkStore, Controllers, CyclesBalance,
+    GlobalTimer, PaidUntil, ReservedBalance, RunState, Settings,
+};
+use cyclotron_types::ids::CanisterId;
+use cyclotron_types::units::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The code of a canister and its memories.
+#[derive(Debug, Default, Component)]
+pub enum Program {
+    /// No code.
+    #[default]
+    Empty,
+    /// Code installed.
+    Installed(Box<Installed>),
+}
+
+/// A module at work.
+#[derive(Debug)]
+pub struct Installed {
+    /// SHA-256 of the module as it was given, before any decompression.
+    pub module_hash: [u8; 32],
+    /// Size of the module as it was given.
+    pub module_bytes: Bytes,
+}
+
+/// A message that did not fit into its slice.
+#[derive(Debug, Default, Component)]
+pub enum Paused {
+    /// None.
+    #[default]
+    None,
+    /// Suspended in the middle; the next slice continues.
+    Suspended(Box<Suspended>),
+    /// Aborted; the next slice starts over, at the same charge.
+    Aborted(Box<crate::job::Job>),
+}
+
+/// A suspended message.
+#[derive(Debug)]
+pub struct Suspended {}
+
+/// Calls made and not yet answered, by callee. Derived from [`CallContexts`]; kept apart so that a message can carry it along.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component)]
+pub struct OpenCalls(pub Arc<BTreeMap<CanisterId, u32>>);
+
+/// Whether `canister_on_low_wasm_memory` is to run. Spec: #rule-on-low-wasm-memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component)]
+pub enum LowMemoryHook {
+    /// There is memory enough.
+    #[default]
+    NotSatisfied,
+    /// The threshold has been crossed; it runs before the next message.
+    Ready,
+    /// It ran; it will not run again before there was memory enough.
+    Executed,
+}
+
+/// All components of one canister, borrowed mutably. Made from [`CanisterData`] or field by field.
+#[derive(Debug)]
+pub struct CanisterMut<'a> {
+    /// Its name.
+    pub id: CanisterId,
+    /// Who manages it.
+    pub controllers: &'a mut Controllers,
+    /// Its cycles.
+    pub balance: &'a mut CyclesBalance,
+    /// Cycles reserved for storage.
+    pub reserved: &'a mut ReservedBalance,
+    /// Its version.
+    pub version: &'a mut CanisterVersion,
+    /// What it certifies.
+    pub certified_data: &'a mut CertifiedData,
+    /// Its timer.
+    pub timer: &'a mut GlobalTimer,
+    /// How far storage is paid.
+    pub paid_until: &'a mut PaidUntil,
+    /// Whether it takes messages.
+    pub run_state: &'a mut RunState,
+    /// Its settings.
+    pub settings: &'a mut Settings,
+    /// Calls served and made.
+    pub contexts: &'a mut CallContexts,
+    /// Calls made, by callee.
+    pub open_calls: &'a mut OpenCalls,
+    /// Its log.
+    pub log: &'a mut CanisterLog,
+    /// Its chunks.
+    pub chunks: &'a mut ChunkStore,
+    /// Its history.
+    pub history: &'a mut CanisterHistory,
+    /// Its low-memory hook.
+    pub low_memory: &'a mut LowMemoryHook,
+    /// Its code.
+    pub program: &'a mut Program,
+    /// Its unfinished message.
+    pub paused: &'a mut Paused,
+}
+
+/// What a bevy query must fetch for a [`CanisterMut`].
+#[derive(QueryData)]
+#[query_data(mutable)]
+pub struct CanisterData {
+    id: &'static CanisterId,
+    controllers: &'static mut Controllers,
+    balance: &'static mut CyclesBalance,
+    reserved: &'static mut ReservedBalance,
+    version: &'static mut CanisterVersion,
+    certified_data: &'static mut CertifiedData,
+    timer: &'static mut GlobalTimer,
+    paid_until: &'static mut PaidUntil,
+    run_state: &'static mut RunState,
+    settings: &'static mut Settings,
+    contexts: &'static mut CallContexts,
+    open_calls: &'static mut OpenCalls,
+    log: &'static mut CanisterLog,
+    chunks: &'static mut ChunkStore,
+    history: &'static mut CanisterHistory,
+    low_memory: &'static mut LowMemoryHook,
+    program: &'static mut Program,
+    paused: &'static mut Paused,
+}
+
+impl<'a> From<CanisterDataItem<'a, '_>> for CanisterMut<'a> {
+    /// Does not touch bevy's change ticks: who writes a canister lists it as touched.
+    fn from(item: CanisterDataItem<'a, '_>) -> Self {
+        fn plain<'a, T: ?Sized>(m: bevy_ecs::change_detection::Mut<'a, T>) -> &'a mut T {
+            m.into_inner()
+        }
+        Self {
+            id: *item.id,
+            controllers: plain(item.controllers),
+            balance: plain(item.balance),
+            reserved: plain(item.reserved),
+            version: plain(item.version),
+            certified_data: plain(item.certified_data),
+            timer: plain(item.timer),
+            paid_until: plain(item.paid_until),
+            run_state: plain(item.run_state),
+            settings: plain(item.settings),
+            contexts: plain(item.contexts),
+            open_calls: plain(item.open_calls),
+            log: plain(item.log),
+            chunks: plain(item.chunks),
+            history: plain(item.history),
+            low_memory: plain(item.low_memory),
+            program: plain(item.program),
+            paused: plain(item.paused),
+        }
+    }
+}
+
+/// The components that a new canister's entity carries besides [`CanisterId`] and what other systems add.
+#[derive(Debug, Default, bevy_ecs::bundle::Bundle)]
+pub struct CanisterBundle {
+    /// Who manages it.
+    pub controllers: Controllers,
+    /// Its cycles.
+    pub balance: CyclesBalance,
+    /// Cycles reserved for storage.
+    pub reserved: ReservedBalance,
+    /// Its version.
+    pub version: CanisterVersion,
+    /// What it certifies.
+    pub certified_data: CertifiedData,
+    /// Its timer.
+    pub timer: GlobalTimer,
+    /// How far storage is paid.
+    pub paid_until: PaidUntil,
+    /// Whether it takes messages.
+    pub run_state: RunState,
+    /// Its settings.
+    pub settings: Settings,
+    /// Calls served and made.
+    pub contexts: CallContexts,
+    /// Calls made, by callee.
+    pub open_calls: OpenCalls,
+    /// Its log.
+    pub log: CanisterLog,
+    /// Its chunks.
+    pub chunks: ChunkStore,
+    /// Its history.
+    pub history: CanisterHistory,
+    /// Its low-memory hook.
+    pub low_memory: LowMemoryHook,
+    /// Its code.
+    pub program: Program,
+    /// Its unfinished message.
+    pub paused: Paused,
+}
+
+impl CanisterBundle {
+    /// Borrows the components, as outside of a world.
+    pub fn borrow(&mut self, id: CanisterId) -> CanisterMut<'_> {
+        CanisterMut {
+            id,
+            controllers: &mut self.controllers,
+            balance: &mut self.balance,
+            reserved: &mut self.reserved,
+            version: &mut self.version,
+            certified_data: &mut self.certified_data,
+            timer: &mut self.timer,
+            paid_until: &mut self.paid_until,
+            run_state: &mut self.run_state,
+            settings: &mut self.settings,
+            contexts: &mut self.contexts,
+            open_calls: &mut self.open_calls,
+            log: &mut self.log,
+            chunks: &mut self.chunks,
+            history: &mut self.history,
+            low_memory: &mut self.low_memory,
+            program: &mut self.program,
+            paused: &mut self.paused,
+        }
+    }
+}

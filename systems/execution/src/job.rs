@@ -1,0 +1,86 @@
+//! What goes into the kernel and what comes out of it.
+//!
+//! Enters: messages and tasks. Leaves: effects that the caller routes. Never here: behaviour.
+
+use cyclotron_types::ids::MessageId;
+use cyclotron_types::message::{IngressStatus, Message, Request, Response, SystemTask};
+use cyclotron_types::units::{Cycles, Instructions};
+
+/// One thing for a canister to do, run to its end by [`crate::start`] and [`crate::resume`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// An ingress message or request (runs an update method, or a query method in replicated mode), or a response (runs a callback).
+    /// `Message::Vacant` is a programming error.
+    Message(Message),
+    /// A heartbeat, global timer or low-memory hook. The caller has checked that it is due.
+    Task(SystemTask),
+}
+
+/// What a slice came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The slice's instructions are used up; the canister's [`crate::Paused`] holds the rest. Nothing of the canister has changed, its
+    /// cycles prepaid for the message excepted.
+    Suspended {
+        /// Instructions of this slice.
+        used: Instructions,
+    },
+    /// The job is finished.
+    Done(Outcome),
+}
+
+/// What a finished job leaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Instructions of the last slice.
+    pub used: Instructions,
+    /// Instructions of the whole message, as charged.
+    pub total: Instructions,
+    /// What is to be done outside of the canister.
+    pub effects: Effects,
+}
+
+/// A message for another canister (or for the management canister).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// A call.
+    Request(Request),
+    /// An answer.
+    Response(Response),
+}
+
+/// What the caller of the kernel must do, and what it may want to know. Balances, certified data, timers, contexts and logs have
+/// been written to the canister's components already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Calls in the order in which they were made, then the answer, if any.
+    pub outgoing: Vec<Outgoing>,
+    /// New status of an ingress message: the one that was answered.
+    pub ingress: Option<(MessageId, IngressStatus)>,
+    /// Cycles that left the world: fees, `cycles_burn128`.
+    pub burned: Cycles,
+    /// Bytes by which the canister's memory grew and that count against the subnet (none under a memory allocation).
+    pub memory_taken: u64,
+    /// Whether the certified data changed.
+    pub certified_data: bool,
+    /// Whether the global timer changed.
+    pub timer: bool,
+    /// Whether `canister_on_low_wasm_memory` became due: the caller queues [`SystemTask::OnLowWasmMemory`].
+    pub low_memory: bool,
+    /// Whether the canister has no open call context left: a stopping canister may become stopped.
+    pub idle: bool,
+    /// How the Wasm ended.
+    pub verdict: Verdict,
+}
+
+/// How the Wasm of a message ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// It did not run (the canister was frozen, had no such method, ...).
+    #[default]
+    NotRun,
+    /// It returned; its effects hold.
+    Returned,
+    /// It trapped; it has had no effect but its charge and its log lines.
+    Trapped,
+}
