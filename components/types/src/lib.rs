@@ -11,6 +11,7 @@ pub mod ids;
 pub mod imports;
 pub mod limits;
 pub mod message;
+pub mod module_limits;
 pub mod reject;
 pub mod units;
 pub mod weights;

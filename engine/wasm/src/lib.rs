@@ -5,3 +5,6 @@
 
 pub mod abi;
 pub mod compiled;
+pub mod decode;
+pub mod meter;
+pub mod validate;
