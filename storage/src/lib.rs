@@ -1,1 +1,14 @@
-//! Not built yet.
+//! Bytes at rest: the state directory and the node's keys. `FORMAT.md` beside this crate is the authority for every byte.
+//!
+//! Enters: a path, through a [`Disk`](cyclotron_ports::Disk). Leaves: the keys, and a directory that no other process uses.
+//! Never here: a damaged file repaired, replaced or guessed at; a secret in a message.
+
+#![forbid(unsafe_code)]
+
+mod directory;
+mod error;
+mod key_file;
+
+pub use directory::{NodeKeys, StateDirectory};
+pub use error::StorageError;
+pub use key_file::KeyKind;

@@ -1,0 +1,183 @@
+//! The state directory of one node.
+
+use crate::StorageError;
+use crate::key_file::{self, KEY_FILE_BYTES, KeyKind};
+use cyclotron_crypto::{BlsSecretKey, NodeKey};
+use cyclotron_ports::{Disk, Entropy, LockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+const LAYOUT: &[u8] = b"cyclotron state 1\n";
+/// More than any layout line needs; what is read of an unknown one.
+const LAYOUT_BYTES_MAX: u64 = 64;
+const KEY_MODE: u32 = 0o600;
+const OTHERS_MODE: u32 = 0o077;
+
+/// The secrets of a node.
+#[derive(Debug)]
+pub struct NodeKeys {
+    /// Signs the state tree's root.
+    pub root: BlsSecretKey,
+    /// Signs query answers.
+    pub node: NodeKey,
+}
+
+/// A state directory in the use of this process, until it is dropped.
+#[derive(Debug)]
+pub struct StateDirectory<D: Disk> {
+    path: PathBuf,
+    keys: NodeKeys,
+    created: bool,
+    _lock: D::Lock,
+}
+
+impl<D: Disk> StateDirectory<D> {
+    /// Opens the state directory at `path`, creating it with fresh keys when there is none.
+    ///
+    /// 1. Take the lock. 2. Read `format`: is it ours, and was the first start finished? 3. Read the keys, or on the first
+    /// start make those that are missing. 4. On the first start, write `format`.
+    ///
+    /// A start interrupted at any point is continued by the next one.
+    pub fn open(disk: &D, path: &Path, entropy: &dyn Entropy, process: u32) -> Result<Self, StorageError> {
+        disk.create_directory(path).map_err(io("create the directory", path))?;
+        let lock_path = path.join("lock");
+        let lock = disk.lock(&lock_path, &format!("{process}\n")).map_err(|error| match error {
+            LockError::Held { holder } => {
+                StorageError::Locked { directory: path.to_owned(), holder: holder.trim().parse().ok() }
+            }
+            LockError::Io(source) => io("lock", &lock_path)(source),
+        })?;
+        let started_before = read_layout(disk, path)?;
+        let keys_path = path.join("keys");
+        if !started_before {
+            disk.create_directory(&keys_path).map_err(io("create the directory", &keys_path))?;
+        }
+        let source = KeySource { disk, entropy, may_create: !started_before };
+        let root = source.root(&keys_path.join("root.key"))?;
+        let node = source.node(&keys_path.join("node.key"))?;
+        if !started_before {
+            // An earlier start may have failed after a rename: the keys last before `format` says that they exist.
+            disk.sync_directory(&keys_path).map_err(io("flush the directory", &keys_path))?;
+            write_file(disk, &path.join("format"), LAYOUT)?;
+        }
+        let keys = NodeKeys { root, node };
+        Ok(Self { path: path.to_owned(), keys, created: !started_before, _lock: lock })
+    }
+
+    /// Returns the directory's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the node's keys.
+    pub fn keys(&self) -> &NodeKeys {
+        &self.keys
+    }
+
+    /// Tells whether this start made the directory.
+    pub fn is_created(&self) -> bool {
+        self.created
+    }
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+    move |source| StorageError::Io { action, path: path.to_owned(), source }
+}
+
+/// Tells whether the directory is in use since an earlier start.
+fn read_layout<D: Disk>(disk: &D, directory: &Path) -> Result<bool, StorageError> {
+    let path = directory.join("format");
+    match disk.read(&path, LAYOUT_BYTES_MAX) {
+        Ok(content) if content.bytes == LAYOUT => Ok(true),
+        Ok(content) => {
+            let found = String::from_utf8_lossy(&content.bytes).trim().to_owned();
+            Err(StorageError::UnknownLayout { path, found })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let names = disk.list(directory).map_err(io("list", directory))?;
+            match names.into_iter().find(|name| !["lock", "keys", "format.new"].contains(&&name[..])) {
+                Some(name) => Err(StorageError::NotAStateDirectory { directory: directory.to_owned(), name }),
+                None => Ok(false),
+            }
+        }
+        Err(error) => Err(io("read", &path)(error)),
+    }
+}
+
+/// Puts a file in place, whole and lasting. The caller has made sure that `path` does not exist.
+fn write_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    match disk.remove(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io("remove", &new)(error)),
+        _ => {}
+    }
+    if let Err(error) = disk.write_new(&new, bytes, KEY_MODE) {
+        // Whether or not this works: the next start discards what is left.
+        let _ = disk.remove(&new);
+        return Err(io("write", &new)(error));
+    }
+    disk.rename(&new, path).map_err(io("rename into place", path))?;
+    let directory = path.parent().expect("a file in the state directory has a parent");
+    disk.sync_directory(directory).map_err(io("flush the directory", directory))
+}
+
+struct KeySource<'a, D> {
+    disk: &'a D,
+    entropy: &'a dyn Entropy,
+    may_create: bool,
+}
+
+impl<D: Disk> KeySource<'_, D> {
+    fn root(&self, path: &Path) -> Result<BlsSecretKey, StorageError> {
+        let secret = self.read_or_create(KeyKind::Root, path, |seed| BlsSecretKey::from_seed(seed).to_bytes())?;
+        BlsSecretKey::from_bytes(&secret)
+            .ok_or(StorageError::KeyDamaged { path: path.to_owned(), what: "its number is not a secret key" })
+    }
+
+    fn node(&self, path: &Path) -> Result<NodeKey, StorageError> {
+        let secret = self.read_or_create(KeyKind::Node, path, |seed| Zeroizing::new(*seed))?;
+        Ok(NodeKey::from_seed(&secret))
+    }
+
+    /// Returns the secret at `path`; makes one from entropy if there is none and this is the first start.
+    fn read_or_create(
+        &self,
+        kind: KeyKind,
+        path: &Path,
+        make: impl FnOnce(&[u8; 32]) -> Zeroizing<[u8; 32]>,
+    ) -> Result<Zeroizing<[u8; 32]>, StorageError> {
+        if let Some(secret) = self.read(kind, path)? {
+            return Ok(secret);
+        }
+        if !self.may_create {
+            return Err(StorageError::KeyMissing { path: path.to_owned() });
+        }
+        let mut seed = Zeroizing::new([0; 32]);
+        self.entropy.fill(&mut *seed).map_err(io("draw entropy for", path))?;
+        let secret = make(&seed);
+        write_file(self.disk, path, &*key_file::encode(kind, &secret))?;
+        // What will be read next time is what is used now.
+        match self.read(kind, path)? {
+            Some(read) if *read == *secret => Ok(read),
+            _ => {
+                Err(StorageError::KeyDamaged { path: path.to_owned(), what: "it reads otherwise than it was written" })
+            }
+        }
+    }
+
+    fn read(&self, kind: KeyKind, path: &Path) -> Result<Option<Zeroizing<[u8; 32]>>, StorageError> {
+        let content = match self.disk.read(path, KEY_FILE_BYTES as u64 + 1) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io("read", path)(error)),
+        };
+        let bytes = Zeroizing::new(content.bytes);
+        if content.mode & OTHERS_MODE != 0 {
+            return Err(StorageError::KeyPermissions { path: path.to_owned(), mode: content.mode });
+        }
+        key_file::decode(kind, path, &bytes).map(Some)
+    }
+}

@@ -1,0 +1,154 @@
+//! What goes wrong with a disk, in words for the operator.
+
+use crate::KeyKind;
+use std::path::PathBuf;
+use std::{fmt, io};
+
+/// Why the state directory cannot be used. Each message names the path, and what to do where there is something to do.
+#[derive(Debug)]
+pub enum StorageError {
+    /// The operating system refused.
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// Another process uses the directory.
+    Locked {
+        /// The directory.
+        directory: PathBuf,
+        /// That process's id, when it has noted one.
+        holder: Option<u32>,
+    },
+    /// The directory holds something else.
+    NotAStateDirectory {
+        /// The directory.
+        directory: PathBuf,
+        /// A name in it that is not ours.
+        name: String,
+    },
+    /// The directory's layout is of another version.
+    UnknownLayout {
+        /// The `format` file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// A key file is gone although the node has been started before.
+    KeyMissing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A key file may be read by others.
+    KeyPermissions {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A key file is not as long as its version says.
+    KeyLength {
+        /// The file.
+        path: PathBuf,
+        /// Its length, or the most that was read of it.
+        bytes: usize,
+        /// What it should be.
+        expected: usize,
+    },
+    /// A key file is of a version this program does not know.
+    KeyVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// A key file holds another kind of key.
+    KeyKindMismatch {
+        /// The file.
+        path: PathBuf,
+        /// What it says it holds.
+        found: u32,
+        /// What it should hold.
+        expected: KeyKind,
+    },
+    /// A key file is damaged.
+    KeyDamaged {
+        /// The file.
+        path: PathBuf,
+        /// In what way.
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const RESTORE: &str = "restore it from a backup; it is never overwritten";
+        match self {
+            Self::Io { action, path, source } => {
+                let path = path.display();
+                match source.kind() {
+                    io::ErrorKind::StorageFull => write!(f, "cannot {action} {path}: no space left on the disk"),
+                    io::ErrorKind::PermissionDenied => write!(f, "cannot {action} {path}: permission denied"),
+                    io::ErrorKind::ReadOnlyFilesystem => write!(f, "cannot {action} {path}: the disk is read-only"),
+                    _ => write!(f, "cannot {action} {path}: {source}"),
+                }
+            }
+            Self::Locked { directory, holder: Some(pid) } => {
+                write!(f, "the state directory {} is in use by process {pid}", directory.display())
+            }
+            Self::Locked { directory, holder: None } => {
+                write!(f, "the state directory {} is in use by another process", directory.display())
+            }
+            Self::NotAStateDirectory { directory, name } => write!(
+                f,
+                "{} holds {name:?} and is not a state directory; give an empty or a new one",
+                directory.display()
+            ),
+            Self::UnknownLayout { path, found } => {
+                write!(f, "{} says {found:?}, which this version does not know", path.display())
+            }
+            Self::KeyMissing { path } => write!(
+                f,
+                "the key file {} is missing although this node was started before; restore it from a backup, or start with a new state directory",
+                path.display()
+            ),
+            Self::KeyPermissions { path, mode } => write!(
+                f,
+                "the key file {} has mode {mode:04o}, so others may have read it; if they cannot have, run chmod 600 on it",
+                path.display()
+            ),
+            Self::KeyLength { path, bytes, expected } if bytes < expected => {
+                write!(f, "the key file {} is truncated: {bytes} bytes of {expected}; {RESTORE}", path.display())
+            }
+            Self::KeyLength { path, expected, .. } => {
+                write!(f, "the key file {} is longer than {expected} bytes; {RESTORE}", path.display())
+            }
+            Self::KeyVersion { path, version } => {
+                write!(f, "the key file {} is of version {version}; this program knows version 1", path.display())
+            }
+            Self::KeyKindMismatch { path, found, expected } => {
+                write!(
+                    f,
+                    "the key file {} holds a key of kind {found}, not the {expected} (kind {})",
+                    path.display(),
+                    expected.number()
+                )
+            }
+            Self::KeyDamaged { path, what } => {
+                write!(f, "the key file {} is damaged: {what}; {RESTORE}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for StorageError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
