@@ -1,0 +1,431 @@
+//! Where the bytes of heaps and stable memories live: two sparse files in memory, cut into slots.
+//!
+//! Enters: requests for memories. Leaves: [`Memory`] handles, which hold neither a mapping nor a file descriptor of their own.
+//! Invariants owned here: a slot belongs to one memory; the bytes of a slot at and beyond its memory's size are zero, except
+//! for what a message in progress has grown into. Never here: a mapping; see `seat` and `stable`.
+//!
+//! Memory is taken page by page as bytes are first written (or read through a shared mapping). When the machine has none left the kernel
+//! cannot answer a store with an error: it kills a process or sends SIGBUS. Callers bound the sum of memories themselves.
+
+use std::fs::File;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cyclotron_types::units::WasmPages;
+
+use crate::error::HeapError;
+use crate::layout::{ARENA_FILE_SHIFT, HEAP_PAGES_MAX_64, HEAP_SLOT_SHIFT, PAGE, STABLE_PAGES_MAX, STABLE_SLOT_SHIFT};
+use crate::page_set::{PageIx, PageSet};
+use crate::sys;
+use crate::undo::PreImageMap;
+
+/// Bytes moved at a time when a memory is copied or scanned.
+const COPY_BYTES: usize = 256 << 10;
+
+/// The memories of one subnet.
+///
+/// Cost: two file descriptors and no memory until a memory is written.
+#[derive(Debug)]
+pub struct Arena {
+    heaps: Arc<SlotFile>,
+    stables: Arc<SlotFile>,
+}
+
+impl Arena {
+    /// Makes an empty arena.
+    ///
+    /// Errors: `Os` when the kernel refuses a memfd or a sparse file of 2^62 bytes.
+    pub fn new() -> Result<Self, HeapError> {
+        Ok(Self {
+            heaps: Arc::new(SlotFile::new(c"cyclotron-heaps", HEAP_SLOT_SHIFT)?),
+            stables: Arc::new(SlotFile::new(c"cyclotron-stable", STABLE_SLOT_SHIFT)?),
+        })
+    }
+
+    /// A new heap of zeros. Cost: below 1 us, no system call.
+    ///
+    /// Errors: `BeyondMaximum`, also when `maximum` is above what a slot holds; `SlotsExhausted`.
+    pub fn new_heap(&self, size: WasmPages, maximum: WasmPages) -> Result<Heap, HeapError> {
+        Memory::new(&self.heaps, size, maximum)
+    }
+
+    /// A new stable memory of zeros. As [`Arena::new_heap`].
+    pub fn new_stable(&self, size: WasmPages, maximum: WasmPages) -> Result<StableMemory, HeapError> {
+        Memory::new(&self.stables, size, maximum)
+    }
+
+    /// Bytes of memory that all heaps and all stable memories take now.
+    pub fn allocated_bytes(&self) -> Result<(u64, u64), HeapError> {
+        Ok((self.heaps.allocated_bytes()?, self.stables.allocated_bytes()?))
+    }
+}
+
+/// A sparse file cut into equal slots.
+#[derive(Debug)]
+pub(crate) struct SlotFile {
+    file: File,
+    shift: u32,
+    slots: Mutex<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    /// Slots below this number have been given out before.
+    next: u32,
+    free: Vec<u32>,
+    /// Memories given out so far: tells apart two memories that used the same slot.
+    generation: u64,
+}
+
+impl SlotFile {
+    fn new(name: &'static std::ffi::CStr, shift: u32) -> Result<Self, HeapError> {
+        Ok(Self { file: sys::sparse_file(name, ARENA_FILE_SHIFT)?, shift, slots: Mutex::default() })
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        // Every critical section below leaves the table consistent at each step.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(self: &Arc<Self>) -> Result<Slot, HeapError> {
+        let mut slots = self.slots();
+        let index = match slots.free.pop() {
+            Some(index) => index,
+            None if u64::from(slots.next) < 1 << (ARENA_FILE_SHIFT - self.shift) => {
+                slots.next += 1;
+                slots.next - 1
+            }
+            None => return Err(HeapError::SlotsExhausted),
+        };
+        slots.generation += 1;
+        let id = MemoryId { index, generation: slots.generation };
+        Ok(Slot { file: Arc::clone(self), id, in_message: AtomicBool::new(false) })
+    }
+
+    fn allocated_bytes(&self) -> Result<u64, HeapError> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = self.file.metadata().map_err(|_| sys::os_error("fstat of an arena"))?;
+        Ok(meta.blocks() * 512)
+    }
+}
+
+/// Names a memory among all that one arena file ever gave out. Means nothing outside this process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct MemoryId {
+    pub(crate) index: u32,
+    pub(crate) generation: u64,
+}
+
+/// A slot in use. Kept alive by its memory's handle and by a seat with a message in progress; freed with the last of them.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    file: Arc<SlotFile>,
+    id: MemoryId,
+    /// Whether an unfinished message may have written to the bytes below the memory's size.
+    in_message: AtomicBool,
+}
+
+impl Slot {
+    pub(crate) fn id(&self) -> MemoryId {
+        self.id
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file.file
+    }
+
+    /// Offset of the slot's byte 0 in the file.
+    pub(crate) fn offset(&self) -> u64 {
+        u64::from(self.id.index) << self.file.shift
+    }
+
+    /// Claims the slot for one message.
+    pub(crate) fn begin_message(&self) -> Result<(), HeapError> {
+        if self.in_message.swap(true, Ordering::Acquire) { Err(HeapError::Busy) } else { Ok(()) }
+    }
+
+    pub(crate) fn end_message(&self) {
+        self.in_message.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn punch(&self, from: u64, to: u64) -> Result<(), HeapError> {
+        assert!(from <= to && to <= 1 << self.file.shift);
+        sys::punch_hole(self.file(), self.offset() + from, to - from)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // A slot that could not be emptied is never given out again: its bytes would show up in another memory.
+        if self.punch(0, 1 << self.file.shift).is_ok() {
+            self.file.slots().free.push(self.id.index);
+        }
+    }
+}
+
+/// What tells a heap from a stable memory.
+pub trait MemoryKind: 'static {
+    /// Largest size of such a memory.
+    const PAGES_MAX: WasmPages;
+}
+
+/// A Wasm heap.
+#[derive(Debug)]
+pub enum OfHeap {}
+/// A stable memory.
+#[derive(Debug)]
+pub enum OfStable {}
+
+impl MemoryKind for OfHeap {
+    const PAGES_MAX: WasmPages = HEAP_PAGES_MAX_64;
+}
+impl MemoryKind for OfStable {
+    const PAGES_MAX: WasmPages = STABLE_PAGES_MAX;
+}
+
+/// A Wasm heap at rest.
+pub type Heap = Memory<OfHeap>;
+/// A stable memory at rest.
+pub type StableMemory = Memory<OfStable>;
+
+/// A canister's memory at rest: its slot, its committed size, and which of its pages changed since somebody last asked.
+///
+/// Holds no mapping and no file descriptor; dropping it frees the bytes. While a message runs on a seat, the handle keeps saying the size before
+/// the message, but the bytes that [`Memory::read`] returns are the message's: give [`Memory::read_committed`] its pre-images then.
+#[derive(Debug)]
+pub struct Memory<K: MemoryKind> {
+    slot: Arc<Slot>,
+    size: WasmPages,
+    maximum: WasmPages,
+    dirty: PageSet,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K: MemoryKind> Memory<K> {
+    fn new(file: &Arc<SlotFile>, size: WasmPages, maximum: WasmPages) -> Result<Self, HeapError> {
+        if maximum > K::PAGES_MAX {
+            return Err(HeapError::BeyondMaximum { requested: maximum, maximum: K::PAGES_MAX });
+        }
+        if size > maximum {
+            return Err(HeapError::BeyondMaximum { requested: size, maximum });
+        }
+        let slot = Arc::new(file.take()?);
+        Ok(Self { slot, size, maximum, dirty: PageSet::new(), kind: PhantomData })
+    }
+
+    /// Which memory this is, within this process.
+    pub fn id(&self) -> MemoryId {
+        self.slot.id()
+    }
+
+    /// Committed size.
+    pub const fn size(&self) -> WasmPages {
+        self.size
+    }
+
+    /// Committed size in bytes.
+    pub const fn size_bytes(&self) -> u64 {
+        self.size.0 * WasmPages::BYTES
+    }
+
+    /// Largest size that growing may reach.
+    pub const fn maximum(&self) -> WasmPages {
+        self.maximum
+    }
+
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
+    /// Takes over what a message did.
+    pub(crate) fn accept(&mut self, size: WasmPages, changed: impl Iterator<Item = PageIx>) {
+        assert!(self.size <= size && size <= self.maximum);
+        self.size = size;
+        for page in changed {
+            self.dirty.insert(page);
+        }
+    }
+
+    fn check(&self, address: u64, length: usize) -> Result<(), HeapError> {
+        let (length, size) = (length as u64, self.size_bytes());
+        match address.checked_add(length) {
+            Some(end) if end <= size => Ok(()),
+            _ => Err(HeapError::OutOfBounds { address, length, size }),
+        }
+    }
+
+    fn check_idle(&self) -> Result<(), HeapError> {
+        if self.slot.in_message.load(Ordering::Acquire) { Err(HeapError::Busy) } else { Ok(()) }
+    }
+
+    /// Copies bytes out. Holes stay holes.
+    ///
+    /// Errors: `OutOfBounds`, `Os`. Cost: a system call and a copy.
+    pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), HeapError> {
+        self.check(address, into.len())?;
+        sys::read_at(self.slot.file(), self.slot.offset() + address, into)
+    }
+
+    /// Copies bytes out as they were before the message whose pre-images are given.
+    pub fn read_committed(&self, address: u64, into: &mut [u8], before: &PreImageMap<'_>) -> Result<(), HeapError> {
+        self.read(address, into)?;
+        before.restore(address, into);
+        Ok(())
+    }
+
+    /// Writes bytes outside of any message (data segments at install, snapshots) and notes their pages as dirty.
+    ///
+    /// Errors: `OutOfBounds`; `Busy` while a message is in progress; `Os`.
+    pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), HeapError> {
+        self.check(address, bytes.len())?;
+        self.check_idle()?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        sys::write_at(self.slot.file(), self.slot.offset() + address, bytes)?;
+        for page in PageIx::of(address).0..=PageIx::of(address + bytes.len() as u64 - 1).0 {
+            self.dirty.insert(PageIx(page));
+        }
+        Ok(())
+    }
+
+    /// Grows outside of any message; returns the size before. New bytes are zero and not dirty.
+    ///
+    /// Errors: `BeyondMaximum`; `Busy` while a message is in progress.
+    pub fn grow(&mut self, delta: WasmPages) -> Result<WasmPages, HeapError> {
+        self.check_idle()?;
+        let requested = self.size.saturating_add(delta);
+        if requested > self.maximum {
+            return Err(HeapError::BeyondMaximum { requested, maximum: self.maximum });
+        }
+        Ok(std::mem::replace(&mut self.size, requested))
+    }
+
+    /// Changes the largest size, at most to what the kind of memory allows and at least to the current size.
+    pub fn set_maximum(&mut self, maximum: WasmPages) -> Result<(), HeapError> {
+        self.check_idle()?;
+        if maximum > K::PAGES_MAX {
+            return Err(HeapError::BeyondMaximum { requested: maximum, maximum: K::PAGES_MAX });
+        }
+        if self.size > maximum {
+            return Err(HeapError::BeyondMaximum { requested: self.size, maximum });
+        }
+        self.maximum = maximum;
+        Ok(())
+    }
+
+    /// A copy of this memory in a slot of its own, with the same dirty pages. Cost: in proportion to allocated pages.
+    ///
+    /// Errors: `Busy` while a message is in progress; `SlotsExhausted`; `Os`.
+    pub fn fork(&self) -> Result<Self, HeapError> {
+        self.check_idle()?;
+        let copy = Self::new(&self.slot.file, self.size, self.maximum)?;
+        let mut buffer = vec![0; COPY_BYTES];
+        self.each_data_run(&mut buffer, |at, bytes| {
+            for_each_nonzero_run(bytes, |from, run| {
+                sys::write_at(copy.slot.file(), copy.slot.offset() + at + from as u64, run)
+            })
+        })?;
+        Ok(Self { dirty: self.dirty.clone(), ..copy })
+    }
+
+    /// Calls `visit` for every page that holds a byte other than zero, ascending. The result depends on contents alone, not on which
+    /// pages happen to be allocated. Cost: in proportion to allocated pages.
+    pub fn each_nonzero_page(&self, mut visit: impl FnMut(PageIx, &[u8; PAGE])) -> Result<(), HeapError> {
+        let mut buffer = vec![0; COPY_BYTES];
+        self.each_data_run(&mut buffer, |at, bytes| {
+            for (i, page) in bytes.as_chunks::<PAGE>().0.iter().enumerate() {
+                if !is_zero(page) {
+                    visit(PageIx::of(at + (i * PAGE) as u64), page);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`Memory::each_nonzero_page`], in the state before the message whose pre-images are given.
+    pub fn each_nonzero_page_committed(
+        &self,
+        before: &PreImageMap<'_>,
+        mut visit: impl FnMut(PageIx, &[u8; PAGE]),
+    ) -> Result<(), HeapError> {
+        // A page that has a pre-image is allocated: saving it has read it through a shared mapping.
+        let mut buffer = vec![0; COPY_BYTES];
+        self.each_data_run(&mut buffer, |at, bytes| {
+            before.restore(at, bytes);
+            for (i, page) in bytes.as_chunks::<PAGE>().0.iter().enumerate() {
+                if !is_zero(page) {
+                    visit(PageIx::of(at + (i * PAGE) as u64), page);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Bytes of memory that pages below the size take.
+    pub fn allocated_bytes(&self) -> Result<u64, HeapError> {
+        let (base, mut at, mut sum) = (self.slot.offset(), self.slot.offset(), 0);
+        while let Some((start, stop)) = sys::next_data(self.slot.file(), at, base + self.size_bytes())? {
+            sum += stop - start;
+            at = stop;
+        }
+        Ok(sum)
+    }
+
+    fn each_data_run(
+        &self,
+        buffer: &mut [u8],
+        mut visit: impl FnMut(u64, &mut [u8]) -> Result<(), HeapError>,
+    ) -> Result<(), HeapError> {
+        let base = self.slot.offset();
+        let mut at = base;
+        while let Some((start, stop)) = sys::next_data(self.slot.file(), at, base + self.size_bytes())? {
+            let mut from = start;
+            while from < stop {
+                let length = buffer.len().min((stop - from) as usize);
+                sys::read_at(self.slot.file(), from, &mut buffer[..length])?;
+                visit(from - base, &mut buffer[..length])?;
+                from += length as u64;
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+
+    /// Pages that changed since [`Memory::take_dirty`], by committed messages and by [`Memory::write`].
+    pub const fn dirty(&self) -> &PageSet {
+        &self.dirty
+    }
+
+    /// Pages that changed since the last call of this; the next call starts from here.
+    pub fn take_dirty(&mut self) -> PageSet {
+        std::mem::take(&mut self.dirty)
+    }
+}
+
+/// Whether all bytes are zero.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<64>();
+    words.iter().all(|w| w.iter().fold(0, |a, b| a | b) == 0) && rest.iter().all(|&b| b == 0)
+}
+
+/// Calls `visit` for runs of pages that are not all zero.
+fn for_each_nonzero_run(
+    bytes: &[u8],
+    mut visit: impl FnMut(usize, &[u8]) -> Result<(), HeapError>,
+) -> Result<(), HeapError> {
+    let mut start = None;
+    for at in (0..bytes.len()).step_by(PAGE) {
+        let zero = is_zero(&bytes[at..bytes.len().min(at + PAGE)]);
+        match (start, zero) {
+            (None, false) => start = Some(at),
+            (Some(from), true) => {
+                visit(from, &bytes[from..at])?;
+                start = None;
+            }
+            _ => {}
+        }
+    }
+    start.map_or(Ok(()), |from| visit(from, &bytes[from..]))
+}

@@ -1,0 +1,123 @@
+//! Which pages: an ordered set that is small when few pages are in it.
+//!
+//! Enters: page numbers. Leaves: the same, ascending, once each. Never here: an order that depends on insertion.
+
+use std::collections::BTreeMap;
+
+use crate::layout::{PAGE, PAGE_SHIFT};
+
+/// Number of a 4 KiB page of one memory, counted from its byte 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PageIx(pub u32);
+
+impl PageIx {
+    /// The page that holds this byte. `address` must lie in a memory, hence below 2^44.
+    pub const fn of(address: u64) -> Self {
+        Self((address >> PAGE_SHIFT) as u32)
+    }
+    /// Address of the page's first byte.
+    pub const fn address(self) -> u64 {
+        (self.0 as u64) * PAGE as u64
+    }
+}
+
+/// An ordered set of pages; 64 neighbours share an entry.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct PageSet {
+    groups: BTreeMap<u32, u64>,
+    length: u64,
+}
+
+impl PageSet {
+    /// The empty set. Allocates nothing.
+    pub const fn new() -> Self {
+        Self { groups: BTreeMap::new(), length: 0 }
+    }
+
+    /// Adds a page; false when it was there already.
+    pub fn insert(&mut self, page: PageIx) -> bool {
+        let bits = self.groups.entry(page.0 >> 6).or_insert(0);
+        let bit = 1_u64 << (page.0 & 63);
+        let new = *bits & bit == 0;
+        *bits |= bit;
+        self.length += u64::from(new);
+        new
+    }
+
+    /// Adds every page of `other`.
+    pub fn union(&mut self, other: &Self) {
+        for (&group, &bits) in &other.groups {
+            let mine = self.groups.entry(group).or_insert(0);
+            self.length += u64::from((bits & !*mine).count_ones());
+            *mine |= bits;
+        }
+    }
+
+    /// Whether the page is in the set.
+    pub fn contains(&self, page: PageIx) -> bool {
+        self.groups.get(&(page.0 >> 6)).is_some_and(|bits| bits >> (page.0 & 63) & 1 == 1)
+    }
+
+    /// Number of pages.
+    pub const fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether no page is in the set.
+    pub const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Empties the set.
+    pub fn clear(&mut self) {
+        self.groups.clear();
+        self.length = 0;
+    }
+
+    /// The pages, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = PageIx> + '_ {
+        self.groups.iter().flat_map(|(&group, &bits)| {
+            let mut left = bits;
+            std::iter::from_fn(move || {
+                if left == 0 {
+                    return None;
+                }
+                let page = PageIx(group << 6 | left.trailing_zeros());
+                left &= left - 1;
+                Some(page)
+            })
+        })
+    }
+}
+
+impl FromIterator<PageIx> for PageSet {
+    fn from_iter<I: IntoIterator<Item = PageIx>>(pages: I) -> Self {
+        let mut set = Self::new();
+        for page in pages {
+            set.insert(page);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_come_out_once_and_ascending() {
+        let set: PageSet = [200, 3, 64, 3, 63, 0, 200].into_iter().map(PageIx).collect();
+        assert_eq!(set.iter().map(|p| p.0).collect::<Vec<_>>(), [0, 3, 63, 64, 200]);
+        assert_eq!(set.len(), 5);
+        assert!(set.contains(PageIx(63)) && !set.contains(PageIx(62)) && !set.contains(PageIx(9_999)));
+    }
+
+    #[test]
+    fn a_union_counts_shared_pages_once() {
+        let mut a: PageSet = [1, 2, 3].into_iter().map(PageIx).collect();
+        let b: PageSet = [3, 4, 500].into_iter().map(PageIx).collect();
+        a.union(&b);
+        assert_eq!(a.len(), 5);
+        assert_eq!(a.iter().count(), 5);
+    }
+}

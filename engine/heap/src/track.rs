@@ -1,0 +1,216 @@
+//! How a message's stores get into its undo log, and which pages they changed.
+//!
+//! Enters: marks (from JIT code's card tests, from host copies), protection faults. Leaves: records, cards, the changed pages.
+//! Invariants owned here, while a message is in progress:
+//! - a card is not zero exactly when its page has a full record;
+//! - under `Cards`, when card k is not zero and page k+1 is in the heap, page k+1 has a head record or a full record older than any store through card k;
+//! - under `Protect`, a page of the heap is writable exactly when its card is not zero (or the kernel refused, which rolls back).
+//!
+//! Never here: an allocation in [`SeatMemory::mark_store`] or in [`SeatPtr::handle_protection_fault`].
+
+use crate::arena::is_zero;
+use crate::error::HeapError;
+use crate::layout::{CARD_TABLE_BYTES, PAGE, PAGE_SHIFT};
+use crate::page_set::PageIx;
+use crate::seat::{HEAP_START, SeatMemory, SeatPtr, Tracking};
+use crate::sys::Access;
+use crate::undo::RecordKind;
+
+/// Value of a card whose page is saved.
+const DIRTY: u8 = 1;
+/// Added to a card while changed pages are counted. Never seen by JIT code.
+const CHANGED: u8 = 0x80;
+
+/// Faults after which a fault unprotects twice as many pages: it bounds the mappings that a scattered heap is torn into.
+const FAULTS_A_STEP: u32 = 256;
+/// Doublings at most: 2^11 pages = 8 MiB a fault.
+const STEPS_MAX: u32 = 11;
+
+impl SeatMemory {
+    fn card_address(&self, page: usize) -> *mut u8 {
+        assert!(page < CARD_TABLE_BYTES);
+        // SAFETY: the card table is the first CARD_TABLE_BYTES of the region.
+        unsafe { self.region.base().add(page) }
+    }
+
+    pub(crate) fn card(&self, page: usize) -> u8 {
+        // SAFETY: cards are mapped for the seat's life.
+        unsafe { self.card_address(page).read() }
+    }
+
+    fn set_card(&mut self, page: usize, value: u8) {
+        // SAFETY: as in `card`; `&mut self` is exclusive.
+        unsafe { self.card_address(page).write(value) }
+    }
+
+    /// Appends a record of the page as it is now. Async-signal-safe.
+    pub(crate) fn record(&mut self, page: usize, kind: RecordKind) {
+        let at = self.heap_byte(page << PAGE_SHIFT).cast_const();
+        assert!((page + 1) << PAGE_SHIFT <= self.mapped);
+        let Some(message) = &mut self.message else { return };
+        // SAFETY: the page is mapped (asserted) and readable; the undo log is elsewhere.
+        let pushed = unsafe { message.undo.push(PageIx(page as u32), kind, at) };
+        // A log has room for a full and a head record of every page that a card exists for, and no page gets two of a kind.
+        assert!(pushed.is_ok(), "undo log full");
+    }
+
+    /// Saves a page that is not saved yet, and under `Cards` the head of the one after it.
+    #[inline]
+    fn save(&mut self, page: usize, begin_pages: usize, tracking: Tracking) {
+        let heads = tracking == Tracking::Cards;
+        let after_head = heads && page > 0 && self.card(page - 1) != 0;
+        self.record(
+            page,
+            match (page < begin_pages, after_head) {
+                (true, false) => RecordKind::Full,
+                (true, true) => RecordKind::FullAfterHead,
+                (false, false) => RecordKind::Fresh,
+                (false, true) => RecordKind::FreshAfterHead,
+            },
+        );
+        let next = page + 1;
+        if heads && next << PAGE_SHIFT < self.mapped && self.card(next) == 0 {
+            self.record(next, if next < begin_pages { RecordKind::Head } else { RecordKind::FreshHead });
+        }
+        self.set_card(page, DIRTY);
+    }
+
+    /// The slow path of JIT code's card test: saves the page of `address`. Does nothing for an address outside of the heap (the store will trap),
+    /// for a saved page, and without a message in progress. Async-signal-safe. Cost: copies 5 KiB.
+    #[inline]
+    pub fn mark_store(&mut self, address: u64) {
+        let (Some(message), Some(attached)) = (&self.message, self.attached) else { return };
+        if address >= self.mapped as u64 {
+            return;
+        }
+        let (page, begin_pages) = ((address >> PAGE_SHIFT) as usize, message.begin_bytes >> PAGE_SHIFT);
+        if self.card(page) == 0 {
+            self.save(page, begin_pages, attached.tracking);
+        }
+    }
+
+    /// Saves all pages of a range that the host is about to overwrite and makes them writable. A range of no bytes is checked and saves nothing.
+    ///
+    /// Errors: `OutOfBounds`; `Os` under `Protect`.
+    pub fn mark(&mut self, address: u64, length: u64) -> Result<(), HeapError> {
+        self.check(address, length)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let (first, last) = ((address >> PAGE_SHIFT) as usize, ((address + length - 1) >> PAGE_SHIFT) as usize);
+        self.mark_pages(first, last)
+    }
+
+    /// Saves pages `first..=last`, which are in the heap, and makes them writable.
+    fn mark_pages(&mut self, first: usize, last: usize) -> Result<(), HeapError> {
+        let (Some(message), Some(attached)) = (&self.message, self.attached) else { return Ok(()) };
+        let begin_pages = message.begin_bytes >> PAGE_SHIFT;
+        let mut saved = false;
+        // Downwards: a page that is saved when the one before it is marked needs no head record.
+        for page in (first..=last).rev() {
+            if self.card(page) == 0 {
+                self.save(page, begin_pages, attached.tracking);
+                saved = true;
+            }
+        }
+        if saved && attached.tracking == Tracking::Protect {
+            self.unprotect(first, last, begin_pages)?;
+        }
+        Ok(())
+    }
+
+    /// Makes saved pages writable. When the kernel is out of mappings, saves the whole heap and makes it writable: one mapping.
+    fn unprotect(&mut self, first: usize, last: usize, begin_pages: usize) -> Result<(), HeapError> {
+        let mut made = self.region.protect(HEAP_START + first * PAGE, (last + 1 - first) * PAGE, Access::ReadWrite);
+        if made.is_err() {
+            for page in 0..self.mapped >> PAGE_SHIFT {
+                if self.card(page) == 0 {
+                    self.save(page, begin_pages, Tracking::Protect);
+                }
+            }
+            let mapped = self.mapped;
+            made = self.region.protect(HEAP_START, mapped, Access::ReadWrite);
+            if let Some(message) = &mut self.message {
+                message.protect_failed = made.is_err();
+            }
+        }
+        made
+    }
+
+    /// Fills in `undo.changed`. Each byte is compared by one record: a head record answers for the head of its page.
+    pub(crate) fn count_changed(&mut self) {
+        let mut message = self.message.take().expect("no message is in progress");
+        if !message.undo.counted {
+            let mut changed = std::mem::take(&mut message.undo.changed);
+            changed.clear();
+            for (page, kind, saved) in message.undo.newest_first() {
+                let range = kind.compared();
+                // SAFETY: records are of pages below `mapped`, which only grows while a message is in progress; nobody stores meanwhile.
+                let now = unsafe {
+                    std::slice::from_raw_parts(self.heap_byte(page.address() as usize + range.start), range.len())
+                };
+                let same = if saved.is_empty() { is_zero(now) } else { now == &saved[range] };
+                let card = self.card(page.0 as usize);
+                if !same && card & CHANGED == 0 {
+                    self.set_card(page.0 as usize, card | CHANGED);
+                    changed.push(page);
+                }
+            }
+            for page in &changed {
+                let card = self.card(page.0 as usize);
+                self.set_card(page.0 as usize, card & !CHANGED);
+            }
+            changed.sort_unstable();
+            message.undo.changed = changed;
+            message.undo.counted = true;
+        }
+        self.message = Some(message);
+    }
+
+    /// Sets the cards of all saved pages to zero.
+    pub(crate) fn clear_cards(&mut self) {
+        let Some(message) = &self.message else { return };
+        for page in message.undo.pages() {
+            // SAFETY: the card table is mapped for the seat's life; records are of pages that have a card.
+            unsafe { self.card_address(page.0 as usize).write(0) };
+        }
+    }
+
+    /// Whether `address`, an address of this process, is a byte of the heap of the message in progress.
+    pub fn heap_address_of(&self, address: usize) -> Option<u64> {
+        let at = address.checked_sub(self.heap_base() as usize)?;
+        (self.message.is_some() && at < self.mapped).then_some(at as u64)
+    }
+}
+
+impl SeatPtr {
+    /// To be called from the handler of SIGSEGV and SIGBUS with the faulting address: saves the page and makes it writable. True when the store
+    /// can be tried again; false when the fault is not a first store to a page of this seat's heap under [`Tracking::Protect`].
+    ///
+    /// Async-signal-safe: allocates nothing, takes no lock, makes one or two mprotect calls; keeps `errno`.
+    ///
+    /// # Safety
+    /// The seat is alive and the interrupted code is JIT code, or other code that holds no reference to the seat's memory, on the thread
+    /// that runs this seat's message.
+    pub unsafe fn handle_protection_fault(self, address: usize) -> bool {
+        // SAFETY: alive and unaliased by contract.
+        let seat = unsafe { self.as_mut() };
+        let Some(at) = seat.heap_address_of(address) else { return false };
+        let page = (at >> PAGE_SHIFT) as usize;
+        if seat.attached.is_none_or(|a| a.tracking != Tracking::Protect) || seat.card(page) != 0 {
+            return false;
+        }
+        let pages = seat.mapped >> PAGE_SHIFT;
+        let Some(message) = &mut seat.message else { return false };
+        let run = 1_usize << (message.faults / FAULTS_A_STEP).min(STEPS_MAX);
+        message.faults += 1;
+        let first = page & !(run - 1);
+        let last = (first + run).min(pages) - 1;
+        // SAFETY: __errno_location is the calling thread's errno.
+        let errno = unsafe { *libc::__errno_location() };
+        let made = seat.mark_pages(first, last);
+        // SAFETY: as above.
+        unsafe { *libc::__errno_location() = errno };
+        made.is_ok()
+    }
+}

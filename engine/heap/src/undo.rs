@@ -1,0 +1,249 @@
+//! The undo log of one message: what pages held before it, oldest first.
+//!
+//! Enters: page numbers and the bytes they hold now. Leaves: the same bytes, last in first out, so that where records overlap the oldest wins.
+//! Invariant owned here: a record's data lies in `data[..used]`, at the sum of the data sizes of the records before it.
+//! Never here: an allocation while a message runs. Space for the largest message is reserved up front and backed by memory as it is
+//! first used; a log that comes back keeps [`UNDO_WARM_BYTES`] of it for the next message.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::HeapError;
+use crate::layout::{PAGE, UNDO_DATA_BYTES, UNDO_HEAD, UNDO_RECORDS_MAX, UNDO_WARM_BYTES};
+use crate::page_set::PageIx;
+use crate::sys::{Access, Region};
+
+/// What a record says about its page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RecordKind {
+    /// All bytes, saved.
+    Full,
+    /// All bytes, saved after a head record of the same page.
+    FullAfterHead,
+    /// The first [`UNDO_HEAD`] bytes, saved.
+    Head,
+    /// The page did not exist when the message began: it was zero and there is nothing to save.
+    Fresh,
+    /// As `Fresh`, after a fresh head record of the same page.
+    FreshAfterHead,
+    /// As `Fresh`, but only the first [`UNDO_HEAD`] bytes may have changed.
+    FreshHead,
+}
+
+impl RecordKind {
+    const ALL: [Self; 6] =
+        [Self::Full, Self::FullAfterHead, Self::Head, Self::Fresh, Self::FreshAfterHead, Self::FreshHead];
+
+    /// Bytes of data that the record holds.
+    pub(crate) const fn data_bytes(self) -> usize {
+        match self {
+            Self::Full | Self::FullAfterHead => PAGE,
+            Self::Head => UNDO_HEAD,
+            Self::Fresh | Self::FreshAfterHead | Self::FreshHead => 0,
+        }
+    }
+
+    /// The bytes of the page that this record alone answers for when pages are compared.
+    pub(crate) const fn compared(self) -> std::ops::Range<usize> {
+        match self {
+            Self::Full | Self::Fresh => 0..PAGE,
+            Self::FullAfterHead | Self::FreshAfterHead => UNDO_HEAD..PAGE,
+            Self::Head | Self::FreshHead => 0..UNDO_HEAD,
+        }
+    }
+}
+
+/// A record: kind in the low three bits, page above. Stable memory has 2^27 pages.
+#[derive(Clone, Copy)]
+struct Record(u32);
+
+impl Record {
+    const fn new(page: PageIx, kind: RecordKind) -> Self {
+        Self(page.0 << 3 | kind as u32)
+    }
+    const fn page(self) -> PageIx {
+        PageIx(self.0 >> 3)
+    }
+    const fn kind(self) -> RecordKind {
+        RecordKind::ALL[(self.0 & 7) as usize]
+    }
+}
+
+const _: () = assert!(crate::layout::STABLE_SLOT_SHIFT - crate::layout::PAGE_SHIFT <= 29);
+const _: () = assert!(UNDO_DATA_BYTES.is_multiple_of(PAGE) && UNDO_WARM_BYTES.is_multiple_of(PAGE));
+
+/// Undo records of one message.
+#[derive(Debug)]
+pub(crate) struct UndoLog {
+    data: Region,
+    index: Region,
+    /// Bytes of `data` in use.
+    used: usize,
+    /// Records in `index`.
+    records: usize,
+    /// Pages whose bytes changed, ascending, once counted. Kept for its capacity.
+    pub(crate) changed: Vec<PageIx>,
+    /// Whether `changed` says how things are now.
+    pub(crate) counted: bool,
+}
+
+impl UndoLog {
+    fn new() -> Result<Self, HeapError> {
+        Ok(Self {
+            data: Region::reserve(UNDO_DATA_BYTES, Access::ReadWrite, "mmap of an undo log's data")?,
+            index: Region::reserve(UNDO_RECORDS_MAX * 4, Access::ReadWrite, "mmap of an undo log's index")?,
+            used: 0,
+            records: 0,
+            changed: Vec::new(),
+            counted: false,
+        })
+    }
+
+    /// Appends a record; `Err` when the log is full and nothing was appended. Async-signal-safe.
+    ///
+    /// # Safety
+    /// `bytes` is readable for `kind.data_bytes()` bytes and lies outside of this log.
+    #[inline]
+    pub(crate) unsafe fn push(&mut self, page: PageIx, kind: RecordKind, bytes: *const u8) -> Result<(), HeapError> {
+        let length = kind.data_bytes();
+        if self.records == UNDO_RECORDS_MAX || self.used + length > UNDO_DATA_BYTES {
+            return Err(HeapError::UndoLogFull);
+        }
+        self.counted = false;
+        // SAFETY: used + length is within the data region and records within the index region, both checked above; the regions are
+        // writable and owned by this log, and `bytes` is readable and disjoint by contract. The index is 4-byte aligned.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes, self.data.base().add(self.used), length);
+            self.index.base().cast::<Record>().add(self.records).write(Record::new(page, kind));
+        }
+        self.used += length;
+        self.records += 1;
+        Ok(())
+    }
+
+    fn record(&self, i: usize) -> Record {
+        assert!(i < self.records);
+        // SAFETY: i < records, and every record below `records` has been written by `push`.
+        unsafe { self.index.base().cast::<Record>().add(i).read() }
+    }
+
+    /// Pages of all records, oldest first; a page may come twice.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = PageIx> + '_ {
+        (0..self.records).map(|i| self.record(i).page())
+    }
+
+    /// All records, newest first.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = (PageIx, RecordKind, &[u8])> + '_ {
+        let mut end = self.used;
+        (0..self.records).rev().map(move |i| {
+            let record = self.record(i);
+            let length = record.kind().data_bytes();
+            end -= length;
+            // SAFETY: by the module's invariant the record's data is data[end..end + length], below `used`, written by `push`; it is not
+            // written again while `self` is borrowed.
+            let bytes = unsafe { std::slice::from_raw_parts(self.data.base().add(end), length) };
+            (record.page(), record.kind(), bytes)
+        })
+    }
+
+    fn reset(&mut self) {
+        if self.used > UNDO_WARM_BYTES {
+            let end = self.used.next_multiple_of(PAGE);
+            // A refusal leaves the memory allocated, which costs memory and nothing else.
+            let _ = self.data.discard(UNDO_WARM_BYTES, end - UNDO_WARM_BYTES);
+        }
+        self.used = 0;
+        self.records = 0;
+        self.changed.clear();
+        self.counted = false;
+    }
+}
+
+/// Idle undo logs, last returned first given out. A seat holds one only while a message is in progress.
+#[derive(Debug, Default)]
+pub(crate) struct UndoPool {
+    idle: Mutex<Vec<UndoLog>>,
+}
+
+/// Idle logs kept; 16 * 32 MiB warm at most.
+const IDLE_LOGS_MAX: usize = 16;
+
+impl UndoPool {
+    fn idle(&self) -> MutexGuard<'_, Vec<UndoLog>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn take(&self) -> Result<UndoLog, HeapError> {
+        let warm = self.idle().pop();
+        warm.map_or_else(UndoLog::new, Ok)
+    }
+
+    pub(crate) fn put(&self, mut log: UndoLog) {
+        log.reset();
+        let mut idle = self.idle();
+        if idle.len() < IDLE_LOGS_MAX {
+            idle.push(log);
+        }
+    }
+}
+
+/// Bytes that a page held before the message: all of it, or its first [`UNDO_HEAD`] bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PreImage<'a> {
+    /// The page.
+    pub page: PageIx,
+    /// What its first bytes were.
+    pub bytes: &'a [u8],
+}
+
+impl UndoLog {
+    /// Pre-images in the order in which they must be applied. Pages that did not exist before the message have none.
+    pub(crate) fn pre_images(&self) -> impl Iterator<Item = PreImage<'_>> + '_ {
+        self.newest_first().filter(|(_, _, bytes)| !bytes.is_empty()).map(|(page, _, bytes)| PreImage { page, bytes })
+    }
+}
+
+/// Pre-images of a suspended message by page, for reading its memory as it was.
+#[derive(Debug, Default)]
+pub struct PreImageMap<'a> {
+    /// Of each page: the full record and the head record, if any. The head is the older and wins.
+    pages: BTreeMap<PageIx, [Option<&'a [u8]>; 2]>,
+}
+
+impl<'a> PreImageMap<'a> {
+    /// No pre-images: the memory is as it is.
+    pub const fn new() -> Self {
+        Self { pages: BTreeMap::new() }
+    }
+
+    pub(crate) fn of(images: impl Iterator<Item = PreImage<'a>>) -> Self {
+        let mut map = Self::new();
+        for image in images {
+            let which = usize::from(image.bytes.len() != PAGE);
+            map.pages.entry(image.page).or_default()[which] = Some(image.bytes);
+        }
+        map
+    }
+
+    /// Pages that have a pre-image, ascending.
+    pub fn pages(&self) -> impl Iterator<Item = PageIx> + '_ {
+        self.pages.keys().copied()
+    }
+
+    /// Overwrites what `bytes`, read at `address`, holds of saved pages.
+    pub fn restore(&self, address: u64, bytes: &mut [u8]) {
+        let Some(last) = (bytes.len() as u64).checked_sub(1).map(|l| address + l) else { return };
+        for (page, images) in self.pages.range(PageIx::of(address)..=PageIx::of(last)) {
+            for image in images.iter().flatten() {
+                // The part of the image that lies in [address, address + bytes.len()).
+                let start = page.address().max(address);
+                let end = (page.address() + image.len() as u64).min(last + 1);
+                if start < end {
+                    let to = (start - address) as usize..(end - address) as usize;
+                    let from = (start - page.address()) as usize..(end - page.address()) as usize;
+                    bytes[to].copy_from_slice(&image[from]);
+                }
+            }
+        }
+    }
+}
