@@ -35,8 +35,10 @@ pub struct StateDirectory<D: Disk> {
 impl<D: Disk> StateDirectory<D> {
     /// Opens the state directory at `path`, creating it with fresh keys when there is none.
     ///
-    /// 1. Take the lock. 2. Read `format`: is it ours, and was the first start finished? 3. Read the keys, or on the first
-    /// start make those that are missing. 4. On the first start, write `format`.
+    /// 1. Take the lock.
+    /// 2. Read `format`: is the directory ours, and was the first start finished?
+    /// 3. Read the keys; on the first start make those that are missing.
+    /// 4. On the first start, write `format`.
     ///
     /// A start interrupted at any point is continued by the next one.
     pub fn open(disk: &D, path: &Path, entropy: &dyn Entropy, process: u32) -> Result<Self, StorageError> {
@@ -50,14 +52,16 @@ impl<D: Disk> StateDirectory<D> {
         })?;
         let started_before = read_layout(disk, path)?;
         let keys_path = path.join("keys");
-        if !started_before {
+        // What an earlier start renamed but failed to flush must last before anything relies on it.
+        if started_before {
+            disk.sync_directory(path).map_err(io("flush the directory", path))?;
+        } else {
             disk.create_directory(&keys_path).map_err(io("create the directory", &keys_path))?;
         }
         let source = KeySource { disk, entropy, may_create: !started_before };
         let root = source.root(&keys_path.join("root.key"))?;
         let node = source.node(&keys_path.join("node.key"))?;
         if !started_before {
-            // An earlier start may have failed after a rename: the keys last before `format` says that they exist.
             disk.sync_directory(&keys_path).map_err(io("flush the directory", &keys_path))?;
             write_file(disk, &path.join("format"), LAYOUT)?;
         }
