@@ -115,6 +115,14 @@ impl SeatPtr {
         self.0.as_ptr()
     }
 
+    /// The address that [`SeatPtr::as_ptr`] gave; `None` for a null pointer.
+    pub const fn from_ptr(ptr: *mut SeatMemory) -> Option<Self> {
+        match NonNull::new(ptr) {
+            Some(ptr) => Some(Self(ptr)),
+            None => None,
+        }
+    }
+
     /// The seat's memory.
     ///
     /// # Safety
