@@ -5,10 +5,11 @@
 use bevy_ecs::component::Component;
 use bevy_ecs::query::QueryData;
 use cyclotron_types::canister::{
-    CallContexts, CanisterHistory, CanisterLog, CanisterVersion, CertifiedData, ChunkStore, Controllers, CyclesBalance,
-    GlobalTimer, PaidUntil, ReservedBalance, RunState, Settings,
+    CallContexts, CanisterHistory, CanisterLog, CanisterVersion, CertifiedData, Change, ChangeDetails, ChunkStore,
+    Controllers, CyclesBalance, GlobalTimer, PaidUntil, ReservedBalance, RunState, Settings,
 };
 use cyclotron_types::ids::CanisterId;
+use cyclotron_types::limits::CHUNK_BYTES_MAX;
 use cyclotron_types::units::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,16 @@ pub struct Installed {
     pub module_hash: [u8; 32],
     /// Size of the module as it was given.
     pub module_bytes: Bytes,
+}
+
+impl Program {
+    /// Bytes of heap, stable memory and module.
+    pub fn memory_used(&self) -> Bytes {
+        match self {
+            Self::Empty => Bytes::ZERO,
+            Self::Installed(installed) => installed.module_bytes,
+        }
+    }
 }
 
 /// A message that did not fit into its slice.
@@ -103,6 +114,30 @@ pub struct CanisterMut<'a> {
     pub program: &'a mut Program,
     /// Its unfinished message.
     pub paused: &'a mut Paused,
+}
+
+impl CanisterMut<'_> {
+    /// Bytes that the canister stores: heap, stable memory, module, history, chunks. Spec: the memory_usage_* functions.
+    ///
+    /// Cost: O(history), at most [`cyclotron_types::limits::HISTORY_MAX`] entries.
+    pub fn memory_used(&self) -> Bytes {
+        let chunks = self.chunks.0.len() as u64 * CHUNK_BYTES_MAX as u64;
+        let history = self.history.changes.iter().map(change_bytes).sum::<u64>();
+        Bytes(self.program.memory_used().0 + chunks + history)
+    }
+}
+
+/// Size at which an entry of the history is charged for: what its record takes in memory.
+fn change_bytes(change: &Change) -> u64 {
+    let controllers = match &change.details {
+        ChangeDetails::Creation { controllers, .. } | ChangeDetails::ControllersChange { controllers } => {
+            controllers.len()
+        }
+        ChangeDetails::SettingsChange { controllers, .. } => controllers.as_ref().map_or(0, Vec::len),
+        ChangeDetails::CodeUninstall | ChangeDetails::CodeDeployment { .. } => 0,
+    };
+    // Fixed by this protocol, not by Rust's layout: 160 bytes an entry, 30 a principal.
+    160 + 30 * controllers as u64
 }
 
 /// What a bevy query must fetch for a [`CanisterMut`].

@@ -9,9 +9,11 @@
 #![forbid(unsafe_code)]
 
 mod canister;
+pub mod charge;
 mod config;
 mod job;
 mod machine;
+pub mod reject;
 
 pub use canister::{
     CanisterBundle, CanisterData, CanisterDataItem, CanisterMut, Installed, LowMemoryHook, OpenCalls, Paused, Program,
