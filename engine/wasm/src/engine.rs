@@ -1,0 +1,535 @@
+//! Engines and modules: Wasm bytes become code that instances share.
+//!
+//! Enters: Wasm as a developer sent it, [`EngineConfig`]. Leaves: [`Module`]s, cached by hash. Never here: anything that depends on
+//! whether a module was cached; only speed does.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cyclotron_types::module_limits::ModuleLimits;
+use cyclotron_types::units::Instructions;
+use sha2::{Digest, Sha256};
+use wasmparser::Operator;
+
+use crate::abi::{FRAME_SLOTS, FuncRef, GLOBALS_OFFSET, NATIVE_BYTES_PER_SLOT, TABLE_VIEW_BYTES, TrapCode};
+use crate::code::{Code, CodeError};
+use crate::compiled::CompiledModule;
+use crate::decode::{ConstExpr, DecodedModule, ExportKind, SegmentMode, inflate, load};
+use crate::lower::{
+    Compiler, Config, Constant, GlobalInfo, LowerError, MemoryInfo, ModuleInfo, OperatorCost, TableInfo, Tracking,
+};
+use crate::meter::Meter;
+use crate::runtime::{FRAME_BYTES_MAX, ModuleShape, STACK_SLOTS_MAX, ValType, Value, extern_reference, extern_word};
+use crate::validate::{ModuleError, Rules};
+
+/// Slots that an execution may use unless told otherwise: 5 MiB of words, about the depth that the replica's 5 MiB of native stack gives.
+pub const STACK_SLOTS_DEFAULT: u32 = 5 << 17;
+/// Machine code and tables that the cache keeps unless told otherwise.
+pub const CACHE_BYTES_DEFAULT: usize = 1 << 30;
+
+const _: () = assert!(STACK_SLOTS_DEFAULT as usize <= STACK_SLOTS_MAX);
+
+/// What an engine holds modules to, and how it makes and keeps code.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Rules of modules: a canister's, or given imports.
+    pub rules: Rules,
+    /// What code to make: metering, tracking of stores.
+    pub code: Config,
+    /// Stack limit of an execution, in slots of Wasm terms. Part of the protocol: it decides at which depth a recursion traps.
+    pub stack_slots: u32,
+    /// Bytes of code and tables that idle modules may keep. Local.
+    pub cache_bytes: usize,
+}
+
+impl EngineConfig {
+    /// The rules and limits of canisters.
+    pub fn canister() -> EngineConfig {
+        EngineConfig::with_rules(Rules::canister())
+    }
+
+    /// Other rules, the same limits.
+    pub fn with_rules(rules: Rules) -> EngineConfig {
+        EngineConfig {
+            rules,
+            code: Config::default(),
+            stack_slots: STACK_SLOTS_DEFAULT,
+            cache_bytes: CACHE_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// Why bytes did not become a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineError {
+    /// The module breaks a rule: the developer's failure.
+    Module(ModuleError),
+    /// The memory for code could not be had: the machine's failure.
+    Code(CodeError),
+    /// A function's native frame is larger than what it takes of the stack limit allows, or than any may be.
+    Frame {
+        /// Function index.
+        function: u32,
+        /// Its native frame.
+        frame_bytes: u32,
+        /// What it takes of the limit.
+        stack_slots: u32,
+    },
+    /// Globals and tables exceed the context area; only modules outside the rules of canisters can.
+    Context {
+        /// Bytes needed.
+        bytes: usize,
+    },
+    /// The machine code could not be made.
+    Lower(LowerError),
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EngineError::Module(error) => error.fmt(f),
+            EngineError::Code(error) => error.fmt(f),
+            EngineError::Frame { function, frame_bytes, stack_slots } => {
+                write!(f, "function {function} needs {frame_bytes} bytes of native stack for {stack_slots} slots")
+            }
+            EngineError::Context { bytes } => write!(f, "globals and tables take {bytes} bytes of context"),
+            EngineError::Lower(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for EngineError {}
+
+impl From<ModuleError> for EngineError {
+    fn from(error: ModuleError) -> Self {
+        EngineError::Module(error)
+    }
+}
+
+/// Makes modules. Cheap to clone; clones share the cache.
+#[derive(Clone)]
+pub struct Engine(Arc<EngineInner>);
+
+struct EngineInner {
+    config: EngineConfig,
+    compiler: Compiler,
+    cache: Mutex<Cache>,
+}
+
+/// Modules by hash, the least recently used given up first.
+#[derive(Default)]
+struct Cache {
+    by_hash: BTreeMap<[u8; 32], (u64, Arc<Module>)>,
+    by_use: BTreeMap<u64, [u8; 32]>,
+    uses: u64,
+    bytes: usize,
+}
+
+impl Cache {
+    fn get(&mut self, hash: &[u8; 32]) -> Option<Arc<Module>> {
+        self.uses += 1;
+        let (used, module) = self.by_hash.get_mut(hash)?;
+        self.by_use.remove(used);
+        *used = self.uses;
+        self.by_use.insert(self.uses, *hash);
+        Some(module.clone())
+    }
+
+    /// Keeps `module` and returns what had to go, to be dropped outside of the lock.
+    fn put(&mut self, module: &Arc<Module>, bytes_max: usize) -> Vec<Arc<Module>> {
+        self.uses += 1;
+        self.bytes += module.resident_bytes();
+        self.by_use.insert(self.uses, module.hash);
+        let mut gone = Vec::new();
+        if let Some((used, old)) = self.by_hash.insert(module.hash, (self.uses, module.clone())) {
+            self.by_use.remove(&used);
+            self.bytes -= old.resident_bytes();
+            gone.push(old);
+        }
+        while self.bytes > bytes_max {
+            let Some((_, hash)) = self.by_use.pop_first() else { break };
+            if let Some((_, old)) = self.by_hash.remove(&hash) {
+                self.bytes -= old.resident_bytes();
+                gone.push(old);
+            }
+        }
+        gone
+    }
+}
+
+impl Engine {
+    /// An engine with an empty cache.
+    ///
+    /// Errors: this machine's processor lacks what compiled code needs.
+    /// Panics: when the stack limit exceeds [`STACK_SLOTS_MAX`], for which native stacks are made.
+    pub fn new(config: EngineConfig) -> Result<Engine, EngineError> {
+        assert!(config.stack_slots as usize <= STACK_SLOTS_MAX, "stack limit beyond what native stacks hold");
+        let compiler = Compiler::new(config.code).map_err(EngineError::Lower)?;
+        Ok(Engine(Arc::new(EngineInner { config, compiler, cache: Mutex::default() })))
+    }
+
+    /// How seats must track stores for this engine's code. (Code that does not track at all leaves cards clean: nothing can be rolled
+    /// back; for measurements only.)
+    pub fn tracking(&self) -> cyclotron_heap::Tracking {
+        match self.0.config.code.tracking {
+            Tracking::Cards | Tracking::None => cyclotron_heap::Tracking::Cards,
+            Tracking::Protect => cyclotron_heap::Tracking::Protect,
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &EngineConfig {
+        &self.0.config
+    }
+
+    /// Makes a module of Wasm bytes, gzipped or not, or finds it in the cache.
+    ///
+    /// Errors: the first rule that the module breaks; no memory for code.
+    /// Cost: when not cached, a second for some megabytes, on all threads of the current rayon pool.
+    pub fn compile(&self, bytes: &[u8]) -> Result<Arc<Module>, EngineError> {
+        let hash: [u8; 32] = Sha256::digest(bytes).into();
+        if let Some(module) = self.cached(&hash) {
+            return Ok(module);
+        }
+        let module = Arc::new(self.compile_uncached(bytes, hash)?);
+        let gone = self.lock().put(&module, self.0.config.cache_bytes);
+        drop(gone);
+        Ok(module)
+    }
+
+    /// The module with this hash of its bytes as sent, if the cache has it.
+    pub fn cached(&self, hash: &[u8; 32]) -> Option<Arc<Module>> {
+        self.lock().get(hash)
+    }
+
+    /// Bytes of code and tables in the cache.
+    pub fn cache_bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
+        // The cache is consistent between statements that can panic (none do).
+        self.0.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn compile_uncached(&self, bytes: &[u8], hash: [u8; 32]) -> Result<Module, EngineError> {
+        let wasm = inflate(bytes, self.0.config.rules.limits.module)?;
+        let decoded = load(&wasm, &self.0.config.rules)?;
+        let info = lower_info(&decoded, &self.0.config.rules.limits);
+        let costs = Weights(Meter::new(decoded.memory_kind));
+        let compiled = self.0.compiler.lower(&info, &costs).map_err(EngineError::Lower)?;
+        Module::new(hash, &decoded, compiled, &self.0.config)
+    }
+}
+
+/// A compiled module: code and what instances start from. Shared by all its instances.
+pub struct Module {
+    hash: [u8; 32],
+    shape: ModuleShape,
+    code: Code,
+    func_refs: Box<[FuncRef]>,
+    /// Contents of each table at the start of a message.
+    table_images: Vec<Vec<u64>>,
+    /// Words of each element segment.
+    elements: Vec<Vec<u64>>,
+    globals: Vec<u128>,
+    instantiation_error: Option<TrapCode>,
+    stack_slots: u32,
+    compile_operators: u64,
+}
+
+// SAFETY: the pointers in `func_refs` lead into the module's own code, which is immutable.
+unsafe impl Send for Module {}
+// SAFETY: as above; nothing changes after construction.
+unsafe impl Sync for Module {}
+
+impl Module {
+    /// Makes compiled code executable and computes what instances start from.
+    ///
+    /// Errors: see [`EngineError`].
+    pub fn new(
+        hash: [u8; 32],
+        decoded: &DecodedModule<'_>,
+        compiled: CompiledModule,
+        config: &EngineConfig,
+    ) -> Result<Module, EngineError> {
+        let shape = ModuleShape::of(decoded, &config.rules.limits);
+        check_frames(&compiled, shape.imports.len() as u32)?;
+        check_context(&shape)?;
+        let code = Code::publish(compiled, shape.imports.len() as u32).map_err(EngineError::Code)?;
+        let func_refs = shape.functions.iter().zip(0u32..).map(|(ty, index)| FuncRef {
+            code: code.function(index).unwrap_or(std::ptr::null()),
+            type_id: shape.canonical_types.get(*ty as usize).copied().unwrap_or(*ty),
+            func_index: index,
+        });
+        let func_refs: Box<[FuncRef]> = func_refs.collect();
+        let mut module = Module {
+            hash,
+            code,
+            func_refs,
+            table_images: Vec::new(),
+            elements: Vec::new(),
+            globals: Vec::new(),
+            instantiation_error: None,
+            stack_slots: config.stack_slots,
+            compile_operators: decoded.compile_operators(),
+            shape,
+        };
+        module.evaluate();
+        Ok(module)
+    }
+
+    /// Evaluates constants: globals, then tables with their active segments, then whether data fits.
+    fn evaluate(&mut self) {
+        for at in 0..self.shape.globals.len() {
+            let word = self.constant(self.shape.globals[at].init);
+            self.globals.push(word);
+        }
+        let elements = self.shape.elements.iter();
+        self.elements =
+            elements.map(|segment| segment.items.iter().map(|item| self.constant(*item) as u64).collect()).collect();
+        let tables = self.shape.tables.iter();
+        self.table_images = tables.map(|table| vec![self.constant(table.init) as u64; table.min as usize]).collect();
+        for at in 0..self.shape.elements.len() {
+            if let SegmentMode::Active { table, offset } = self.shape.elements[at].mode {
+                let start = self.address(offset);
+                let segment = &self.elements[at];
+                let room = self.table_images.get_mut(table as usize).and_then(|image| {
+                    let end = start.checked_add(segment.len() as u64)?;
+                    image.get_mut(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+                });
+                match room {
+                    Some(room) => room.copy_from_slice(segment),
+                    None => return self.instantiation_error = Some(TrapCode::TableOutOfBounds),
+                }
+            }
+        }
+        let heap = self.shape.memory.map_or(0, |memory| memory.min_pages.saturating_mul(1 << 16));
+        let fits =
+            |(address, bytes): (u64, &[u8])| address.checked_add(bytes.len() as u64).is_some_and(|end| end <= heap);
+        if !self.active_data().all(fits) {
+            self.instantiation_error = Some(TrapCode::HeapOutOfBounds);
+        }
+    }
+
+    /// The word of a constant expression; globals before it have been evaluated.
+    fn constant(&self, constant: ConstExpr) -> u128 {
+        match constant {
+            ConstExpr::I32(value) => u128::from(value as u32),
+            ConstExpr::I64(value) => u128::from(value as u64),
+            ConstExpr::F32(bits) => u128::from(bits),
+            ConstExpr::F64(bits) => u128::from(bits),
+            ConstExpr::V128(bits) => bits,
+            ConstExpr::RefNull => 0,
+            ConstExpr::RefFunc(function) => u128::from(self.func_ref_word(function).unwrap_or(0)),
+            ConstExpr::GlobalGet(global) => self.globals.get(global as usize).copied().unwrap_or(0),
+        }
+    }
+
+    /// An offset of a segment: unsigned, of 32 or 64 bits (32-bit constants are zero-extended words).
+    fn address(&self, offset: ConstExpr) -> u64 {
+        self.constant(offset) as u64
+    }
+
+    fn func_ref_word(&self, function: u32) -> Option<u64> {
+        self.func_refs.get(function as usize).map(|reference| std::ptr::from_ref(reference) as u64)
+    }
+
+    /// SHA-256 of the bytes as they were sent.
+    pub fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// Everything about the module but its code.
+    pub fn shape(&self) -> &ModuleShape {
+        &self.shape
+    }
+
+    /// The code: addresses, and ranges by function for profilers.
+    pub fn code(&self) -> &Code {
+        &self.code
+    }
+
+    /// The start function, if there is one.
+    pub fn start(&self) -> Option<u32> {
+        self.shape.start
+    }
+
+    /// Function index of the function exported under this name.
+    pub fn export_function(&self, name: &str) -> Option<u32> {
+        self.shape.export(name).filter(|export| export.kind == ExportKind::Function).map(|export| export.index)
+    }
+
+    /// Operators that compilation is charged for; see `cyclotron_types::host_costs::COMPILE_PER_OPERATOR`.
+    pub fn compile_operators(&self) -> u64 {
+        self.compile_operators
+    }
+
+    /// What compiling the module costs.
+    pub fn compile_cost(&self) -> Instructions {
+        Instructions(self.compile_operators.saturating_mul(cyclotron_types::host_costs::COMPILE_PER_OPERATOR.0))
+    }
+
+    /// Bytes that the module keeps resident: code, tables of the runtime, segments.
+    pub fn resident_bytes(&self) -> usize {
+        let tables = self.code.tables();
+        let words = self.table_images.iter().chain(&self.elements).map(Vec::len).sum::<usize>() * 8;
+        let data = self.shape.data.iter().map(|segment| segment.bytes.len()).sum::<usize>();
+        tables.len() + tables.table_bytes() + size_of_val(&*self.func_refs) + words + data
+    }
+
+    pub(crate) fn func_refs(&self) -> &[FuncRef] {
+        &self.func_refs
+    }
+
+    pub(crate) fn table_images(&self) -> &[Vec<u64>] {
+        &self.table_images
+    }
+
+    pub(crate) fn element_words(&self, segment: usize) -> &[u64] {
+        self.elements.get(segment).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn data(&self, segment: u32) -> &[u8] {
+        self.shape.data.get(segment as usize).map_or(&[], |segment| &segment.bytes)
+    }
+
+    /// Active data segments with their addresses.
+    pub(crate) fn active_data(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.shape.data.iter().filter_map(|segment| match segment.mode {
+            SegmentMode::Active { offset, .. } => Some((self.address(offset), &*segment.bytes)),
+            SegmentMode::Passive | SegmentMode::Declared => None,
+        })
+    }
+
+    pub(crate) fn instantiation_error(&self) -> Option<TrapCode> {
+        self.instantiation_error
+    }
+
+    pub(crate) fn stack_slots(&self) -> i64 {
+        i64::from(self.stack_slots)
+    }
+
+    pub(crate) fn initial_globals(&self) -> Vec<Value> {
+        self.shape.globals.iter().zip(&self.globals).map(|(global, word)| self.value(global.ty, *word)).collect()
+    }
+
+    /// The word that stands for a value in compiled code of this module; `None` for a function that does not exist.
+    pub(crate) fn word(&self, value: Value) -> Option<u128> {
+        Some(match value {
+            Value::I32(value) => u128::from(value as u32),
+            Value::I64(value) => u128::from(value as u64),
+            Value::F32(bits) => u128::from(bits),
+            Value::F64(bits) => u128::from(bits),
+            Value::V128(bits) => bits,
+            Value::FuncRef(None) => 0,
+            Value::FuncRef(Some(function)) => u128::from(self.func_ref_word(function)?),
+            Value::ExternRef(reference) => u128::from(extern_word(reference)),
+        })
+    }
+
+    /// The value that a word of compiled code stands for.
+    pub(crate) fn value(&self, ty: ValType, word: u128) -> Value {
+        match ty {
+            ValType::I32 => Value::I32(word as u32 as i32),
+            ValType::I64 => Value::I64(word as u64 as i64),
+            ValType::F32 => Value::F32(word as u32),
+            ValType::F64 => Value::F64(word as u64),
+            ValType::V128 => Value::V128(word),
+            ValType::FuncRef => Value::FuncRef(self.function_of(word as u64)),
+            ValType::ExternRef => Value::ExternRef(extern_reference(word as u64)),
+        }
+    }
+
+    /// The function whose [`FuncRef`] lies at `address`; `None` for null.
+    fn function_of(&self, address: u64) -> Option<u32> {
+        let offset = (address as usize).checked_sub(self.func_refs.as_ptr() as usize)?;
+        let index = offset / size_of::<FuncRef>();
+        self.func_refs.get(index).filter(|_| offset.is_multiple_of(size_of::<FuncRef>())).map(|found| found.func_index)
+    }
+}
+
+impl fmt::Debug for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Module")
+            .field("hash", &self.hash)
+            .field("code", &self.code.tables().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The replica's weights as lowering asks for them.
+struct Weights(Meter);
+
+impl OperatorCost for Weights {
+    fn cost(&self, operator: &Operator<'_>) -> u32 {
+        self.0.weight(operator)
+    }
+}
+
+fn lower_info<'a>(decoded: &DecodedModule<'a>, limits: &ModuleLimits) -> ModuleInfo<'a> {
+    let imported = decoded.imports.iter().map(|import| import.type_index);
+    ModuleInfo {
+        types: decoded.types.clone(),
+        functions: imported.chain(decoded.functions.iter().copied()).collect(),
+        imported_functions: decoded.imports.len() as u32,
+        globals: decoded
+            .globals
+            .iter()
+            .map(|global| GlobalInfo { ty: global.ty, mutable: global.mutable, init: plain_constant(global.init) })
+            .collect(),
+        tables: decoded
+            .tables
+            .iter()
+            .map(|table| TableInfo {
+                table64: table.table64,
+                min: table.initial,
+                max: table.maximum,
+                // Embedders only read tables between messages.
+                shared: false,
+            })
+            .collect(),
+        memory: decoded.memory.map(|memory| {
+            let limit = if memory.memory64 { limits.heap_wasm64.0 } else { limits.heap_wasm32.0 };
+            let max = Some(memory.maximum.map_or(limit, |maximum| maximum.min(limit)));
+            MemoryInfo { memory64: memory.memory64, min: memory.initial, max }
+        }),
+        bodies: decoded.bodies.clone(),
+    }
+}
+
+fn plain_constant(constant: ConstExpr) -> Option<Constant> {
+    Some(match constant {
+        ConstExpr::I32(value) => Constant::I32(value),
+        ConstExpr::I64(value) => Constant::I64(value),
+        ConstExpr::F32(bits) => Constant::F32(bits),
+        ConstExpr::F64(bits) => Constant::F64(bits),
+        ConstExpr::V128(bits) => Constant::V128(bits),
+        ConstExpr::RefNull => Constant::Null,
+        ConstExpr::RefFunc(function) => Constant::Func(function),
+        ConstExpr::GlobalGet(_) => return None,
+    })
+}
+
+/// Every function's frame fits into the native bytes that its slots stand for, so that the limit in slots is always met first.
+fn check_frames(compiled: &CompiledModule, imported: u32) -> Result<(), EngineError> {
+    for (function, at) in compiled.functions.iter().zip(imported..) {
+        let allowed = u64::from(function.stack_slots) * u64::from(NATIVE_BYTES_PER_SLOT);
+        let fits = u64::from(function.frame_bytes) <= allowed.min(FRAME_BYTES_MAX as u64);
+        if !fits || function.stack_slots < FRAME_SLOTS {
+            return Err(EngineError::Frame {
+                function: at,
+                frame_bytes: function.frame_bytes,
+                stack_slots: function.stack_slots,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Globals and views of tables lie between the context and the heap.
+fn check_context(shape: &ModuleShape) -> Result<(), EngineError> {
+    let bytes = GLOBALS_OFFSET as usize + shape.globals.len() * 16 + shape.tables.len() * TABLE_VIEW_BYTES as usize;
+    if bytes > cyclotron_heap::layout::HEAP_OFFSET { Err(EngineError::Context { bytes }) } else { Ok(()) }
+}

@@ -1,0 +1,225 @@
+//! Instances: what of a module's run persists between messages, and where it runs.
+//!
+//! Enters: a module, a seat. Leaves: [`Instance`] (module and saved globals) and [`Seated`] (the same in a seat, ready to execute).
+//! Never here: which seats are kept (the owner's policy), the heap's bytes (they belong to the seat's heap).
+
+use std::sync::Arc;
+
+use cyclotron_heap::{Heap, HeapError, PreImageMap, Seat};
+use cyclotron_types::units::WasmPages;
+
+use super::activation::Activation;
+use super::trap::Trap;
+use super::value::Value;
+use crate::decode::ExportKind;
+use crate::engine::Module;
+
+/// An instance outside a seat: its module and its globals. Its heap stays with its owner.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    module: Arc<Module>,
+    globals: Vec<Value>,
+}
+
+impl Instance {
+    /// A new instance: globals as the module declares. Its memory starts when it is first seated, see [`Seated::instantiate`].
+    pub fn new(module: Arc<Module>) -> Instance {
+        let globals = module.initial_globals();
+        Instance { module, globals }
+    }
+
+    /// An instance with saved globals, all of them, in index order.
+    ///
+    /// Errors: `None` when they are not of this module: another number, another type, an unknown function.
+    pub fn with_globals(module: Arc<Module>, globals: Vec<Value>) -> Option<Instance> {
+        let declared = &module.shape().globals;
+        let same_types = globals.len() == declared.len()
+            && globals
+                .iter()
+                .zip(declared)
+                .all(|(value, global)| value.ty() == global.ty && module.word(*value).is_some());
+        same_types.then_some(Instance { module, globals })
+    }
+
+    /// The module.
+    pub fn module(&self) -> &Arc<Module> {
+        &self.module
+    }
+
+    /// All globals in index order, free of addresses.
+    pub fn globals(&self) -> &[Value] {
+        &self.globals
+    }
+
+    /// Puts the instance into a seat that holds its heap. Cost: a copy of globals and tables.
+    pub fn attach(self, seat: Seat) -> Seated {
+        self.seat(seat, false)
+    }
+
+    /// Puts the instance into a seat that holds a view of its heap: whatever runs there is always rolled back.
+    pub fn attach_view(self, seat: Seat) -> Seated {
+        self.seat(seat, true)
+    }
+
+    fn seat(self, seat: Seat, read_only: bool) -> Seated {
+        // The values were made by this module or checked on entry, so each has a word.
+        let words: Vec<u128> = self.globals.iter().map(|value| self.module.word(*value).unwrap_or(0)).collect();
+        Seated(Activation::new(self.module, seat, &words, read_only))
+    }
+}
+
+/// Why a module could not be instantiated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InstantiateError {
+    /// An active segment does not fit.
+    Trap(Trap),
+    /// The heap could not be had.
+    Heap(HeapError),
+}
+
+impl std::fmt::Display for InstantiateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            InstantiateError::Trap(trap) => write!(f, "cannot instantiate: {trap}"),
+            InstantiateError::Heap(error) => write!(f, "cannot instantiate: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for InstantiateError {}
+
+/// An instance in its seat. Between executions it may be kept there or detached.
+pub struct Seated(Box<Activation>);
+
+// SAFETY: the activation owns its seat; its raw pointers lead into itself, its seat or its module, or are null while nothing runs.
+unsafe impl Send for Seated {}
+
+impl Seated {
+    /// Instantiates: the memory gets its first size and the active data segments. The start function, if there is
+    /// one, is an ordinary entry that the caller runs next ([`Module::start`]).
+    ///
+    /// `seat` maps `heap`, which is empty or has the memory's first size and nothing but zeros.
+    /// Errors: the module's segments do not fit, or the kernel's refusal; the seat comes back.
+    pub fn instantiate(module: Arc<Module>, seat: Seat, heap: &mut Heap) -> Result<Seated, (InstantiateError, Seat)> {
+        if let Some(code) = module.instantiation_error() {
+            return Err((InstantiateError::Trap(Trap::at_entry(code)), seat));
+        }
+        let mut seated = Instance::new(module).attach(seat);
+        match seated.fill_memory(heap) {
+            Ok(()) => Ok(seated),
+            Err(error) => {
+                seated.rollback();
+                Err((InstantiateError::Heap(error), seated.detach().1))
+            }
+        }
+    }
+
+    fn fill_memory(&mut self, heap: &mut Heap) -> Result<(), HeapError> {
+        let activation = &mut *self.0;
+        let module = activation.module.clone();
+        let Some(memory) = module.shape().memory else { return Ok(()) };
+        activation.begin_message(heap)?;
+        let missing = WasmPages(memory.min_pages).saturating_sub(activation.seat.size());
+        activation.seat.grow(missing)?;
+        activation.note_heap_bytes();
+        for (address, bytes) in module.active_data() {
+            activation.seat.write(address, bytes)?;
+        }
+        activation.commit(heap);
+        Ok(())
+    }
+
+    /// Begins a message on `heap`, which this seat maps.
+    ///
+    /// Errors: another message of the heap is in progress; no undo log. Panics: when the seat maps another heap, or a view.
+    pub fn begin_message(&mut self, heap: &Heap) -> Result<(), HeapError> {
+        self.0.begin_message(heap)
+    }
+
+    /// Begins a query on a view of `heap`, as it was before the message whose pre-images are given.
+    ///
+    /// Errors: the kernel's refusal. Panics: when the seat does not map a view of this heap.
+    pub fn begin_view(&mut self, heap: &Heap, before: &PreImageMap<'_>) -> Result<(), HeapError> {
+        self.0.begin_view(heap, before)
+    }
+
+    /// Writes to the heap as part of the message in progress; `None` beyond its end.
+    pub fn write_heap(&mut self, address: u64, bytes: &[u8]) -> Option<()> {
+        self.0.seat.write(address, bytes).ok()
+    }
+
+    /// The heap's bytes `[address, address + len)` during a message (until its verdict); `None` beyond its end or without a message. Between
+    /// messages the heap itself answers.
+    pub fn read_heap(&self, address: u64, len: u64) -> Option<&[u8]> {
+        self.0.seat.slice(address, len).ok()
+    }
+
+    /// Size of the heap during a message, in bytes.
+    pub fn heap_bytes(&self) -> u64 {
+        self.0.seat.size_bytes()
+    }
+
+    /// The module.
+    pub fn module(&self) -> &Arc<Module> {
+        &self.0.module
+    }
+
+    /// All globals in index order, free of addresses.
+    pub fn globals(&self) -> Vec<Value> {
+        let module = &self.0.module;
+        module
+            .shape()
+            .globals
+            .iter()
+            .zip(self.0.globals())
+            .map(|(global, word)| module.value(global.ty, *word))
+            .collect()
+    }
+
+    /// The current value of an exported global.
+    pub fn exported_global(&self, name: &str) -> Option<Value> {
+        let export = self.0.module.shape().export(name).filter(|export| export.kind == ExportKind::Global)?;
+        let global = self.0.module.shape().globals.get(export.index as usize)?;
+        Some(self.0.module.value(global.ty, *self.0.globals().get(export.index as usize)?))
+    }
+
+    /// The instance as it was before the message that is running or uncommitted here: what a query's view starts from.
+    pub fn instance_before(&self) -> Instance {
+        let module = &self.0.module;
+        let words = self.0.globals_before.iter();
+        let globals =
+            module.shape().globals.iter().zip(words).map(|(global, word)| module.value(global.ty, *word)).collect();
+        Instance { module: module.clone(), globals }
+    }
+
+    /// Takes the instance out of its seat, rolling back what was not committed.
+    pub fn detach(mut self) -> (Instance, Seat) {
+        self.0.rollback();
+        let globals = self.globals();
+        let Activation { module, seat, .. } = *self.0;
+        (Instance { module, globals }, seat)
+    }
+
+    /// Keeps what the message did. Panics: on a view, or when the message is another heap's.
+    pub fn commit(&mut self, heap: &mut Heap) {
+        self.0.commit(heap);
+    }
+
+    /// Undoes what the message did: heap, globals, growth, tables. Nothing happens if there is none.
+    pub fn rollback(&mut self) {
+        self.0.rollback();
+    }
+
+    /// The seat.
+    pub fn seat(&self) -> &Seat {
+        &self.0.seat
+    }
+
+    pub(crate) fn activation(&self) -> &Activation {
+        &self.0
+    }
+
+    pub(crate) fn activation_mut(&mut self) -> &mut Activation {
+        &mut self.0
+    }
+}

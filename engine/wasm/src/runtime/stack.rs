@@ -1,0 +1,155 @@
+//! Native stacks for executions, pooled.
+//!
+//! Enters: nothing. Leaves: [`PooledStack`], which returns its memory to the pool when dropped.
+//! Never here: a canister's depth limit (that is `stack_left`, in Wasm terms; the sums below make it come first).
+//!
+//! Invariant: `[limit, limit + GUARD_BYTES)` of every stack is inaccessible, the rest up to `base` is readable and writable and
+//! belongs to one `PooledStack`.
+
+use std::num::NonZeroUsize;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use corosensei::stack::{Stack, StackPointer};
+
+use crate::abi::NATIVE_BYTES_PER_SLOT;
+
+/// Largest stack limit in slots that an engine may be configured with: 1 Mi slots, 8 MiB if each were one word.
+pub const STACK_SLOTS_MAX: usize = 1 << 20;
+/// Largest native frame of one function. A callee whose budget fails has its frame already, hence this once in the sum.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Room for host functions and libcalls, which run on the same stack.
+pub const HOST_STACK_BYTES: usize = 1 << 20;
+/// Inaccessible bytes at the low end.
+const GUARD_BYTES: usize = 64 << 10;
+
+/// Usable bytes: 1 Mi slots of 24 bytes (every frame is at most that many bytes a slot, see `Module`) + one largest frame + the
+/// host's room = 41 MiB. It is address space; memory is what was touched.
+const USABLE_BYTES: usize = STACK_SLOTS_MAX * NATIVE_BYTES_PER_SLOT as usize + FRAME_BYTES_MAX + HOST_STACK_BYTES;
+const TOTAL_BYTES: usize = GUARD_BYTES + USABLE_BYTES;
+
+/// Idle stacks kept; one more is unmapped.
+const IDLE_MAX: usize = 64;
+/// After this many uses a stack's deep part goes back to the kernel.
+const TRIM_EVERY: u32 = 256;
+/// What stays resident at the base when trimmed.
+const TRIM_KEEP_BYTES: usize = 64 << 10;
+
+const _: () = assert!(TOTAL_BYTES.is_multiple_of(4096) && USABLE_BYTES > TRIM_KEEP_BYTES);
+
+static IDLE: Mutex<Vec<Memory>> = Mutex::new(Vec::new());
+static MAPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Stacks that exist, in use or idle.
+pub fn stacks_mapped() -> usize {
+    MAPPED.load(Ordering::Relaxed)
+}
+
+struct Memory {
+    limit: NonZeroUsize,
+    uses: u32,
+}
+
+impl Memory {
+    fn map() -> std::io::Result<Memory> {
+        // SAFETY: a fresh private mapping at an address the kernel chooses disturbs nothing.
+        let at = unsafe {
+            libc::mmap(
+                null_mut(),
+                TOTAL_BYTES,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK,
+                -1,
+                0,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        let limit = NonZeroUsize::new(at as usize).ok_or_else(|| std::io::Error::other("stack mapped at address 0"))?;
+        MAPPED.fetch_add(1, Ordering::Relaxed);
+        let memory = Memory { limit, uses: 0 };
+        // SAFETY: the range was mapped above and is ours. Without huge pages a shallow execution touches a few pages only; the advice may fail.
+        unsafe {
+            libc::madvise(at, TOTAL_BYTES, libc::MADV_NOHUGEPAGE);
+            if libc::mprotect(at, GUARD_BYTES, libc::PROT_NONE) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(memory)
+    }
+
+    fn trim(&self) {
+        let start = self.limit.get() + GUARD_BYTES;
+        // SAFETY: the range is inside this idle stack; its content is dead.
+        unsafe { libc::madvise(start as *mut libc::c_void, USABLE_BYTES - TRIM_KEEP_BYTES, libc::MADV_DONTNEED) };
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `map` with this size; nobody runs on it.
+        unsafe { libc::munmap(self.limit.get() as *mut libc::c_void, TOTAL_BYTES) };
+        MAPPED.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A stack in use by one execution.
+pub(crate) struct PooledStack(Option<Memory>);
+
+impl PooledStack {
+    /// Takes an idle stack, or maps one. Errors: the kernel's refusal to map.
+    pub(crate) fn take() -> std::io::Result<PooledStack> {
+        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Ok(PooledStack(Some(match idle {
+            Some(memory) => memory,
+            None => Memory::map()?,
+        })))
+    }
+
+    fn address(&self) -> usize {
+        match &self.0 {
+            Some(memory) => memory.limit.get(),
+            None => unreachable!("a stack's memory leaves it only in drop"),
+        }
+    }
+
+    /// The inaccessible range below the usable one.
+    pub(crate) fn guard(&self) -> std::ops::Range<usize> {
+        self.address()..self.address() + GUARD_BYTES
+    }
+}
+
+impl Drop for PooledStack {
+    fn drop(&mut self) {
+        let Some(mut memory) = self.0.take() else { return };
+        memory.uses += 1;
+        if memory.uses >= TRIM_EVERY {
+            memory.uses = 0;
+            memory.trim();
+        }
+        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_MAX {
+            idle.push(memory);
+        }
+    }
+}
+
+// SAFETY: the memory has a guard range at its low end and far more than MIN_STACK_SIZE usable bytes; both addresses are
+// multiples of a page, so aligned.
+unsafe impl Stack for PooledStack {
+    fn base(&self) -> StackPointer {
+        match NonZeroUsize::new(self.address() + TOTAL_BYTES) {
+            Some(base) => base,
+            None => unreachable!("a mapping does not end at address 0"),
+        }
+    }
+
+    fn limit(&self) -> StackPointer {
+        match NonZeroUsize::new(self.address()) {
+            Some(limit) => limit,
+            None => unreachable!("a mapping does not start at address 0"),
+        }
+    }
+}
