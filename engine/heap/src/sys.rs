@@ -167,6 +167,12 @@ impl Region {
         unsafe { libc::madvise(self.base.as_ptr().cast(), self.length, libc::MADV_NOHUGEPAGE) };
     }
 
+    /// Asks for 2 MiB pages where possible: one fault instead of 512. Without them all works, slower.
+    pub(crate) fn prefer_huge_pages(&mut self) {
+        // SAFETY: the whole range is owned; the advice changes no contents.
+        unsafe { libc::madvise(self.base.as_ptr().cast(), self.length, libc::MADV_HUGEPAGE) };
+    }
+
     /// Makes an anonymous region longer, moving it if need be. Addresses into it are invalid afterwards.
     pub(crate) fn extend(&mut self, length: usize, operation: &'static str) -> Result<(), HeapError> {
         assert!(length >= self.length && length.is_multiple_of(PAGE));

@@ -143,15 +143,18 @@ impl SeatMemory {
         if !message.undo.counted {
             let mut changed = std::mem::take(&mut message.undo.changed);
             changed.clear();
-            for (page, kind, saved) in message.undo.newest_first() {
+            for (page, kind, saved) in message.undo.oldest_first() {
+                let card = self.card(page.0 as usize);
+                if card & CHANGED != 0 {
+                    continue;
+                }
                 let range = kind.compared();
                 // SAFETY: records are of pages below `mapped`, which only grows while a message is in progress; nobody stores meanwhile.
                 let now = unsafe {
                     std::slice::from_raw_parts(self.heap_byte(page.address() as usize + range.start), range.len())
                 };
                 let same = if saved.is_empty() { is_zero(now) } else { now == &saved[range] };
-                let card = self.card(page.0 as usize);
-                if !same && card & CHANGED == 0 {
+                if !same {
                     self.set_card(page.0 as usize, card | CHANGED);
                     changed.push(page);
                 }

@@ -89,8 +89,10 @@ pub(crate) struct UndoLog {
 
 impl UndoLog {
     fn new() -> Result<Self, HeapError> {
+        let mut data = Region::reserve(UNDO_DATA_BYTES, Access::ReadWrite, "mmap of an undo log's data")?;
+        data.prefer_huge_pages();
         Ok(Self {
-            data: Region::reserve(UNDO_DATA_BYTES, Access::ReadWrite, "mmap of an undo log's data")?,
+            data,
             index: Region::reserve(UNDO_RECORDS_MAX * 4, Access::ReadWrite, "mmap of an undo log's index")?,
             used: 0,
             records: 0,
@@ -142,6 +144,20 @@ impl UndoLog {
             // SAFETY: by the module's invariant the record's data is data[end..end + length], below `used`, written by `push`; it is not
             // written again while `self` is borrowed.
             let bytes = unsafe { std::slice::from_raw_parts(self.data.base().add(end), length) };
+            (record.page(), record.kind(), bytes)
+        })
+    }
+
+    /// All records, oldest first.
+    pub(crate) fn oldest_first(&self) -> impl Iterator<Item = (PageIx, RecordKind, &[u8])> + '_ {
+        let mut start = 0;
+        (0..self.records).map(move |i| {
+            let record = self.record(i);
+            let length = record.kind().data_bytes();
+            // SAFETY: by the module's invariant the record's data is data[start..start + length], below `used`, written by `push`; it is
+            // not written again while `self` is borrowed.
+            let bytes = unsafe { std::slice::from_raw_parts(self.data.base().add(start), length) };
+            start += length;
             (record.page(), record.kind(), bytes)
         })
     }

@@ -1,4 +1,5 @@
 //! Seats at the sizes where addresses run out, and what is refused.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

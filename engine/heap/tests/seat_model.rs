@@ -1,4 +1,5 @@
 //! Seats against a naive model that copies the whole heap before each message.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Stable memories against a naive model that copies all bytes before each message.
+#![allow(clippy::unwrap_used)]
 
 use cyclotron_heap::layout::{PAGE, STABLE_PAGES_MAX};
 use cyclotron_heap::{Arena, HeapError, PageIx, PageSet, StableAccess, StableMemory, StablePool};
