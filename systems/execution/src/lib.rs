@@ -13,6 +13,7 @@ pub mod charge;
 mod config;
 mod job;
 mod machine;
+pub mod management;
 pub mod reject;
 
 pub use canister::{

@@ -198,9 +198,7 @@ impl ManagementError {
             Self::Kernel(reject) => {
                 (reject.error.unwrap_or(ErrorCode::CanisterRejectedMessage), reject.message.clone())
             }
-            Self::NotBuilt(method) => {
-                (ErrorCode::CanisterRejectedMessage, format!("not supported yet: {method}"))
-            }
+            Self::NotBuilt(method) => (ErrorCode::CanisterRejectedMessage, format!("not supported yet: {method}")),
             Self::SettingOutOfRange { .. }
             | Self::InvalidSettings(_)
             | Self::InvalidEnvironment(_)
@@ -370,9 +368,7 @@ impl ManagementError {
                     "Unsuccessful validation of specified ID: Specified CanisterId {id} is not hosted by subnet {subnet}."
                 ),
             ),
-            Self::IdTaken(id) => {
-                (ErrorCode::CanisterAlreadyInstalled, format!("Canister {id} is already installed."))
-            }
+            Self::IdTaken(id) => (ErrorCode::CanisterAlreadyInstalled, format!("Canister {id} is already installed.")),
             _ => unreachable!("described elsewhere: {self:?}"),
         }
     }

@@ -8,8 +8,8 @@ use cyclotron_types::units::{Bytes, Time};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// Memory that one change counts for, apart from its list of controllers: time, version, origin, mode and a hash.
-pub const CHANGE_BYTES: u64 = 128;
+/// Memory that one change counts for, apart from its list of controllers. As [`crate::CanisterMut::memory_used`] has it.
+pub const CHANGE_BYTES: u64 = 160;
 /// Memory that one controller in a change counts for: 29 bytes and a length.
 pub const CONTROLLER_BYTES: u64 = 30;
 
@@ -124,7 +124,13 @@ mod tests {
     use super::*;
 
     fn uninstall(history: &mut CanisterHistory, version: u64) {
-        record(history, Time(version), version, ChangeOrigin::User(Principal::anonymous()), ChangeDetails::CodeUninstall);
+        record(
+            history,
+            Time(version),
+            version,
+            ChangeOrigin::User(Principal::anonymous()),
+            ChangeDetails::CodeUninstall,
+        );
     }
 
     #[test]

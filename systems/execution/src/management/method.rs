@@ -3,10 +3,10 @@
 //! Enters: a method's name and argument. Leaves: rules. Never here: what a method does.
 
 use super::wire::{self, ic};
+use cyclotron_types::Principal;
 use cyclotron_types::canister::{Controllers, Settings, Visibility};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::reject::{ErrorCode, Reject};
-use cyclotron_types::Principal;
 
 macro_rules! methods {
     ($($variant:ident $name:literal $entry:ident $guard:ident,)*) => {
@@ -122,6 +122,31 @@ methods! {
     ListCanisters "list_canisters" QueryOnly Admins,
 }
 
+impl Method {
+    /// Whether it can be called as a query.
+    pub const fn is_query(self) -> bool {
+        matches!(self.entry(), Entry::UpdateAndQuery | Entry::QueryOnly)
+    }
+
+    /// Whether it changes what a suspended message of the canister relies on, and so waits until that has finished.
+    pub const fn disturbs_execution(self) -> bool {
+        matches!(
+            self,
+            Self::InstallCode
+                | Self::InstallChunkedCode
+                | Self::UninstallCode
+                | Self::UpdateSettings
+                | Self::StartCanister
+                | Self::StopCanister
+                | Self::DeleteCanister
+                | Self::UploadChunk
+                | Self::ClearChunkStore
+                | Self::TakeCanisterSnapshot
+                | Self::LoadCanisterSnapshot
+        )
+    }
+}
+
 /// The answer to a call of a method that does not exist.
 pub fn unknown_method(name: &str) -> Reject {
     // A name is at most 20,000 bytes long (limits), but an error need not repeat all of it.
@@ -144,10 +169,9 @@ pub fn ingress_allowed(name: &str) -> Result<Method, Reject> {
     let method = method(name)?;
     match method.entry() {
         Entry::Update | Entry::UpdateAndQuery => Ok(method),
-        Entry::CanistersOnly => Err(Reject::new(
-            ErrorCode::CanisterRejectedMessage,
-            format!("Only canisters can call ic00 method {name}"),
-        )),
+        Entry::CanistersOnly => {
+            Err(Reject::new(ErrorCode::CanisterRejectedMessage, format!("Only canisters can call ic00 method {name}")))
+        }
         Entry::QueryOnly => Err(query_only(method)),
     }
 }
@@ -175,10 +199,17 @@ pub struct EffectiveCanister {
 /// Spec: abstract-behavior #effective-canister-ids. Nobody pays for the provisional methods, as in dfinity/ic.
 pub fn effective_canister(name: &str, arg: &[u8]) -> Result<EffectiveCanister, Reject> {
     let method = ingress_allowed(name)?;
+    let named = named_canister(method, arg)?;
+    let payer = if method == Method::ProvisionalTopUpCanister { None } else { named };
+    Ok(EffectiveCanister { named, payer })
+}
+
+/// The canister that the argument names; `None` for methods that are not about one.
+pub(super) fn named_canister(method: Method, arg: &[u8]) -> Result<Option<CanisterId>, Reject> {
     let named = match method {
         Method::ProvisionalCreateCanisterWithCycles => {
             wire::decode::<ic::ProvisionalCreateCanisterWithCyclesArgs>(arg)?;
-            return Ok(EffectiveCanister { named: None, payer: None });
+            return Ok(None);
         }
         Method::UpdateSettings => wire::decode::<ic::UpdateSettingsArgs>(arg)?.canister_id,
         Method::UploadChunk => wire::decode::<ic::UploadChunkArgs>(arg)?.canister_id,
@@ -188,9 +219,7 @@ pub fn effective_canister(name: &str, arg: &[u8]) -> Result<EffectiveCanister, R
         // Everything else is small and has the field at the top: its other fields are skipped.
         _ => wire::decode::<wire::CanisterIdArgs>(arg)?.canister_id,
     };
-    let named = CanisterId::from_principal(named);
-    let payer = (method != Method::ProvisionalTopUpCanister).then_some(named);
-    Ok(EffectiveCanister { named: Some(named), payer })
+    Ok(Some(CanisterId::from_principal(named)))
 }
 
 /// `sender_canister_version` of an argument, if the method has one and it is given.
@@ -259,8 +288,8 @@ pub fn check_ingress_sender(
     canister: Option<Guarded<'_>>,
 ) -> Result<(), Reject> {
     let Some(named) = effective.named else { return Ok(()) };
-    let canister = canister
-        .ok_or_else(|| Reject::new(ErrorCode::CanisterNotFound, format!("Canister {named} not found")))?;
+    let canister =
+        canister.ok_or_else(|| Reject::new(ErrorCode::CanisterNotFound, format!("Canister {named} not found")))?;
     if canister.admits(method.guard(), sender) {
         return Ok(());
     }

@@ -1,0 +1,255 @@
+//! A call of the management canister: where it comes from, how it is answered, what it does to the subnet.
+
+use super::error::ManagementError;
+use super::ids::CanisterIds;
+use super::lifecycle;
+use super::random::RandomStream;
+use super::resources::SubnetUse;
+use crate::{CanisterBundle, CanisterMut, RoundEnv, charge};
+use cyclotron_types::Principal;
+use cyclotron_types::canister::ChangeOrigin;
+use cyclotron_types::ids::{CallbackId, CanisterId, MessageId};
+use cyclotron_types::message::{CallKind, Ingress, IngressStatus, Request, Response, ResponsePayload};
+use cyclotron_types::reject::Reject;
+use cyclotron_types::units::{Cycles, Instructions};
+
+/// Who waits for the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManagementOrigin {
+    /// A user.
+    Ingress {
+        /// The message to answer.
+        id: MessageId,
+        /// The user.
+        sender: Principal,
+    },
+    /// A canister.
+    Canister {
+        /// Who called.
+        caller: CanisterId,
+        /// Its callback.
+        callback: CallbackId,
+        /// Guaranteed or best-effort.
+        kind: CallKind,
+    },
+}
+
+impl ManagementOrigin {
+    /// The principal that calls.
+    pub fn caller(&self) -> Principal {
+        match self {
+            Self::Ingress { sender, .. } => *sender,
+            Self::Canister { caller, .. } => caller.principal(),
+        }
+    }
+
+    /// What the history says of the caller. A user has no version, whatever the argument says.
+    pub fn change_origin(&self, version: Option<u64>) -> ChangeOrigin {
+        match self {
+            Self::Ingress { sender, .. } => ChangeOrigin::User(*sender),
+            Self::Canister { caller, .. } => ChangeOrigin::Canister { id: *caller, version },
+        }
+    }
+
+    /// The answer, with the part of the payment that goes back.
+    pub fn answer(&self, payload: ResponsePayload, refund: Cycles) -> Answer {
+        answer_as(self, CanisterId::MANAGEMENT, payload, refund)
+    }
+}
+
+/// The answer to `origin` in the name of `respondent`.
+pub(super) fn answer_as(
+    origin: &ManagementOrigin,
+    respondent: CanisterId,
+    payload: ResponsePayload,
+    refund: Cycles,
+) -> Answer {
+    match origin {
+        ManagementOrigin::Ingress { id, .. } => Answer::Ingress(
+            *id,
+            match payload {
+                ResponsePayload::Reply(bytes) => IngressStatus::Replied(bytes),
+                ResponsePayload::Reject(reject) => IngressStatus::Rejected(reject),
+            },
+        ),
+        ManagementOrigin::Canister { caller, callback, kind } => Answer::Canister(Response {
+            originator: *caller,
+            respondent,
+            callback: *callback,
+            refund,
+            payload,
+            kind: *kind,
+        }),
+    }
+}
+
+/// A call of the management canister.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagementCall {
+    /// Who waits.
+    pub origin: ManagementOrigin,
+    /// Method name.
+    pub method: String,
+    /// Argument bytes.
+    pub arg: Vec<u8>,
+    /// Cycles attached.
+    pub payment: Cycles,
+    /// Whether this is the second time, in the round after: see [`ManagementStep::NextRound`].
+    pub deferred: bool,
+}
+
+impl From<Ingress> for ManagementCall {
+    fn from(ingress: Ingress) -> Self {
+        Self {
+            origin: ManagementOrigin::Ingress { id: ingress.id, sender: ingress.sender },
+            method: ingress.method,
+            arg: ingress.arg,
+            payment: Cycles::ZERO,
+            deferred: false,
+        }
+    }
+}
+
+impl From<Request> for ManagementCall {
+    fn from(request: Request) -> Self {
+        Self {
+            origin: ManagementOrigin::Canister {
+                caller: request.sender,
+                callback: request.callback,
+                kind: request.kind,
+            },
+            method: request.method,
+            arg: request.arg,
+            payment: request.payment,
+            deferred: false,
+        }
+    }
+}
+
+/// One answer to route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// New status of an ingress message.
+    Ingress(MessageId, IngressStatus),
+    /// Response to a canister.
+    Canister(Response),
+}
+
+/// What a call did besides changing components of canisters that are still there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ManagementEffects {
+    /// Answers to route, in this order.
+    pub answers: Vec<Answer>,
+    /// Cycles that left the world: creation fees, balances of deleted canisters, execution.
+    pub burned: Cycles,
+    /// Cycles that came into the world, by the provisional methods.
+    pub minted: Cycles,
+    /// Canisters whose certified leaves may have changed (controllers, module hash, metadata, certified data), or that came or went.
+    pub touched: Vec<CanisterId>,
+    /// Instructions to count into the round.
+    pub used: Instructions,
+}
+
+/// What a call came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManagementStep {
+    /// Answered.
+    Done(ManagementEffects),
+    /// An installation used up its slice: the canister takes nothing else until [`super::resume_install`] has finished it.
+    Suspended {
+        /// The canister.
+        canister: CanisterId,
+        /// What the slice did.
+        effects: ManagementEffects,
+    },
+    /// The canister is stopping: answered by [`super::finish_stopping`], [`super::expire_stopping`] or a start.
+    Waiting(ManagementEffects),
+    /// The answer must not be known yet: execute the call again in the next round, in the same order as others.
+    NextRound(ManagementCall),
+}
+
+/// The subnet's canisters, as the management canister needs them.
+pub trait Canisters {
+    /// The canister of this id.
+    fn get(&mut self, id: CanisterId) -> Option<CanisterMut<'_>>;
+    /// Puts a new canister into the subnet. The id has just been allocated.
+    fn insert(&mut self, id: CanisterId, canister: CanisterBundle);
+    /// Takes a canister out and drops it with all it holds.
+    fn remove(&mut self, id: CanisterId);
+    /// Whether messages wait in the canister's queues, in or out.
+    fn has_messages(&self, id: CanisterId) -> bool;
+    /// What all canisters hold together, as of now.
+    fn subnet_use(&self) -> SubnetUse;
+}
+
+/// What the management canister says of its subnet, and may do on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Whether the provisional methods work: on networks of their own, never on a live one.
+    pub provisional: bool,
+    /// Version of this software.
+    pub replica_version: String,
+    /// Registry version that holds for the round.
+    pub registry_version: u64,
+}
+
+/// What the management canister works on.
+pub struct ManagementContext<'a> {
+    /// The round.
+    pub env: &'a RoundEnv,
+    /// The canisters.
+    pub canisters: &'a mut dyn Canisters,
+    /// Ids given out.
+    pub ids: &'a mut CanisterIds,
+    /// The round's random bytes.
+    pub random: &'a mut RandomStream,
+    /// What holds beyond the round.
+    pub node: &'a NodeFacts,
+}
+
+impl ManagementContext<'_> {
+    /// The canister, with what it owes paid up to now, or the error that there is none.
+    pub(super) fn find(&mut self, run: &mut Running<'_>, id: CanisterId) -> Result<CanisterMut<'_>, ManagementError> {
+        let mut canister = self.canisters.get(id).ok_or(ManagementError::NotFound(id))?;
+        let settled = charge::settle(&self.env.subnet.fees, &mut canister, self.env.time);
+        run.burn(settled.burned);
+        if settled.exhausted {
+            let rejects = lifecycle::uninstall_exhausted(&mut canister);
+            run.effects.answers.extend(rejects);
+            run.touch(id);
+        }
+        Ok(canister)
+    }
+}
+
+/// A call being executed, and what it has done so far.
+#[derive(Debug)]
+pub(super) struct Running<'a> {
+    pub call: &'a mut ManagementCall,
+    pub effects: ManagementEffects,
+}
+
+impl Running<'_> {
+    pub fn caller(&self) -> Principal {
+        self.call.origin.caller()
+    }
+    pub fn touch(&mut self, id: CanisterId) {
+        if !self.effects.touched.contains(&id) {
+            self.effects.touched.push(id);
+        }
+    }
+    pub fn burn(&mut self, cycles: Cycles) {
+        self.effects.burned = self.effects.burned.saturating_add(cycles);
+    }
+    pub fn mint(&mut self, cycles: Cycles) {
+        self.effects.minted = self.effects.minted.saturating_add(cycles);
+    }
+}
+
+/// Reply or reject as a payload.
+pub(super) fn payload(result: Result<Vec<u8>, ManagementError>) -> ResponsePayload {
+    match result {
+        Ok(bytes) => ResponsePayload::Reply(bytes),
+        Err(error) => ResponsePayload::Reject(Reject::from(error)),
+    }
+}
