@@ -67,6 +67,7 @@ const _: () = assert!(size_of::<VmCtx>() == GLOBALS_OFFSET as usize);
 const _: () = assert!(offset_of!(VmCtx, args) == 128);
 
 /// A function as a table entry or `funcref` value points to it. A null reference is the address 0.
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct FuncRef {
     /// Address of the compiled function (or of an import's wrapper).
@@ -78,6 +79,7 @@ pub struct FuncRef {
 }
 
 /// What compiled code sees of a table: elements are addresses of [`FuncRef`] (or opaque `externref` words).
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct TableView {
     /// First element, eight bytes each.

@@ -21,6 +21,8 @@ pub struct CompiledModule {
     pub traps: Vec<TrapSite>,
     /// Return addresses with the Wasm offset of their call, sorted; for backtraces.
     pub calls: Vec<CallSite>,
+    /// Canonical index of each function type: what [`crate::abi::FuncRef::type_id`] holds.
+    pub type_ids: Vec<u32>,
 }
 
 /// Where one defined function lies.

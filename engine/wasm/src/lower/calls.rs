@@ -1,0 +1,84 @@
+//! Calls.
+//!
+//! Enters: callees and arguments. Leaves: calls in the Wasm convention. Never here: the host.
+
+use super::LowerError;
+use super::func::{NAMESPACE_WASM, Region, Translator};
+use crate::abi::{FuncRef, TrapCode, VmCtx};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{Inst, InstBuilder, Value, types};
+use std::mem::{offset_of, size_of};
+use wasmparser::Operator;
+
+impl Translator<'_, '_> {
+    /// Calls, direct and indirect.
+    pub fn call_operator(&mut self, op: &Operator<'_>) -> Result<bool, LowerError> {
+        match op {
+            Operator::Call { function_index } => self.call(*function_index)?,
+            Operator::CallIndirect { type_index, table_index } => self.call_indirect(*type_index, *table_index)?,
+            Operator::RefFunc { function_index } => {
+                let value = self.function_reference(*function_index);
+                self.push(value);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The address of a function's `FuncRef`.
+    pub fn function_reference(&mut self, function: u32) -> Value {
+        let flags = self.trusted(Region::Context).with_readonly().with_can_move();
+        let all = self.b.ins().load(types::I64, flags, self.vmctx, offset_of!(VmCtx, func_refs) as i32);
+        let at = self.b.ins().iconst(types::I64, i64::from(function) * size_of::<FuncRef>() as i64);
+        self.b.ins().iadd(all, at)
+    }
+
+    fn arguments(&mut self, ty: u32) -> Result<Vec<Value>, LowerError> {
+        let Some(ty) = self.env.module.types.get(ty as usize) else {
+            return Err(self.malformed("unknown type"));
+        };
+        let values = self.pop_many(ty.params().len())?;
+        let mut all = Vec::with_capacity(values.len() + 2);
+        all.push(self.vmctx);
+        all.push(self.stack_below);
+        all.extend(values);
+        Ok(all)
+    }
+
+    fn push_results(&mut self, call: Inst) {
+        for value in self.b.inst_results(call).to_vec() {
+            self.push(value);
+        }
+    }
+
+    fn call(&mut self, function: u32) -> Result<(), LowerError> {
+        let Some(&ty) = self.env.module.functions.get(function as usize) else {
+            return Err(self.malformed("unknown function"));
+        };
+        let arguments = self.arguments(ty)?;
+        let callee = self.import(NAMESPACE_WASM, function, |t| t.signature(ty))?;
+        self.meter_flush();
+        let call = self.b.ins().call(callee, &arguments);
+        self.push_results(call);
+        Ok(())
+    }
+
+    fn call_indirect(&mut self, ty: u32, table: u32) -> Result<(), LowerError> {
+        let index = self.pop()?;
+        let arguments = self.arguments(ty)?;
+        let signature = self.signature(ty)?;
+        self.meter_flush();
+        let entry = self.table_element(table, index)?;
+        // The load from a null reference faults at address 8, which is the null check.
+        let flags = self.guarded(Region::Table, TrapCode::IndirectCallToNull).with_readonly();
+        let found = self.b.ins().load(types::I32, flags, entry, offset_of!(FuncRef, type_id) as i32);
+        let wanted = self.b.ins().iconst(types::I32, i64::from(self.env.type_ids[ty as usize]));
+        let differs = self.b.ins().icmp(IntCC::NotEqual, found, wanted);
+        self.trap_if(differs, TrapCode::BadSignature);
+        let flags = self.trusted(Region::Table).with_readonly();
+        let code = self.b.ins().load(types::I64, flags, entry, offset_of!(FuncRef, code) as i32);
+        let call = self.b.ins().call_indirect(signature, code, &arguments);
+        self.push_results(call);
+        Ok(())
+    }
+}

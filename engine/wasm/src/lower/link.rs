@@ -1,0 +1,338 @@
+//! Compiles all functions of a module in parallel and puts them together.
+//!
+//! Enters: a module. Leaves: a [`CompiledModule`]. Never here: an order that depends on threads.
+//!
+//! Layout of the code: defined functions by index, wrappers of imports, entry trampolines, helpers; each aligned as the target asks.
+
+use super::func::{Env, NAMESPACE_HELPER, NAMESPACE_WASM, translate};
+use super::scan::{Scan, scan};
+use super::trampolines::{self, HELPERS};
+use super::types::wasm_signature;
+use super::{Compiler, LowerError, ModuleInfo, OperatorCost, canonical_types};
+use crate::abi::{NATIVE_BYTES_PER_SLOT, TrapCode};
+use crate::compiled::{CallSite, CompiledFunction, CompiledModule, TrapSite};
+use cranelift_codegen::binemit::Reloc;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{self, ExternalName, Function};
+use cranelift_codegen::{Context, FinalizedMachReloc, FinalizedRelocTarget, MachSrcLoc};
+use cranelift_frontend::FunctionBuilderContext;
+use rayon::prelude::*;
+
+/// What a relative call reaches.
+const CODE_BYTES_MAX: usize = i32::MAX as usize;
+
+/// One function's machine code, before it has a place.
+struct Piece {
+    code: Vec<u8>,
+    align: u32,
+    frame_bytes: u32,
+    stack_slots: u32,
+    traps: Vec<TrapSite>,
+    calls: Vec<CallSite>,
+    relocs: Vec<PieceReloc>,
+}
+
+/// A call's displacement to fill in.
+struct PieceReloc {
+    offset: u32,
+    namespace: u32,
+    index: u32,
+    addend: i64,
+}
+
+/// What a thread keeps between functions.
+struct Worker {
+    context: Context,
+    builder: FunctionBuilderContext,
+    control: ControlPlane,
+}
+
+impl Worker {
+    fn new() -> Self {
+        Self { context: Context::new(), builder: FunctionBuilderContext::new(), control: ControlPlane::default() }
+    }
+
+    /// Generates machine code for the IR in `context`.
+    fn emit(
+        &mut self,
+        compiler: &Compiler,
+        function: u32,
+        stack_slots: u32,
+        pending: &[(u32, u32)],
+    ) -> Result<Piece, LowerError> {
+        let refused = |message: String| LowerError::Codegen { function, message };
+        let isa = &*compiler.isa;
+        self.context.compile(isa, &mut self.control).map_err(|error| refused(format!("{:?}", error.inner)))?;
+        let Some(compiled) = self.context.take_compiled_code() else {
+            return Err(refused("no code".into()));
+        };
+        let buffer = &compiled.buffer;
+        let locations = Locations(buffer.get_srclocs_sorted());
+        let mut traps = Vec::with_capacity(buffer.traps().len());
+        for trap in buffer.traps() {
+            let wasm_offset = locations.at(trap.offset);
+            let code = trap_code(trap.code).ok_or_else(|| refused(format!("trap {}", trap.code)))?;
+            let place = pending.partition_point(|entry| entry.0 <= wasm_offset);
+            let pending = place.checked_sub(1).map_or(0, |place| pending[place].1);
+            traps.push(TrapSite { offset: trap.offset, code, wasm_offset, pending });
+        }
+        let calls = buffer
+            .call_sites()
+            .map(|site| CallSite {
+                return_offset: site.ret_addr,
+                wasm_offset: locations.at(site.ret_addr.saturating_sub(1)),
+            })
+            .collect();
+        let mut relocs = Vec::with_capacity(buffer.relocs().len());
+        for reloc in buffer.relocs() {
+            relocs
+                .push(piece_reloc(reloc, &self.context.func).ok_or_else(|| refused(format!("relocation {reloc:?}")))?);
+        }
+        let frame_bytes = buffer.frame_layout().map_or(0, |layout| layout.frame_to_fp_offset) + 16;
+        Ok(Piece {
+            code: buffer.data().to_vec(),
+            align: buffer.alignment.max(isa.function_alignment().minimum),
+            frame_bytes,
+            stack_slots,
+            traps,
+            calls,
+            relocs,
+        })
+    }
+}
+
+/// Wasm offsets by machine code offset.
+struct Locations<'a>(&'a [MachSrcLoc<cranelift_codegen::Final>]);
+
+impl Locations<'_> {
+    fn at(&self, offset: u32) -> u32 {
+        let place = self.0.partition_point(|range| range.end <= offset);
+        match self.0.get(place) {
+            Some(range) if range.start <= offset && !range.loc.is_default() => range.loc.bits(),
+            _ => 0,
+        }
+    }
+}
+
+fn trap_code(code: ir::TrapCode) -> Option<TrapCode> {
+    Some(match code {
+        ir::TrapCode::STACK_OVERFLOW => TrapCode::StackOverflow,
+        ir::TrapCode::INTEGER_OVERFLOW => TrapCode::IntegerOverflow,
+        ir::TrapCode::HEAP_OUT_OF_BOUNDS => TrapCode::HeapOutOfBounds,
+        ir::TrapCode::INTEGER_DIVISION_BY_ZERO => TrapCode::IntegerDivisionByZero,
+        ir::TrapCode::BAD_CONVERSION_TO_INTEGER => TrapCode::BadConversionToInteger,
+        other => return TrapCode::from_u8(other.as_raw().get()),
+    })
+}
+
+fn piece_reloc(reloc: &FinalizedMachReloc, func: &Function) -> Option<PieceReloc> {
+    if !matches!(reloc.kind, Reloc::X86CallPCRel4 | Reloc::X86PCRel4) {
+        return None;
+    }
+    let FinalizedRelocTarget::ExternalName(ExternalName::User(name)) = &reloc.target else {
+        return None;
+    };
+    let name = &func.params.user_named_funcs()[*name];
+    Some(PieceReloc { offset: reloc.offset, namespace: name.namespace, index: name.index, addend: reloc.addend })
+}
+
+/// One thing to compile.
+#[derive(Clone, Copy)]
+enum Task<'a> {
+    Body(usize),
+    ImportWrapper(u32),
+    Entry(&'a wasmparser::FuncType),
+    Helper(trampolines::Helper),
+}
+
+fn compile(
+    compiler: &Compiler,
+    env: &Env<'_>,
+    scans: &[Scan],
+    task: Task<'_>,
+    worker: &mut Worker,
+) -> Result<Piece, LowerError> {
+    worker.context.clear();
+    let func = &mut worker.context.func;
+    let module = env.module;
+    match task {
+        Task::Body(defined) => {
+            let function = module.imported_functions + defined as u32;
+            let ty = type_of(module, function)?;
+            func.signature = wasm_signature(&module.types[ty as usize]);
+            let translated = translate(env, ty, &module.bodies[defined], &scans[defined], func, &mut worker.builder)?;
+            let piece = worker.emit(compiler, function, translated.stack_slots, &translated.pending)?;
+            if piece.frame_bytes > piece.stack_slots.saturating_mul(NATIVE_BYTES_PER_SLOT) {
+                return Err(LowerError::FrameTooLarge {
+                    function,
+                    frame_bytes: piece.frame_bytes,
+                    stack_slots: piece.stack_slots,
+                });
+            }
+            Ok(piece)
+        }
+        Task::ImportWrapper(import) => {
+            let ty = type_of(module, import)?;
+            trampolines::build_import_wrapper(
+                import,
+                &module.types[ty as usize],
+                func,
+                &mut worker.builder,
+                env.frontend,
+            )?;
+            worker.emit(compiler, import, 0, &[])
+        }
+        Task::Entry(ty) => {
+            trampolines::build_entry(ty, func, &mut worker.builder, env.frontend);
+            worker.emit(compiler, 0, 0, &[])
+        }
+        Task::Helper(helper) => {
+            trampolines::build_helper(helper, func, &mut worker.builder, env.frontend);
+            worker.emit(compiler, 0, 0, &[])
+        }
+    }
+}
+
+fn type_of(module: &ModuleInfo<'_>, function: u32) -> Result<u32, LowerError> {
+    let ty = module.functions.get(function as usize).copied();
+    ty.filter(|ty| (*ty as usize) < module.types.len())
+        .ok_or_else(|| LowerError::Malformed { message: format!("function {function} has no type"), offset: 0 })
+}
+
+impl<'a> Env<'a> {
+    fn new(compiler: &Compiler, module: &'a ModuleInfo<'a>, scans: &[Scan]) -> Self {
+        let mut table_grows: Vec<bool> = module.tables.iter().map(|table| table.shared).collect();
+        for table in scans.iter().flat_map(|scan| &scan.grown_tables) {
+            if let Some(grows) = table_grows.get_mut(*table as usize) {
+                *grows = true;
+            }
+        }
+        Self {
+            module,
+            config: compiler.config,
+            frontend: compiler.isa.frontend_config(),
+            type_ids: canonical_types(&module.types),
+            table_grows,
+        }
+    }
+}
+
+/// Lowers `module`.
+pub(super) fn lower_module(
+    compiler: &Compiler,
+    module: &ModuleInfo<'_>,
+    costs: &dyn OperatorCost,
+) -> Result<CompiledModule, LowerError> {
+    let costs = compiler.config.metering.then_some(costs);
+    let scans: Vec<Scan> = module
+        .bodies
+        .par_iter()
+        .map(|body| scan(body, costs))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .collect::<Result<_, _>>()?;
+    let env = Env::new(compiler, module, &scans);
+    let mut tasks: Vec<Task<'_>> = (0..module.bodies.len()).map(Task::Body).collect();
+    tasks.extend((0..module.imported_functions).map(Task::ImportWrapper));
+    // Equal types share a trampoline.
+    let distinct: Vec<usize> =
+        (0..module.types.len()).filter(|index| env.type_ids[*index] as usize == *index).collect();
+    tasks.extend(distinct.iter().map(|index| Task::Entry(&module.types[*index])));
+    tasks.extend(HELPERS.map(Task::Helper));
+    let pieces: Vec<Piece> = tasks
+        .par_iter()
+        .map_init(Worker::new, |worker, task| compile(compiler, &env, &scans, *task, worker))
+        .collect::<Vec<_>>()
+        // The first error in this order, whichever thread was first.
+        .into_iter()
+        .collect::<Result<_, _>>()?;
+    link(module, &env.type_ids, &distinct, pieces)
+}
+
+fn link(
+    module: &ModuleInfo<'_>,
+    type_ids: &[u32],
+    distinct: &[usize],
+    pieces: Vec<Piece>,
+) -> Result<CompiledModule, LowerError> {
+    let mut places = Vec::with_capacity(pieces.len());
+    let mut size: usize = 0;
+    for piece in &pieces {
+        size = size.next_multiple_of(piece.align.max(1) as usize);
+        places.push(size);
+        size += piece.code.len();
+    }
+    if size > CODE_BYTES_MAX {
+        return Err(LowerError::ModuleTooLarge { bytes: size });
+    }
+    // All offsets fit in 31 bits from here on.
+    let place = |index: usize| places[index] as u32;
+    let bodies = module.bodies.len();
+    let imports = module.imported_functions as usize;
+    let first_entry = bodies + imports;
+    let first_helper = first_entry + distinct.len();
+    let mut out = CompiledModule {
+        // `int3` between functions.
+        code: vec![0xcc; size],
+        import_wrappers: (bodies..bodies + imports).map(place).collect(),
+        entry_trampolines: type_ids
+            .iter()
+            .map(|id| place(first_entry + distinct.partition_point(|first| *first < *id as usize)))
+            .collect(),
+        type_ids: type_ids.to_vec(),
+        ..CompiledModule::default()
+    };
+    for (index, piece) in pieces.iter().enumerate() {
+        let start = places[index];
+        let base = place(index);
+        out.code[start..start + piece.code.len()].copy_from_slice(&piece.code);
+        if index < bodies {
+            out.functions.push(CompiledFunction {
+                offset: base,
+                len: piece.code.len() as u32,
+                frame_bytes: piece.frame_bytes,
+                stack_slots: piece.stack_slots,
+            });
+        }
+        out.traps.extend(piece.traps.iter().map(|site| TrapSite { offset: base + site.offset, ..*site }));
+        out.calls.extend(piece.calls.iter().map(|site| CallSite { return_offset: base + site.return_offset, ..*site }));
+        for reloc in &piece.relocs {
+            let target = match reloc.namespace {
+                NAMESPACE_WASM if (reloc.index as usize) < imports => bodies + reloc.index as usize,
+                NAMESPACE_WASM => reloc.index as usize - imports,
+                NAMESPACE_HELPER => first_helper + reloc.index as usize,
+                other => unreachable!("name space {other} was never used"),
+            };
+            let at = start + reloc.offset as usize;
+            let displacement = i64::from(place(target)) + reloc.addend - at as i64;
+            let displacement = i32::try_from(displacement).map_err(|_| LowerError::ModuleTooLarge { bytes: size })?;
+            out.code[at..at + 4].copy_from_slice(&displacement.to_le_bytes());
+        }
+    }
+    debug_assert!(out.traps.is_sorted_by_key(|site| site.offset));
+    debug_assert!(out.calls.is_sorted_by_key(|site| site.return_offset));
+    Ok(out)
+}
+
+/// The first function as text, for tests.
+#[cfg(test)]
+pub(super) fn first_function_text(
+    compiler: &Compiler,
+    module: &ModuleInfo<'_>,
+    costs: &dyn OperatorCost,
+) -> Result<String, LowerError> {
+    let costs = compiler.config.metering.then_some(costs);
+    let scans = [scan(&module.bodies[0], costs)?];
+    let env = Env::new(compiler, module, &scans);
+    let mut worker = Worker::new();
+    worker.context.set_disasm(true);
+    let ty = type_of(module, module.imported_functions)?;
+    worker.context.func.signature = wasm_signature(&module.types[ty as usize]);
+    translate(&env, ty, &module.bodies[0], &scans[0], &mut worker.context.func, &mut worker.builder)?;
+    worker
+        .context
+        .compile(&*compiler.isa, &mut worker.control)
+        .map_err(|error| LowerError::Codegen { function: 0, message: format!("{:?}", error.inner) })?;
+    let compiled = worker.context.take_compiled_code();
+    Ok(compiled.and_then(|compiled| compiled.vcode).unwrap_or_default())
+}
