@@ -7,40 +7,41 @@ use crate::message::{CallKind, SystemTask};
 use crate::units::{Bytes, Cycles, Instructions, Seconds, Time};
 use bevy_ecs::component::Component;
 use ic_principal::Principal;
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Principals that may manage the canister, at most `limits::CONTROLLERS_MAX`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct Controllers(pub BTreeSet<Principal>);
 
 /// Cycles that the canister can spend, subject to freezing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct CyclesBalance(pub Cycles);
 
 /// Cycles set aside for future storage payments; they cannot be spent otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct ReservedBalance(pub Cycles);
 
 /// Counts every change of settings, code, run state and memory, as the specification lists them.
 ///
 /// Spec: ic-interface-spec #system-api-canister-version.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct CanisterVersion(pub u64);
 
 /// Up to 32 bytes that the canister has certified; empty until it does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct CertifiedData(pub Vec<u8>);
 
 /// When the global timer fires; zero is not set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct GlobalTimer(pub Time);
 
 /// Until when storage and compute have been paid; idle canisters are settled only when touched or listed as due.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct PaidUntil(pub Time);
 
 /// Everyone who asked for the canister to stop, to be answered when it has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum StopWaiter {
     /// A user, by ingress message.
     Ingress {
@@ -65,7 +66,7 @@ pub enum StopWaiter {
 }
 
 /// Whether the canister takes messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub enum RunState {
     /// Takes calls and responses.
     #[default]
@@ -77,7 +78,7 @@ pub enum RunState {
 }
 
 /// Who may read a canister's logs (or other guarded information).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Visibility {
     /// Controllers alone.
     #[default]
@@ -91,7 +92,7 @@ pub enum Visibility {
 /// What `update_settings` sets, besides the controllers.
 ///
 /// Spec: ic-interface-spec #ic-canister_settings.
-#[derive(Clone, Debug, PartialEq, Eq, Component)]
+#[derive(Clone, Debug, PartialEq, Eq, Component, Serialize)]
 pub struct Settings {
     /// Percent of one scheduler core, 0 to 100.
     pub compute_allocation: u64,
@@ -139,27 +140,20 @@ impl Default for Settings {
 }
 
 /// Messages waiting for the canister, oldest first, and the system's tasks for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct InputQueue {
     /// Pooled message entities, in the order of induction.
     pub messages: VecDeque<MessageIx>,
     /// Tasks due, each at most once.
     pub tasks: VecDeque<SystemTask>,
-    /// Requests waiting or slots reserved for responses, by peer; the limit is `limits::QUEUE_SLOTS_MAX` each.
-    pub slots: BTreeMap<CanisterId, QueueSlots>,
-}
-
-/// Use of the two-way queue between a canister and one peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueueSlots {
-    /// Requests from the peer that wait here.
-    pub requests: u32,
-    /// Responses from the peer that are here or still to come.
-    pub responses: u32,
+    /// Requests that wait here, by caller; at most `limits::QUEUE_SLOTS_MAX` each.
+    pub requests: BTreeMap<CanisterId, u32>,
+    /// Ingress messages that wait here, at most `limits::INGRESS_QUEUE_MAX`.
+    pub ingress: u32,
 }
 
 /// A function of the canister's table and the environment to call it with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct WasmClosure {
     /// Index in table 0.
     pub function: u64,
@@ -168,7 +162,7 @@ pub struct WasmClosure {
 }
 
 /// Who waits for a call context's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum CallOrigin {
     /// A user's update call.
     Ingress {
@@ -195,7 +189,7 @@ pub enum CallOrigin {
 }
 
 /// A call being served, from its start until it is answered and no calls of its own are outstanding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CallContext {
     /// Who waits.
     pub origin: CallOrigin,
@@ -214,7 +208,7 @@ pub struct CallContext {
 }
 
 /// What runs when a response comes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Callback {
     /// The call context it belongs to.
     pub context: CallContextId,
@@ -237,7 +231,7 @@ pub struct Callback {
 }
 
 /// A canister's open calls, served and made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct CallContexts {
     /// Being served.
     pub contexts: BTreeMap<CallContextId, CallContext>,
@@ -250,7 +244,7 @@ pub struct CallContexts {
 }
 
 /// One line of a canister's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LogRecord {
     /// Counts up and is never reused.
     pub index: u64,
@@ -261,7 +255,7 @@ pub struct LogRecord {
 }
 
 /// The canister's newest log lines, oldest first, within its limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct CanisterLog {
     /// Kept lines.
     pub records: VecDeque<LogRecord>,
@@ -272,11 +266,11 @@ pub struct CanisterLog {
 }
 
 /// Chunks of Wasm waiting for `install_chunked_code`, by SHA-256.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct ChunkStore(pub BTreeMap<[u8; 32], Vec<u8>>);
 
 /// Who changed a canister.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum ChangeOrigin {
     /// A user.
     User(Principal),
@@ -290,7 +284,7 @@ pub enum ChangeOrigin {
 }
 
 /// What changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum ChangeDetails {
     /// Created, with these controllers and a hash of environment variables if any were set.
     Creation {
@@ -323,7 +317,7 @@ pub enum ChangeDetails {
 }
 
 /// How code is put in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum InstallMode {
     /// Into an empty canister.
     Install,
@@ -334,7 +328,7 @@ pub enum InstallMode {
 }
 
 /// One entry of the history.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// Block time.
     pub time: Time,
@@ -347,7 +341,7 @@ pub struct Change {
 }
 
 /// The newest changes, oldest first, at most `limits::HISTORY_MAX`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct CanisterHistory {
     /// Kept entries.
     pub changes: VecDeque<Change>,
@@ -356,7 +350,7 @@ pub struct CanisterHistory {
 }
 
 /// What the scheduler remembers of a canister.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct Priority {
     /// Grows with the compute allocation each round it waits, falls when it gets a full round.
     pub accumulated: i64,

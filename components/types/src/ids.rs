@@ -5,13 +5,14 @@
 
 use bevy_ecs::component::Component;
 use ic_principal::Principal;
+use serde::Serialize;
 use std::fmt;
 
 /// A canister's principal, of the ten-byte form the protocol allots: big-endian number, 0x01, 0x01.
 /// Ordered as principals are (by bytes).
 ///
 /// Spec: ic-interface-spec #id-classes, "opaque ids".
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Component)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Component, Serialize)]
 pub struct CanisterId(Principal);
 
 impl CanisterId {
@@ -57,15 +58,15 @@ impl fmt::Debug for CanisterId {
 }
 
 /// Row of a canister in this process. Never encoded, never an order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Component)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Component, Serialize)]
 pub struct CanisterIx(pub u32);
 
 /// Row of a message in this process's pool. Never encoded, never an order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct MessageIx(pub u32);
 
 /// Identity of an ingress message: the representation-independent hash of its content.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct MessageId(pub [u8; 32]);
 
 impl fmt::Debug for MessageId {
@@ -80,9 +81,9 @@ impl fmt::Display for MessageId {
 }
 
 /// A call context of one canister. Numbers count up within the canister and are never reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub struct CallContextId(pub u64);
 
 /// A callback of one canister. Numbers count up within the canister and are never reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub struct CallbackId(pub u64);

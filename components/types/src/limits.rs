@@ -47,7 +47,7 @@ pub const CHUNKS_MAX: usize = 100;
 /// Slots between two canisters, each direction. DD.
 pub const QUEUE_SLOTS_MAX: u32 = 500;
 /// Ingress messages waiting for one canister. A `replicated_state/src/canister_state/queues.rs`.
-pub const INGRESS_QUEUE_MAX: usize = 5_000;
+pub const INGRESS_QUEUE_MAX: u32 = 5_000;
 /// Ingress argument. DD.
 pub const INGRESS_BYTES_MAX: Bytes = Bytes(2 * MIB);
 /// Argument of a call within the subnet. DD.

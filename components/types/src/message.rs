@@ -5,9 +5,10 @@ use crate::reject::Reject;
 use crate::units::{Cycles, Time};
 use bevy_ecs::component::Component;
 use ic_principal::Principal;
+use serde::Serialize;
 
 /// An update call from outside, authenticated when it was admitted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ingress {
     /// Representation-independent hash of the request.
     pub id: MessageId,
@@ -27,7 +28,7 @@ pub struct Ingress {
 }
 
 /// How a call's response is guaranteed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum CallKind {
     /// Exactly one response, however late.
     Guaranteed,
@@ -39,7 +40,7 @@ pub enum CallKind {
 }
 
 /// A call from one canister to another (or to the management canister).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Request {
     /// Who calls.
     pub sender: CanisterId,
@@ -58,7 +59,7 @@ pub struct Request {
 }
 
 /// What a call came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum ResponsePayload {
     /// The callee replied.
     Reply(Vec<u8>),
@@ -67,7 +68,7 @@ pub enum ResponsePayload {
 }
 
 /// Answer to a [`Request`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Response {
     /// The canister that called, and now receives.
     pub originator: CanisterId,
@@ -84,7 +85,7 @@ pub struct Response {
 }
 
 /// A message in a canister's input queue; a component of a pooled message entity.
-#[derive(Clone, Debug, PartialEq, Eq, Component)]
+#[derive(Clone, Debug, PartialEq, Eq, Component, Serialize)]
 pub enum Message {
     /// The pooled entity is free.
     Vacant,
@@ -97,7 +98,7 @@ pub enum Message {
 }
 
 /// A task of the system for a canister, run without a caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum SystemTask {
     /// `canister_heartbeat`, once a round.
     Heartbeat,
@@ -110,7 +111,7 @@ pub enum SystemTask {
 /// Fate of an ingress message as clients see it.
 ///
 /// Spec: ic-interface-spec #state-tree-request-status.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum IngressStatus {
     /// In a block, not yet started.
     Received,

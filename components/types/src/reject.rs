@@ -1,9 +1,10 @@
 //! How a call fails: the six reject codes of the specification, and the finer error codes that clients print.
 
+use serde::Serialize;
 use std::fmt;
 
 /// Spec: ic-interface-spec #reject-codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[repr(u8)]
 pub enum RejectCode {
     /// Fatal system error; a retry is unlikely to help.
@@ -38,7 +39,7 @@ impl RejectCode {
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $number:literal => $reject:ident,)*) => {
         /// Error codes as dfinity/ic numbers them (`rs/types/error_types`); shown as `IC0` and three digits.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[repr(u16)]
         pub enum ErrorCode { $($(#[$doc])* $name = $number,)* }
 
@@ -175,7 +176,7 @@ impl fmt::Display for ErrorCode {
 }
 
 /// A rejected call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reject {
     /// Spec code.
     pub code: RejectCode,

@@ -3,19 +3,20 @@
 //! Enters: systems and components. Leaves: schedules that run in one fixed order on one thread, rows that are stable within the process,
 //! pools of recycled entities, and a description of which system touches what.
 //! Never here: an IC rule; an order taken from entities or archetypes.
-#![forbid(unsafe_code)]
 
 mod describe;
 mod pool;
 mod rows;
+mod unique;
 
 pub use describe::{SystemLine, describe};
 pub use pool::Pool;
 pub use rows::Rows;
+pub use unique::unique;
 
 /// What systems need of `bevy_ecs`.
 pub mod prelude {
-    pub use crate::{Pool, Rows, round_schedule};
+    pub use crate::{Pool, Rows, round_schedule, unique};
     pub use bevy_ecs::component::Component;
     pub use bevy_ecs::entity::{Entity, UniqueEntityVec};
     pub use bevy_ecs::query::{QueryData, With};

@@ -61,6 +61,20 @@ impl<T: Component<Mutability = Mutable>> Pool<T> {
         std::mem::replace(&mut place, vacant)
     }
 
+    /// Exchanges the value of a slot that is in use.
+    ///
+    /// Panics: when the slot was never given out.
+    pub fn swap(&self, slots: &mut Query<&mut T>, slot: u32, value: T) -> T {
+        let entity = self.entities[slot as usize];
+        let mut place = slots.get_mut(entity).expect("a pooled entity is never despawned");
+        std::mem::replace(&mut place, value)
+    }
+
+    /// Frees a slot whose value has been swapped out.
+    pub fn release(&mut self, slot: u32) {
+        self.free.push(slot);
+    }
+
     /// The entity of a slot.
     pub fn entity(&self, slot: u32) -> Option<Entity> {
         self.entities.get(slot as usize).copied()

@@ -19,6 +19,10 @@ impl ActiveSet {
     pub fn remove(&mut self, id: CanisterId) {
         self.canisters.remove(&id);
     }
+    /// Whether the canister has work.
+    pub fn contains(&self, id: CanisterId) -> bool {
+        self.canisters.contains_key(&id)
+    }
     /// All of them, ordered by canister id.
     pub fn iter(&self) -> impl Iterator<Item = (CanisterId, CanisterIx)> + '_ {
         self.canisters.iter().map(|(&id, &ix)| (id, ix))

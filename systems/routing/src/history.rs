@@ -6,15 +6,22 @@
 //! Spec: ic-interface-spec #state-tree-request-status, #http-call-overview.
 
 use bevy_ecs::resource::Resource;
-use cyclotron_types::ids::MessageId;
+use cyclotron_types::Principal;
+use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::limits::INGRESS_EXPIRY_MAX;
-use cyclotron_types::message::IngressStatus;
+use cyclotron_types::message::{Ingress, IngressStatus};
 use cyclotron_types::units::{Bytes, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// One remembered message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// Who sent it; nobody else may read its status.
+    pub sender: Principal,
+    /// Whom it calls.
+    pub receiver: CanisterId,
+    /// The canister under which it was submitted, if any.
+    pub effective_canister: Option<CanisterId>,
     /// Its fate.
     pub status: IngressStatus,
     /// Until when it is kept; moves when the message is answered.
@@ -57,13 +64,21 @@ impl IngressHistory {
         }
     }
 
-    /// Remembers a message of this batch, kept at least until `expiry`. False when it is known already and must not run again.
+    /// Remembers a message of this batch, kept at least until it expires. False when it is known already and must not run again.
     /// Cost: O(log n).
-    pub fn receive(&mut self, id: MessageId, expiry: Time) -> bool {
+    pub fn receive(&mut self, ingress: &Ingress) -> bool {
+        let (id, expiry) = (ingress.id, ingress.expiry);
         if self.entries.contains_key(&id) {
             return false;
         }
-        self.entries.insert(id, Entry { status: IngressStatus::Received, until: expiry });
+        let entry = Entry {
+            sender: ingress.sender,
+            receiver: ingress.receiver,
+            effective_canister: ingress.effective_canister,
+            status: IngressStatus::Received,
+            until: expiry,
+        };
+        self.entries.insert(id, entry);
         self.buckets.entry(bucket(expiry)).or_default().push(id);
         self.changed.insert(id);
         true
@@ -138,8 +153,8 @@ impl IngressHistory {
     }
 
     /// What is known of a message.
-    pub fn get(&self, id: &MessageId) -> Option<&IngressStatus> {
-        self.entries.get(id).map(|e| &e.status)
+    pub fn get(&self, id: &MessageId) -> Option<&Entry> {
+        self.entries.get(id)
     }
 
     /// All entries in the order of their ids, for the state hash.
@@ -185,6 +200,18 @@ mod tests {
 
     const S: u64 = 1_000_000_000;
 
+    fn receive(history: &mut IngressHistory, n: u8, expiry: u64) -> bool {
+        history.receive(&Ingress {
+            id: id(n),
+            sender: Principal::anonymous(),
+            receiver: CanisterId::from_u64(1),
+            effective_canister: None,
+            method: "m".into(),
+            arg: vec![],
+            expiry: Time(expiry),
+        })
+    }
+
     fn id(n: u8) -> MessageId {
         MessageId([n; 32])
     }
@@ -192,8 +219,8 @@ mod tests {
     #[test]
     fn a_message_is_received_once_while_it_is_remembered() {
         let mut history = IngressHistory::default();
-        assert!(history.receive(id(1), Time(100 * S)));
-        assert!(!history.receive(id(1), Time(100 * S)));
+        assert!(receive(&mut history, 1, 100 * S));
+        assert!(!receive(&mut history, 1, 100 * S));
         history.set(id(1), IngressStatus::Replied(vec![1]), Time(10 * S));
         assert_eq!(history.forget_until(Time(300 * S)), 0, "kept for five minutes after the answer");
         assert_eq!(history.forget_until(Time(312 * S)), 1);
@@ -204,10 +231,10 @@ mod tests {
     #[test]
     fn an_unanswered_message_is_never_forgotten() {
         let mut history = IngressHistory::default();
-        history.receive(id(1), Time(S));
+        receive(&mut history, 1, S);
         history.set(id(1), IngressStatus::Processing, Time(S));
         assert_eq!(history.forget_until(Time(1_000 * S)), 0);
-        assert_eq!(history.get(&id(1)), Some(&IngressStatus::Processing));
+        assert_eq!(history.get(&id(1)).unwrap().status, IngressStatus::Processing);
         history.set(id(1), IngressStatus::Replied(vec![]), Time(1_000 * S));
         assert_eq!(history.forget_until(Time(1_302 * S)), 1);
     }
@@ -215,22 +242,22 @@ mod tests {
     #[test]
     fn an_answer_never_changes() {
         let mut history = IngressHistory::default();
-        history.receive(id(1), Time(S));
+        receive(&mut history, 1, S);
         history.set(id(1), IngressStatus::Replied(vec![7]), Time(S));
         history.set(id(1), IngressStatus::Processing, Time(S));
         history.set(id(1), IngressStatus::Replied(vec![8]), Time(S));
-        assert_eq!(history.get(&id(1)), Some(&IngressStatus::Replied(vec![7])));
+        assert_eq!(history.get(&id(1)).unwrap().status, IngressStatus::Replied(vec![7]));
     }
 
     #[test]
     fn beyond_its_memory_the_oldest_reply_becomes_done() {
         let mut history = IngressHistory::with_limit(Bytes(10));
         for n in 1..=3 {
-            history.receive(id(n), Time(S));
+            receive(&mut history, n, S);
             history.set(id(n), IngressStatus::Replied(vec![n; 4]), Time(S));
         }
-        assert_eq!(history.get(&id(1)), Some(&IngressStatus::Done));
-        assert_eq!(history.get(&id(2)), Some(&IngressStatus::Replied(vec![2; 4])));
-        assert_eq!(history.get(&id(3)), Some(&IngressStatus::Replied(vec![3; 4])));
+        assert_eq!(history.get(&id(1)).unwrap().status, IngressStatus::Done);
+        assert_eq!(history.get(&id(2)).unwrap().status, IngressStatus::Replied(vec![2; 4]));
+        assert_eq!(history.get(&id(3)).unwrap().status, IngressStatus::Replied(vec![3; 4]));
     }
 }

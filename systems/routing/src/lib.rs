@@ -5,11 +5,19 @@
 #![forbid(unsafe_code)]
 
 mod active;
+mod alarms;
+mod deliver;
+mod directory;
 mod history;
+mod induct;
 mod queues;
+mod state;
 
 pub use active::ActiveSet;
+pub use alarms::{Alarms, Dues, StopDeadlines, Timers};
+pub use deliver::{Mailbox, deliver_outbox, reserve_slots};
+pub use directory::Directory;
 pub use history::{Entry, IngressHistory};
-pub use queues::{
-    Refused, accept_request, accept_response, free_request_slots, release_request, release_response, reserve_response,
-};
+pub use induct::{apply_actions, forget_statuses, induct_ingress, time_out_calls};
+pub use queues::{Place, QueueFull, check_place, dequeue, enqueue, place_of};
+pub use state::{Answered, CurrentRound, Deadlines, Input, ManagementInbox, Outbox, Stopping, Tally, Touched};

@@ -1,70 +1,83 @@
-//! Slots of the queues between two canisters.
+//! Places in a canister's input queue.
 //!
-//! A request takes a slot at the callee until it runs; with it a slot is reserved at the caller for the response, so that a
-//! response always has a place. Both are limited per pair.
+//! A request takes a place until it runs; places are limited per caller. Ingress has its own limit. A response always has a place: the
+//! caller's open calls are limited when they are made.
 //!
-//! Spec: ic-interface-spec #system-api-call; limit: `limits::QUEUE_SLOTS_MAX`.
+//! Spec: ic-interface-spec #system-api-call; limits: `limits::QUEUE_SLOTS_MAX`, `limits::INGRESS_QUEUE_MAX`.
 
-use cyclotron_types::canister::{InputQueue, QueueSlots};
+use cyclotron_types::canister::InputQueue;
 use cyclotron_types::ids::{CanisterId, MessageIx};
-use cyclotron_types::limits::QUEUE_SLOTS_MAX;
+use cyclotron_types::limits::{INGRESS_QUEUE_MAX, QUEUE_SLOTS_MAX};
+use cyclotron_types::message::Message;
 
-/// A request found the queue between two canisters full.
+/// A message found its part of the queue full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// Requests that wait there.
+pub struct QueueFull {
+    /// Messages of its kind that wait there.
     pub waiting: u32,
 }
 
-/// How many more calls `caller` may make to `callee` before the slots reserved for their responses run out.
-pub fn free_request_slots(caller: &InputQueue, callee: CanisterId) -> u32 {
-    QUEUE_SLOTS_MAX - caller.slots.get(&callee).map_or(0, |s| s.responses)
+/// Which limit a message counts against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Among the ingress messages.
+    Ingress,
+    /// Among the requests of this caller.
+    RequestOf(CanisterId),
+    /// None: a response always has a place.
+    Response,
 }
 
-/// Reserves a place at `caller` for the response of a call to `callee`.
+/// The place that a message takes.
 ///
-/// Panics: when no slot is free; execution has been told how many there are.
-pub fn reserve_response(caller: &mut InputQueue, callee: CanisterId) {
-    let slots = caller.slots.entry(callee).or_default();
-    assert!(slots.responses < QUEUE_SLOTS_MAX, "a call beyond the queue's limit left execution");
-    slots.responses += 1;
-}
-
-/// Puts a request from `sender` at the end of the queue.
-pub fn accept_request(queue: &mut InputQueue, sender: CanisterId, message: MessageIx) -> Result<(), Refused> {
-    let slots = queue.slots.entry(sender).or_default();
-    if slots.requests >= QUEUE_SLOTS_MAX {
-        return Err(Refused { waiting: slots.requests });
+/// Panics: for a vacant message, which is never queued.
+pub fn place_of(message: &Message) -> Place {
+    match message {
+        Message::Ingress(_) => Place::Ingress,
+        Message::Request(request) => Place::RequestOf(request.sender),
+        Message::Response(_) => Place::Response,
+        Message::Vacant => unreachable!("a vacant slot is never queued"),
     }
-    slots.requests += 1;
-    queue.messages.push_back(message);
-    Ok(())
 }
 
-/// The request of `sender` is about to run: its slot is free again.
-pub fn release_request(queue: &mut InputQueue, sender: CanisterId) {
-    release(queue, sender, |slots| &mut slots.requests);
+/// Whether the queue has such a place left.
+/// Errors: [`QueueFull`] for a request or ingress message beyond the limit.
+pub fn check_place(queue: &InputQueue, place: Place) -> Result<(), QueueFull> {
+    let (waiting, limit) = match place {
+        Place::RequestOf(sender) => (queue.requests.get(&sender).copied().unwrap_or(0), QUEUE_SLOTS_MAX),
+        Place::Ingress => (queue.ingress, INGRESS_QUEUE_MAX),
+        Place::Response => return Ok(()),
+    };
+    if waiting >= limit { Err(QueueFull { waiting }) } else { Ok(()) }
 }
 
-/// The response of `callee` takes the place that was reserved for it; the slot is free again when it runs.
+/// Puts a message, stored at `slot`, at the end of the queue. Its place has been checked.
+pub fn enqueue(queue: &mut InputQueue, place: Place, slot: MessageIx) {
+    match place {
+        Place::RequestOf(sender) => *queue.requests.entry(sender).or_default() += 1,
+        Place::Ingress => queue.ingress += 1,
+        Place::Response => {}
+    }
+    queue.messages.push_back(slot);
+}
+
+/// Takes the oldest slot out of the queue; `place` is what its message takes.
 ///
-/// Panics: when nothing was reserved, which would be a second response to one call.
-pub fn accept_response(queue: &mut InputQueue, message: MessageIx) {
-    queue.messages.push_back(message);
-}
-
-/// The response of `callee` is about to run: its slot is free again.
-pub fn release_response(queue: &mut InputQueue, callee: CanisterId) {
-    release(queue, callee, |slots| &mut slots.responses);
-}
-
-fn release(queue: &mut InputQueue, peer: CanisterId, count: impl Fn(&mut QueueSlots) -> &mut u32) {
-    let slots = queue.slots.get_mut(&peer).expect("a queued message has a slot");
-    let used = count(slots);
-    *used = used.checked_sub(1).expect("a queued message has a slot");
-    if *slots == QueueSlots::default() {
-        queue.slots.remove(&peer);
+/// Panics: when the message does not have that place.
+pub fn dequeue(queue: &mut InputQueue, place: Place) -> MessageIx {
+    let slot = queue.messages.pop_front().expect("the message is in the queue");
+    match place {
+        Place::RequestOf(sender) => {
+            let waiting = queue.requests.get_mut(&sender).expect("a queued request has a place");
+            *waiting -= 1;
+            if *waiting == 0 {
+                queue.requests.remove(&sender);
+            }
+        }
+        Place::Ingress => queue.ingress = queue.ingress.checked_sub(1).expect("a queued message has a place"),
+        Place::Response => {}
     }
+    slot
 }
 
 #[cfg(test)]
@@ -72,28 +85,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pair_holds_as_many_requests_as_the_limit_says_and_forgets_an_empty_pair() {
-        let (mut queue, peer) = (InputQueue::default(), CanisterId::from_u64(1));
+    fn a_caller_has_as_many_places_as_the_limit_says_and_others_are_not_affected() {
+        let mut queue = InputQueue::default();
+        let place = |n| Place::RequestOf(CanisterId::from_u64(n));
         for n in 0..QUEUE_SLOTS_MAX {
-            assert_eq!(accept_request(&mut queue, peer, MessageIx(n)), Ok(()));
+            assert_eq!(check_place(&queue, place(1)), Ok(()));
+            enqueue(&mut queue, place(1), MessageIx(n));
         }
-        let full = accept_request(&mut queue, peer, MessageIx(9));
-        assert_eq!(full, Err(Refused { waiting: QUEUE_SLOTS_MAX }));
-        assert_eq!(accept_request(&mut queue, CanisterId::from_u64(2), MessageIx(9)), Ok(()), "other pairs are free");
-        for _ in 0..QUEUE_SLOTS_MAX {
-            release_request(&mut queue, peer);
+        assert_eq!(check_place(&queue, place(1)), Err(QueueFull { waiting: QUEUE_SLOTS_MAX }));
+        assert_eq!(check_place(&queue, place(2)), Ok(()));
+        assert_eq!(check_place(&queue, Place::Response), Ok(()));
+        for n in 0..QUEUE_SLOTS_MAX {
+            assert_eq!(dequeue(&mut queue, place(1)), MessageIx(n), "first in, first out");
         }
-        assert!(!queue.slots.contains_key(&peer));
-    }
-
-    #[test]
-    fn a_response_keeps_its_slot_until_it_runs() {
-        let (mut queue, peer) = (InputQueue::default(), CanisterId::from_u64(1));
-        reserve_response(&mut queue, peer);
-        assert_eq!(free_request_slots(&queue, peer), QUEUE_SLOTS_MAX - 1);
-        accept_response(&mut queue, MessageIx(0));
-        assert_eq!(free_request_slots(&queue, peer), QUEUE_SLOTS_MAX - 1);
-        release_response(&mut queue, peer);
-        assert_eq!(free_request_slots(&queue, peer), QUEUE_SLOTS_MAX);
+        assert_eq!(queue, InputQueue::default(), "an empty queue remembers nobody");
     }
 }

@@ -1,1 +1,18 @@
-//! Not built yet.
+//! The composition: both worlds, their schedules, and the one type that every driver shares.
+//!
+//! Enters: a [`Batch`](cyclotron_types::batch::Batch) a round, admitted ingress, queries. Leaves: a
+//! [`CertifiedView`](cyclotron_types::batch::CertifiedView) a round, certificates, answers to queries.
+//! Never here: a rule of the protocol (those live in the rooms), a socket, a clock.
+#![forbid(unsafe_code)]
+
+mod certify;
+mod management;
+mod pool;
+mod round;
+mod state_hash;
+mod subnet;
+mod totals;
+
+pub use pool::{IngressPool, POOL_BYTES_MAX, POOL_MESSAGES_MAX, PoolFull, PoolTick};
+pub use round::{InnerRound, Round, RoundSet};
+pub use subnet::{Subnet, SubnetOptions};

@@ -1,0 +1,60 @@
+//! Results of a step folded into the world, in the scheduler's order.
+
+use crate::order::Cores;
+use crate::run::Results;
+use cyclotron_routing::{ActiveSet, Answered, CurrentRound, Directory, IngressHistory, Outbox, Stopping, Tally, Touched};
+use cyclotron_types::canister::{InputQueue, RunState};
+use cyclotron_types::message::{IngressStatus, Message, SystemTask};
+use cyclotron_world::prelude::*;
+
+/// Writes what canisters left to the resources of the round: messages to send, statuses, cycles burned, timers, canisters that became idle.
+#[allow(clippy::too_many_arguments)]
+pub fn fold_results(
+    round: Res<CurrentRound>,
+    directory: Res<Directory>,
+    mut results: ResMut<Results>,
+    mut cores: ResMut<Cores>,
+    mut outbox: ResMut<Outbox>,
+    mut history: ResMut<IngressHistory>,
+    mut answered: ResMut<Answered>,
+    mut active: ResMut<ActiveSet>,
+    mut tally: ResMut<Tally>,
+    mut touched: ResMut<Touched>,
+    mut stopping: ResMut<Stopping>,
+    mut pool: ResMut<Pool<Message>>,
+    mut canisters: Query<(&mut InputQueue, &RunState)>,
+) {
+    let now = round.0.time;
+    for mut result in results.0.drain(..) {
+        let id = result.id;
+        let entity = directory.entity(id).expect("a canister that ran exists");
+        let (mut queue, run_state) = canisters.get_mut(entity).expect("a canister that ran has a queue");
+        result.take_freed().into_iter().for_each(|slot| pool.release(slot.0));
+        if result.suspended {
+            cores.rested.insert(id);
+        }
+        for effects in result.effects.drain(..) {
+            outbox.0.extend(effects.outgoing);
+            tally.burned = tally.burned.saturating_add(effects.burned);
+            if effects.low_memory && !queue.tasks.contains(&SystemTask::OnLowWasmMemory) {
+                // It runs before the next message. Spec: #on-low-wasm-memory.
+                queue.tasks.push_front(SystemTask::OnLowWasmMemory);
+                result.has_work = true;
+            }
+            if effects.idle && matches!(run_state, RunState::Stopping(_)) {
+                stopping.0.insert(id);
+            }
+            result.ingress.extend(effects.ingress);
+        }
+        for (id, status) in result.ingress.drain(..) {
+            if status != IngressStatus::Processing {
+                answered.0.push((id, status.clone()));
+            }
+            history.set(id, status, now);
+        }
+        touched.0.insert(id);
+        if !result.has_work {
+            active.remove(id);
+        }
+    }
+}
