@@ -120,7 +120,7 @@ impl LabeledTree {
         paths.dedup();
         let mut pruner = Pruner { tree: self, hasher, sink };
         match paths.first() {
-            Some(first) if first.is_empty() => pruner.show_all(self.root),
+            Some([]) => pruner.show_all(self.root),
             _ => pruner.show_paths(self.root, &paths, 0),
         }
     }

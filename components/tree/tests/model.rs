@@ -72,7 +72,7 @@ fn naive(entries: &[(&[Label], &[u8])], depth: usize) -> Digest {
         return sha("ic-hashtree-labeled", &[label, &below]);
     }
     let bit = |key: &[bool], at: usize| key.get(at).copied().unwrap_or(false);
-    let position = (0..).find(|at| bit(&first, *at) != bit(&last, *at)).unwrap();
+    let position = (0..).find(|at| bit(&first, *at) != bit(&last, *at)).expect("they differ");
     let split = entries.partition_point(|entry| !bit(&key(entry.0), position));
     sha("ic-hashtree-fork", &[&naive(&entries[..split], depth), &naive(&entries[split..], depth)])
 }
