@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cyclotron_types::module_limits::ModuleLimits;
-use cyclotron_types::units::Instructions;
+use cyclotron_types::units::{Instructions, WasmPages};
 use sha2::{Digest, Sha256};
 use wasmparser::Operator;
 
@@ -351,6 +351,11 @@ impl Module {
         &self.code
     }
 
+    /// Largest size of the heap that the module and the rules allow.
+    pub fn heap_pages_max(&self) -> WasmPages {
+        self.shape.memory.map_or(WasmPages::ZERO, |memory| WasmPages(memory.max_pages))
+    }
+
     /// The start function, if there is one.
     pub fn start(&self) -> Option<u32> {
         self.shape.start
@@ -465,6 +470,10 @@ struct Weights(Meter);
 impl OperatorCost for Weights {
     fn cost(&self, operator: &Operator<'_>) -> u32 {
         self.0.weight(operator)
+    }
+
+    fn function_entry(&self) -> u32 {
+        Meter::function_entry()
     }
 }
 

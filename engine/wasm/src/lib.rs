@@ -8,9 +8,10 @@
 //! ```text
 //! let engine = Engine::new(EngineConfig::canister())?;
 //! let module = engine.compile(&bytes)?;                                   // cached by hash; shared by instances
-//! let mut heap = arena.new_heap(WasmPages::ZERO, max_pages)?;             // cyclotron-heap: memory at rest
-//! let seat = seats.take(&heap, engine.tracking())?;                       // where compiled code finds it
-//! let mut seated = Seated::instantiate(module, seat, &mut heap)?;         // or Instance::attach(seat) for an existing one
+//! let mut heap = arena.new_heap(WasmPages::ZERO, module.heap_pages_max())?; // cyclotron-heap: memory at rest
+//! let instance = Instance::instantiate(module, &mut heap)?;               // globals, data segments; persists between messages
+//! let seat = seats.take(&heap, engine.tracking())?;                       // where compiled code finds the heap
+//! let mut seated = instance.attach(seat);
 //!
 //! seated.begin_message(&heap)?;                                           // begin_view(..) for a query on a view seat
 //! let mut run = Execution::start(seated, Entry::Export("canister_update go"), &[], host, message_limit)?;
@@ -25,6 +26,8 @@
 //! let (instance, seat) = finished.seated.detach();                        // or keep it seated for the next message
 //! ```
 //!
+//! [`Standalone`] does all of this for one instance with a heap of its own: tests, tools, measurements.
+//!
 //! Imported functions arrive at [`runtime::Host::call`], which sees heap and counter through [`runtime::Caller`].
 
 pub mod abi;
@@ -35,4 +38,8 @@ pub mod decode;
 pub mod engine;
 pub mod meter;
 pub mod runtime;
+mod standalone;
 pub mod validate;
+
+pub use engine::{Engine, EngineConfig, EngineError, Module};
+pub use standalone::{Run, Standalone, StandaloneError};

@@ -22,7 +22,23 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// A new instance: globals as the module declares. Its memory starts when it is first seated, see [`Seated::instantiate`].
+    /// Instantiates on an empty heap: it grows to the memory's first size and receives the active data segments. The start
+    /// function, if there is one, is an ordinary entry that the caller runs next ([`Module::start`]).
+    ///
+    /// Errors: an active segment does not fit, or the kernel's refusal; the heap may have grown then.
+    pub fn instantiate(module: Arc<Module>, heap: &mut Heap) -> Result<Instance, InstantiateError> {
+        if let Some(code) = module.instantiation_error() {
+            return Err(InstantiateError::Trap(Trap::at_entry(code)));
+        }
+        let min = module.shape().memory.map_or(WasmPages::ZERO, |memory| WasmPages(memory.min_pages));
+        heap.grow(min.saturating_sub(heap.size())).map_err(InstantiateError::Heap)?;
+        for (address, bytes) in module.active_data() {
+            heap.write(address, bytes).map_err(InstantiateError::Heap)?;
+        }
+        Ok(Instance::new(module))
+    }
+
+    /// An instance whose memory is kept from elsewhere (an upgrade that keeps it): globals as the module declares, no data segments.
     pub fn new(module: Arc<Module>) -> Instance {
         let globals = module.initial_globals();
         Instance { module, globals }
@@ -95,40 +111,6 @@ pub struct Seated(Box<Activation>);
 unsafe impl Send for Seated {}
 
 impl Seated {
-    /// Instantiates: the memory gets its first size and the active data segments. The start function, if there is
-    /// one, is an ordinary entry that the caller runs next ([`Module::start`]).
-    ///
-    /// `seat` maps `heap`, which is empty or has the memory's first size and nothing but zeros.
-    /// Errors: the module's segments do not fit, or the kernel's refusal; the seat comes back.
-    pub fn instantiate(module: Arc<Module>, seat: Seat, heap: &mut Heap) -> Result<Seated, (InstantiateError, Seat)> {
-        if let Some(code) = module.instantiation_error() {
-            return Err((InstantiateError::Trap(Trap::at_entry(code)), seat));
-        }
-        let mut seated = Instance::new(module).attach(seat);
-        match seated.fill_memory(heap) {
-            Ok(()) => Ok(seated),
-            Err(error) => {
-                seated.rollback();
-                Err((InstantiateError::Heap(error), seated.detach().1))
-            }
-        }
-    }
-
-    fn fill_memory(&mut self, heap: &mut Heap) -> Result<(), HeapError> {
-        let activation = &mut *self.0;
-        let module = activation.module.clone();
-        let Some(memory) = module.shape().memory else { return Ok(()) };
-        activation.begin_message(heap)?;
-        let missing = WasmPages(memory.min_pages).saturating_sub(activation.seat.size());
-        activation.seat.grow(missing)?;
-        activation.note_heap_bytes();
-        for (address, bytes) in module.active_data() {
-            activation.seat.write(address, bytes)?;
-        }
-        activation.commit(heap);
-        Ok(())
-    }
-
     /// Begins a message on `heap`, which this seat maps.
     ///
     /// Errors: another message of the heap is in progress; no undo log. Panics: when the seat maps another heap, or a view.
