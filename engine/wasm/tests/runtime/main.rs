@@ -1,0 +1,56 @@
+//! The runtime from outside: executions, traps, rollback, slices, hosts.
+
+mod executions;
+mod hosts;
+mod slices;
+mod traps;
+
+use std::sync::Arc;
+
+use cyclotron_types::units::Instructions;
+use cyclotron_wasm::runtime::{Caller, Entry, Host, HostFn, HostTrap, Value};
+use cyclotron_wasm::validate::{Given, Rules};
+use cyclotron_wasm::{Engine, EngineConfig, Module, Run, Standalone};
+use wasmparser::{FuncType, ValType};
+
+/// A host without functions.
+pub struct NoHost;
+
+impl Host for NoHost {
+    fn call(&mut self, _: &mut Caller<'_>, _: HostFn, _: &[u64]) -> Result<u64, HostTrap> {
+        Err(HostTrap::Failed)
+    }
+}
+
+pub fn engine_with(imports: &[(&str, &[ValType], &[ValType])]) -> Engine {
+    let given = imports.iter().map(|(name, params, results)| {
+        let ty = FuncType::new(params.iter().copied(), results.iter().copied());
+        (("env".to_owned(), (*name).to_owned()), Given::Function(ty))
+    });
+    Engine::new(EngineConfig::with_rules(Rules::plain(given))).unwrap()
+}
+
+pub fn engine() -> Engine {
+    engine_with(&[])
+}
+
+pub fn module(text: &str) -> Arc<Module> {
+    engine().compile(&wat::parse_str(text).unwrap()).unwrap()
+}
+
+pub fn standalone(text: &str) -> Standalone {
+    let engine = engine();
+    let module = engine.compile(&wat::parse_str(text).unwrap()).unwrap();
+    Standalone::new(module, engine.tracking(), NoHost).unwrap().0
+}
+
+/// Calls an export without limit and without host.
+pub fn call(instance: &mut Standalone, export: &str, args: &[Value]) -> Run {
+    instance.run(Entry::Export(export), args, NoHost).unwrap().0
+}
+
+/// Calls an export in slices.
+pub fn call_sliced(instance: &mut Standalone, export: &str, args: &[Value], limit: u64, slice: u64) -> Run {
+    let slice = || Instructions(slice);
+    instance.run_limited(Entry::Export(export), args, NoHost, Instructions(limit), slice).unwrap().0
+}
