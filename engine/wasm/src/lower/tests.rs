@@ -87,7 +87,18 @@ fn a_load_is_one_instruction() {
     check(
         PLAIN,
         "(module (memory 1) (func (param i32) (result i32) (i32.load offset=8 (local.get 0))))",
-        expect![[r#""#]],
+        expect![[r#"
+              pushq %rbp
+              movq %rsp, %rbp
+            block0:
+              cmpq $0xa, %rsi
+              jl #trap=user9
+              movl %edx, %r8d
+              movl 0x10008(%rdi, %r8), %eax
+              movq %rbp, %rsp
+              popq %rbp
+              retq
+        "#]],
     );
 }
 
@@ -97,7 +108,50 @@ fn a_loop_head_charges_once() {
         Config { tracking: Tracking::None, ..Config::default() },
         "(module (func (param i32) (result i32)
             (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (local.get 0)))",
-        expect![[r#""#]],
+        expect![[r#"
+              pushq %rbp
+              movq %rsp, %rbp
+            block0:
+              cmpq $0xb, %rsi
+              jl #trap=user9
+              movq    %r15, %rax
+              leaq -1(%rax), %rax
+              movq    %rax, %r15
+              testq %rax, %rax
+              jl      label2; j label1
+            block1:
+              jmp     label3
+            block3:
+              movq %rdx, %rax
+              jmp     label4
+            block4:
+              movq    %r15, %rcx
+              leaq -5(%rcx), %rcx
+              movq    %rcx, %r15
+              testq %rcx, %rcx
+              jl      label6; j label5
+            block5:
+              jmp     label7
+            block7:
+              subl $0x1, %eax
+              testl %eax, %eax
+              jnz     label8; j label9
+            block8:
+              jmp     label4
+            block9:
+              movq    %r15, %rcx
+              leaq -1(%rcx), %rcx
+              movq    %rcx, %r15
+              movq %rbp, %rsp
+              popq %rbp
+              retq
+            block2:
+              call    User(userextname0)
+              jmp     label3
+            block6:
+              call    User(userextname0)
+              jmp     label7
+        "#]],
     );
 }
 
@@ -108,6 +162,29 @@ fn a_second_store_near_the_first_is_not_tested() {
         "(module (memory 1) (func (param i32)
             (i32.store offset=4 (local.get 0) (i32.const 1))
             (i64.store offset=500 (local.get 0) (i64.const 1))))",
-        expect![[r#""#]],
+        expect![[r#"
+              pushq %rbp
+              movq %rsp, %rbp
+            block0:
+              cmpq $0xb, %rsi
+              jl #trap=user9
+              movl %edx, %esi
+              movq %rsi, %r8
+              shrq $0xc, %r8
+              movzbq -0x200000(%rdi, %r8), %r8
+              testb %r8b, %r8b
+              jnz     label1; j label2
+            block1:
+              jmp     label3
+            block3:
+              movl $0x1, 0x10004(%rdi, %rsi)
+              movq $0x1, 0x101f4(%rdi, %rsi)
+              movq %rbp, %rsp
+              popq %rbp
+              retq
+            block2:
+              call    User(userextname0)
+              jmp     label3
+        "#]],
     );
 }
