@@ -126,7 +126,8 @@ impl StableAccess {
         (self.id, self.sharing)
     }
 
-    pub(crate) fn mapped_bytes(&self) -> u64 {
+    /// Address space that this access takes; zero until the memory is first touched.
+    pub fn mapped_bytes(&self) -> u64 {
         self.map.as_ref().map_or(0, |m| m.length() as u64)
     }
 
