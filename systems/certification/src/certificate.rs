@@ -102,10 +102,9 @@ impl StateTree {
                 []
                 | [b"canister"]
                 | [b"canister", _]
+                | [b"canister", _, b"metadata"]
                 | [b"canister", _, b"certified_data", ..]
-                | [b"request_status"] => {
-                    return Err(ReadError::NotReadable { index });
-                }
+                | [b"request_status"] => return Err(ReadError::NotReadable { index }),
                 [b"subnet", ..] => self.push_subnet_paths(reader, path, &mut shown),
                 _ => shown.push(path),
             }

@@ -19,7 +19,9 @@ pub(crate) fn natural(mut value: u64) -> Vec<u8> {
 pub(crate) fn controllers<'a>(controllers: impl ExactSizeIterator<Item = &'a Principal>) -> Vec<u8> {
     let mut writer = Writer::tagged();
     writer.array(controllers.len());
-    controllers.for_each(|principal| drop(writer.bytes(principal.as_slice())));
+    for principal in controllers {
+        writer.bytes(principal.as_slice());
+    }
     writer.finish()
 }
 
