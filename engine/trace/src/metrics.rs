@@ -1,0 +1,178 @@
+//! Counters, gauges and histograms of one node, and the page that shows them.
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// The stages of a node's work that are timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Stage {
+    /// Envelopes decoded and checked.
+    Admit,
+    /// What waits no longer.
+    TimeOut,
+    /// The batch enters.
+    Induct,
+    /// Canisters run.
+    Execute,
+    /// Suspended executions are aborted.
+    Checkpoint,
+    /// What is kept about canisters follows them.
+    Sync,
+    /// The state tree is hashed and signed.
+    Certify,
+    /// A query runs.
+    Query,
+    /// A certificate is made for a reader.
+    ReadState,
+}
+
+/// What a client's request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// Taken.
+    Accepted,
+    /// Malformed, unauthenticated or forbidden.
+    Refused,
+    /// No room.
+    Overloaded,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabel {
+    stage: Stage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: Outcome,
+}
+
+/// All metrics of one node. Cheap to update from any thread.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    stages: Family<StageLabel, Histogram>,
+    requests: Family<OutcomeLabel, Counter>,
+    /// Height of the last round.
+    pub height: Gauge,
+    /// Canisters on the subnet.
+    pub canisters: Gauge,
+    /// Ingress messages waiting for a batch.
+    pub pool: Gauge,
+    /// Ingress messages remembered.
+    pub history: Gauge,
+    /// Bytes of memory that canisters use.
+    pub memory: Gauge,
+    /// Messages executed.
+    pub messages: Counter,
+    /// Instructions executed.
+    pub instructions: Counter,
+    /// Queries answered.
+    pub queries: Counter,
+}
+
+/// From 1 us to 17 s, by factors of four.
+fn stage_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(1e-6, 4.0, 13))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("cyclotron");
+        let stages = Family::new_with_constructor(stage_histogram as fn() -> Histogram);
+        registry.register_with_unit("stage_duration", "Time spent in a stage", Unit::Seconds, stages.clone());
+        let requests = Family::default();
+        registry.register("requests", "Client requests by what they came to", requests.clone());
+        let mut metrics = Self {
+            registry: Mutex::default(),
+            stages,
+            requests,
+            height: Gauge::default(),
+            canisters: Gauge::default(),
+            pool: Gauge::default(),
+            history: Gauge::default(),
+            memory: Gauge::default(),
+            messages: Counter::default(),
+            instructions: Counter::default(),
+            queries: Counter::default(),
+        };
+        registry.register("height", "Height of the last round", metrics.height.clone());
+        registry.register("canisters", "Canisters on the subnet", metrics.canisters.clone());
+        registry.register("ingress_pool_messages", "Ingress messages waiting for a batch", metrics.pool.clone());
+        registry.register("ingress_history_messages", "Ingress messages remembered", metrics.history.clone());
+        registry.register_with_unit(
+            "canister_memory",
+            "Memory that canisters use",
+            Unit::Bytes,
+            metrics.memory.clone(),
+        );
+        registry.register("messages", "Messages executed", metrics.messages.clone());
+        registry.register("instructions", "Instructions executed", metrics.instructions.clone());
+        registry.register("queries", "Queries answered", metrics.queries.clone());
+        metrics.registry = Mutex::new(registry);
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Adds the time since the clock's last mark to a stage, and starts the next.
+    pub fn mark(&self, clock: &mut StageClock, stage: Stage) {
+        let now = Instant::now();
+        self.stages.get_or_create(&StageLabel { stage }).observe((now - clock.0).as_secs_f64());
+        clock.0 = now;
+    }
+
+    /// Counts a client's request.
+    pub fn count_request(&self, outcome: Outcome) {
+        self.requests.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// The page, in the OpenMetrics text format.
+    pub fn page(&self) -> String {
+        let mut page = String::new();
+        let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Writing to a string does not fail.
+        let _written = encode(&mut page, &registry);
+        page
+    }
+}
+
+/// Where the current stage began.
+#[derive(Clone, Copy, Debug)]
+pub struct StageClock(Instant);
+
+impl StageClock {
+    /// A stage that begins now.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_shows_what_was_counted() {
+        let metrics = Metrics::default();
+        let mut clock = StageClock::start();
+        metrics.mark(&mut clock, Stage::Execute);
+        metrics.count_request(Outcome::Refused);
+        metrics.height.set(7);
+        let page = metrics.page();
+        for line in [
+            "cyclotron_stage_duration_seconds_count{stage=\"Execute\"} 1",
+            "cyclotron_requests_total{outcome=\"Refused\"} 1",
+            "cyclotron_height 7",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is missing in\n{page}");
+        }
+    }
+}
