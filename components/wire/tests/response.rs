@@ -45,7 +45,7 @@ fn rejections_of_calls_read_back() {
 }
 
 fn certificate_of(bytes: &[u8]) -> ic_certification::Certificate {
-    serde_cbor::from_slice(bytes).unwrap()
+    serde_cbor::from_slice(bytes).expect("a certificate")
 }
 
 #[test]
@@ -89,7 +89,7 @@ proptest! {
         };
         let payload = query_signature_payload(&answer, timestamp, &id);
         let signature = NodeSignature { timestamp, signature: vec![7; 64], identity: Principal::from_slice(&[5; 29]) };
-        let read: QueryResponse = serde_cbor::from_slice(&encode_query_response(&answer, &[signature])).unwrap();
+        let read: QueryResponse = serde_cbor::from_slice(&encode_query_response(&answer, &[signature])).expect("an answer");
         prop_assert_eq!(read.signable(RequestId::new(&id), timestamp), payload.to_vec());
         prop_assert_eq!(read.signatures().len(), 1);
         prop_assert_eq!(read.signatures()[0].timestamp, timestamp);

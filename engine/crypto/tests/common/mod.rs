@@ -1,0 +1,68 @@
+//! Signers of every scheme that users have.
+
+use cyclotron_crypto::{BlsSecretKey, PublicKey, RootSigner, SignatureTask, Verdict, verify};
+use ed25519_dalek::Signer as _;
+
+/// Signs a message.
+pub type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
+/// A public key in DER form and what signs for it.
+pub struct TestSigner {
+    pub name: &'static str,
+    pub der: Vec<u8>,
+    pub sign: Sign,
+}
+
+impl TestSigner {
+    /// Verifies that the key and the signing function belong together before handing the key out.
+    pub fn key(&self) -> PublicKey {
+        let key = PublicKey::from_der(&self.der).expect("a supported key");
+        let signature = (self.sign)(b"probe");
+        let mut verdicts = Vec::new();
+        verify(&[SignatureTask { key: &key, message: b"probe", signature: &signature }], &mut verdicts);
+        assert_eq!(verdicts, [Verdict::Valid], "{}", self.name);
+        key
+    }
+}
+
+/// One signer of each scheme, made from a seed.
+pub fn signers(seed: u8) -> Vec<TestSigner> {
+    let bytes = [seed; 32];
+    let ed25519 = ed25519_dalek::SigningKey::from_bytes(&bytes);
+    let p256 = p256::ecdsa::SigningKey::from_slice(&bytes).expect("in range");
+    let k256 = k256::ecdsa::SigningKey::from_slice(&bytes).expect("in range");
+    let bls = BlsSecretKey::from_seed(&bytes);
+    let ed25519_der = {
+        use ed25519_dalek::pkcs8::EncodePublicKey;
+        ed25519.verifying_key().to_public_key_der().expect("DER").into_vec()
+    };
+    let p256_der = {
+        use p256::pkcs8::EncodePublicKey;
+        p256::PublicKey::from(p256.verifying_key()).to_public_key_der().expect("DER").into_vec()
+    };
+    let k256_der = {
+        use k256::pkcs8::EncodePublicKey;
+        k256::PublicKey::from(k256.verifying_key()).to_public_key_der().expect("DER").into_vec()
+    };
+    let signer = |name, der, sign| TestSigner { name, der, sign };
+    vec![
+        signer("ed25519", ed25519_der, Box::new(move |m| ed25519.sign(m).to_bytes().to_vec())),
+        signer(
+            "p256",
+            p256_der,
+            Box::new(move |m| {
+                let signature: p256::ecdsa::Signature = p256.sign(m);
+                signature.to_bytes().to_vec()
+            }),
+        ),
+        signer(
+            "secp256k1",
+            k256_der,
+            Box::new(move |m| {
+                let signature: k256::ecdsa::Signature = k256.sign(m);
+                signature.to_bytes().to_vec()
+            }),
+        ),
+        signer("bls12-381", bls.public_key_der(), Box::new(move |m| bls.sign(m).to_vec())),
+    ]
+}

@@ -1,0 +1,233 @@
+//! Verdicts on signatures that independent crates made, and on their ruins.
+
+mod common;
+
+use common::signers;
+use curve25519_dalek::constants::EIGHT_TORSION;
+use curve25519_dalek::edwards::CompressedEdwardsY;
+use curve25519_dalek::traits::IsIdentity;
+use cyclotron_crypto::{Backend, BlsSecretKey, NodeKey, PublicKey, RootSigner, SignatureTask, Verdict, sha256_batch};
+
+fn verdict(key: &PublicKey, message: &[u8], signature: &[u8]) -> Verdict {
+    let mut verdicts = Vec::new();
+    cyclotron_crypto::verify(&[SignatureTask { key, message, signature }], &mut verdicts);
+    assert_eq!(verdicts.len(), 1);
+    verdicts[0]
+}
+
+#[test]
+fn signatures_of_independent_signers_are_valid() {
+    for signer in signers(7) {
+        for length in [0, 1, 43, 59, 1_000] {
+            let message = vec![length as u8; length];
+            let signature = (signer.sign)(&message);
+            assert_eq!(verdict(&signer.key(), &message, &signature), Verdict::Valid, "{} {length}", signer.name);
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_makes_a_signature_invalid() {
+    for signer in signers(9) {
+        let (key, message) = (signer.key(), b"message".to_vec());
+        let signature = (signer.sign)(&message);
+        // Pairings are slow: one bit of each byte there.
+        let step = if signer.name == "bls12-381" { 9 } else { 1 };
+        for bit in (0..signature.len() * 8).step_by(step) {
+            let mut flipped = signature.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(verdict(&key, &message, &flipped), Verdict::Invalid, "{} signature bit {bit}", signer.name);
+        }
+        for bit in 0..message.len() * 8 {
+            let mut flipped = message.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(verdict(&key, &flipped, &signature), Verdict::Invalid, "{} message bit {bit}", signer.name);
+        }
+        for bit in (0..signer.der.len() * 8).step_by(step) {
+            let mut flipped = signer.der.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(key) = PublicKey::from_der(&flipped) {
+                assert_eq!(verdict(&key, &message, &signature), Verdict::Invalid, "{} key bit {bit}", signer.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn signatures_of_other_lengths_are_invalid() {
+    for signer in signers(11) {
+        let signature = (signer.sign)(b"message");
+        for length in [0, 1, signature.len() - 1] {
+            assert_eq!(verdict(&signer.key(), b"message", &signature[..length]), Verdict::Invalid);
+        }
+        let longer = [&signature[..], &[0]].concat();
+        assert_eq!(verdict(&signer.key(), b"message", &longer), Verdict::Invalid);
+    }
+}
+
+#[test]
+fn verdicts_keep_their_places_in_batches_of_every_size() {
+    let signers = signers(13);
+    let keys: Vec<_> = signers.iter().map(common::TestSigner::key).collect();
+    for size in [0usize, 1, 7, 8, 9, 63, 64, 65] {
+        let entries: Vec<_> = (0..size)
+            .map(|index| {
+                // Few BLS signatures: they cost a hundred times the others.
+                let which = if index % 32 == 31 { 3 } else { index % 3 };
+                let message = format!("message {index}").into_bytes();
+                let mut signature = (signers[which].sign)(&message);
+                let valid = index % 5 != 2;
+                if !valid {
+                    signature[33] ^= 1;
+                }
+                (which, message, signature, Verdict::from(valid))
+            })
+            .collect();
+        let tasks: Vec<_> = entries
+            .iter()
+            .map(|(which, message, signature, _)| SignatureTask { key: &keys[*which], message, signature })
+            .collect();
+        let expected: Vec<_> = entries.iter().map(|(.., verdict)| *verdict).collect();
+        // What the buffer held before does not matter.
+        let mut verdicts = vec![Verdict::Valid; 3];
+        Backend::Scalar.verify(&tasks, &mut verdicts);
+        assert_eq!(verdicts, expected, "size {size}");
+    }
+}
+
+#[test]
+fn both_halves_of_s_are_valid_on_both_curves() {
+    let message = b"message";
+    for signer in signers(17).into_iter().filter(|signer| matches!(signer.name, "p256" | "secp256k1")) {
+        let signature = (signer.sign)(message);
+        let negated = match signer.name {
+            "p256" => {
+                let (r, s) = p256::ecdsa::Signature::from_slice(&signature).unwrap().split_scalars();
+                p256::ecdsa::Signature::from_scalars(r.to_bytes(), (-s).to_bytes()).unwrap().to_bytes().to_vec()
+            }
+            _ => {
+                let (r, s) = k256::ecdsa::Signature::from_slice(&signature).unwrap().split_scalars();
+                k256::ecdsa::Signature::from_scalars(r.to_bytes(), (-s).to_bytes()).unwrap().to_bytes().to_vec()
+            }
+        };
+        assert_ne!(negated, signature);
+        assert_eq!(verdict(&signer.key(), message, &negated), Verdict::Valid, "{}", signer.name);
+    }
+}
+
+/// All encodings that decompress to a point of small order, canonical or not.
+fn small_order_encodings() -> Vec<[u8; 32]> {
+    let mut found: Vec<[u8; 32]> = EIGHT_TORSION.iter().map(|point| point.compress().0).collect();
+    for low in 0..=255u8 {
+        // y = 2^255 - 256 + low covers every encoding of a value not below p = 2^255 - 19.
+        for (first, middle, last) in [(low, 0xff, 0x7f), (low, 0xff, 0xff), (low, 0, 0), (low, 0, 0x80)] {
+            let mut bytes = [middle; 32];
+            bytes[0] = first;
+            bytes[31] = last;
+            let point = CompressedEdwardsY(bytes).decompress();
+            if point.is_some_and(|point| point.mul_by_cofactor().is_identity()) {
+                found.push(bytes);
+            }
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[test]
+fn ed25519_follows_zip_215_on_small_order_points() {
+    let encodings = small_order_encodings();
+    assert_eq!(encodings.len(), 14, "ZIP 215 lists 8 canonical and 6 other encodings");
+    for key in &encodings {
+        for r in &encodings {
+            let mut signature = [0; 64];
+            signature[..32].copy_from_slice(r);
+            assert_eq!(verdict(&PublicKey::Ed25519(*key), b"Zcash", &signature), Verdict::Valid);
+            // The same with S = the group's order, which is zero too but not canonical.
+            let order = hex::decode("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010").unwrap();
+            signature[32..].copy_from_slice(&order);
+            assert_eq!(verdict(&PublicKey::Ed25519(*key), b"Zcash", &signature), Verdict::Invalid);
+        }
+    }
+}
+
+#[test]
+fn points_off_the_curve_are_invalid_keys_and_signatures() {
+    // y = 2 is on no point of edwards25519.
+    let mut off = [0; 32];
+    off[0] = 2;
+    assert!(CompressedEdwardsY(off).decompress().is_none());
+    assert_eq!(verdict(&PublicKey::Ed25519(off), b"m", &[0; 64]), Verdict::Invalid);
+    let mut off = [1; 65];
+    off[0] = 4;
+    for key in [PublicKey::EcdsaP256(off), PublicKey::EcdsaSecp256k1(off)] {
+        assert_eq!(verdict(&key, b"m", &[1; 64]), Verdict::Invalid);
+        assert_eq!(verdict(&key, b"m", &[0; 64]), Verdict::Invalid);
+    }
+    assert_eq!(verdict(&PublicKey::Bls12381([1; 96]), b"m", &[0; 48]), Verdict::Invalid);
+}
+
+#[test]
+fn the_identity_is_no_bls_key() {
+    let (mut key, mut signature) = ([0; 96], [0; 48]);
+    key[0] = 0xc0;
+    signature[0] = 0xc0;
+    assert_eq!(verdict(&PublicKey::Bls12381(key), b"anything", &signature), Verdict::Invalid);
+    assert_eq!(verdict(&BlsSecretKey::from_seed(&[1; 32]).public_key(), b"anything", &signature), Verdict::Invalid);
+}
+
+#[test]
+fn bls_verdicts_agree_with_the_ecosystems_verifier() {
+    let key = BlsSecretKey::from_seed(&[3; 32]);
+    let PublicKey::Bls12381(public) = key.public_key() else { unreachable!() };
+    let signature = key.sign(b"\x0Dic-state-root and more");
+    let oracle = |signature: &[u8], message: &[u8]| {
+        ic_verify_bls_signature::verify_bls_signature(signature, message, &public).is_ok()
+    };
+    for (signature, message) in [
+        (signature, &b"\x0Dic-state-root and more"[..]),
+        (signature, b"\x0Dic-state-root and less"),
+        (key.sign(b""), b""),
+        ([0; 48], b""),
+    ] {
+        assert_eq!(verdict(&key.public_key(), message, &signature), Verdict::from(oracle(&signature, message)));
+    }
+    // A certificate's signature from the Internet Computer itself (dfinity/ic, `ic-verify-bls-signature`).
+    let public = "a7623a93cdb56c4d23d99c14216afaab3dfd6d4f9eb3db23d038280b6d5cb2caaee2a19dd92c9df7001dede23bf036bc0f33982dfb41e8fa9b8e96b5dc3e83d55ca4dd146c7eb2e8b6859cb5a5db815db86810b8d12cee1588b5dbf34a4dc9a5";
+    let signature = "b89e13a212c830586eaa9ad53946cd968718ebecc27eda849d9232673dcd4f440e8b5df39bf14a88048c15e16cbcaabe";
+    let key = PublicKey::Bls12381(hex::decode(public).unwrap().try_into().unwrap());
+    assert_eq!(verdict(&key, b"hello", &hex::decode(signature).unwrap()), Verdict::Valid);
+    assert_eq!(verdict(&key, b"hallo", &hex::decode(signature).unwrap()), Verdict::Invalid);
+}
+
+#[test]
+fn own_keys_survive_storing() {
+    let bls = BlsSecretKey::from_seed(&[5; 32]);
+    let again = BlsSecretKey::from_bytes(&bls.to_bytes()).unwrap();
+    assert_eq!(again.public_key(), bls.public_key());
+    assert_eq!(again.sign(b"m"), bls.sign(b"m"));
+    assert!(BlsSecretKey::from_bytes(&[0; 32]).is_none());
+    assert!(BlsSecretKey::from_bytes(&[0xff; 32]).is_none());
+    let node = NodeKey::from_seed(&[6; 32]);
+    assert_eq!(NodeKey::from_seed(&node.to_seed()).node_id(), node.node_id());
+    assert_eq!(verdict(&node.public_key(), b"m", &node.sign(b"m")), Verdict::Valid);
+    assert_eq!(format!("{bls:?}"), "BlsSecretKey(..)");
+}
+
+#[test]
+fn hashes_keep_their_places() {
+    for size in [0usize, 1, 7, 8, 9, 63, 64, 65] {
+        let messages: Vec<_> = (0..size).map(|index| vec![index as u8; index]).collect();
+        let slices: Vec<_> = messages.iter().map(Vec::as_slice).collect();
+        let mut digests = vec![[0; 32]; size];
+        sha256_batch(&slices, &mut digests);
+        if let Some(first) = digests.first() {
+            assert_eq!(hex::encode(first), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        }
+        for (message, digest) in slices.iter().zip(&digests) {
+            use sha2::Digest;
+            assert_eq!(sha2::Sha256::digest(message)[..], digest[..]);
+        }
+    }
+}
