@@ -312,6 +312,9 @@ impl Seat {
     ///
     /// Cost: up to 4 KiB compared for each page stored to. Panics: when no message is in progress.
     pub fn finish(&mut self) -> DirtyReport {
+        if let Some(message) = &mut self.message {
+            message.undo.counted = false;
+        }
         self.count_changed();
         DirtyReport { pages_changed: self.changed_pages().len() as u64 }
     }

@@ -76,11 +76,11 @@ impl SeatMemory {
     }
 
     /// The slow path of JIT code's card test: saves the page of `address`. Does nothing for an address outside of the heap (the store will trap),
-    /// for a saved page, and without a message in progress. Async-signal-safe. Cost: copies 5 KiB.
+    /// for a saved page, without a message in progress, and under `Protect` (the store will fault). Async-signal-safe. Cost: copies 5 KiB.
     #[inline]
     pub fn mark_store(&mut self, address: u64) {
         let (Some(message), Some(attached)) = (&self.message, self.attached) else { return };
-        if address >= self.mapped as u64 {
+        if address >= self.mapped as u64 || attached.tracking == Tracking::Protect {
             return;
         }
         let (page, begin_pages) = ((address >> PAGE_SHIFT) as usize, message.begin_bytes >> PAGE_SHIFT);

@@ -191,3 +191,63 @@ fn faults_that_are_not_first_stores_are_not_ours() {
         pool.put(seat);
     }
 }
+
+/// The cases that head records exist for, one by one. Page 15 is the last before the growth.
+#[test]
+fn bytes_that_run_into_the_next_page_are_counted_and_restored() {
+    let page = |n: u64| n * PAGE as u64;
+    let (arena, pool) = (Arena::new().unwrap(), SeatPool::default());
+    let mut heap = arena.new_heap(WasmPages(1), WasmPages(2)).unwrap();
+    let mut seat = pool.take(&heap, Tracking::Cards).unwrap();
+
+    // A page marked when it was the last, then growth, then a store through its card into the new page.
+    seat.begin_message(&heap).unwrap();
+    jit_store(&mut seat, Tracking::Cards, page(16) - 1, 0, &[0]);
+    seat.grow(WasmPages(1)).unwrap();
+    jit_store(&mut seat, Tracking::Cards, page(16) - 1, 2, &[5]);
+    seat.finish();
+    assert_eq!(seat.changed_pages(), [PageIx(16)]);
+    seat.rollback().unwrap();
+
+    // The head changes through the card of the page before, then its own page is marked: the oldest bytes come back.
+    seat.begin_message(&heap).unwrap();
+    jit_store(&mut seat, Tracking::Cards, page(3) - 8, 8, &[6]);
+    jit_store(&mut seat, Tracking::Cards, page(3), 2_048, &[7]);
+    assert_eq!(
+        seat.pre_images().map(|p| (p.page.0, p.bytes.len())).collect::<Vec<_>>(),
+        [(4, 1_024), (3, 4_096), (3, 1_024), (2, 4_096)]
+    );
+    let mut before = [1; 8];
+    heap.read_committed(page(3), &mut before, &seat.pre_image_map()).unwrap();
+    assert_eq!(before, [0; 8]);
+    seat.finish();
+    assert_eq!(seat.changed_pages(), [PageIx(3)]);
+    // The same bytes put back: saved, but not changed. A second look after more stores counts again.
+    jit_store(&mut seat, Tracking::Cards, page(3), 0, &[0]);
+    jit_store(&mut seat, Tracking::Cards, page(3), 2_048, &[0]);
+    jit_store(&mut seat, Tracking::Cards, page(9), 0, &[1]);
+    seat.finish();
+    assert_eq!(seat.changed_pages(), [PageIx(9)]);
+    jit_store(&mut seat, Tracking::Cards, page(3), 0, &[6]);
+    seat.rollback().unwrap();
+    let mut bytes = [1; 16];
+    heap.read(page(3), &mut bytes).unwrap();
+    assert_eq!(bytes, [0; 16]);
+
+    seat.begin_message(&heap).unwrap();
+    seat.commit(&mut heap);
+    assert!(heap.dirty().is_empty());
+}
+
+/// Once failed: a mark without a store left the page saved and read-only.
+#[test]
+fn a_card_mark_under_protection_leaves_the_first_store_to_the_fault() {
+    install_handler();
+    let (arena, pool) = (Arena::new().unwrap(), SeatPool::default());
+    let heap = arena.new_heap(WasmPages(1), WasmPages(1)).unwrap();
+    let mut seat = pool.take(&heap, Tracking::Protect).unwrap();
+    seat.begin_message(&heap).unwrap();
+    seat.mark_store(65_530);
+    jit_store(&mut seat, Tracking::Protect, 65_530, 0, &[1]);
+    assert_eq!(seat.finish().pages_changed, 1);
+}

@@ -56,11 +56,19 @@ const MAXIMUM: u64 = 5;
 
 /// Addresses close to page boundaries, up to a little beyond the largest heap.
 fn address() -> impl Strategy<Value = u64> {
-    (0..=MAXIMUM * 16, -40_i64..600).prop_map(|(page, near)| (page as i64 * PAGE as i64 + near).max(0) as u64)
+    (prop_oneof![14_u64..19, 0..=MAXIMUM * 16], -40_i64..600)
+        .prop_map(|(page, near)| (page as i64 * PAGE as i64 + near).max(0) as u64)
+}
+
+/// Base and offset of a store: often so that the tested card is the page's before.
+fn store_address() -> impl Strategy<Value = (u64, u64)> {
+    let across = (prop_oneof![14_u64..19, 1..=MAXIMUM * 16], 1_u64..512, 0_u64..511, 0_u64..3)
+        .prop_map(|(page, below, offset, groups)| (page * PAGE as u64 - below, offset + groups * 512));
+    prop_oneof![3 => across, 1 => (address(), 0_u64..3_000)]
 }
 
 fn length() -> impl Strategy<Value = u64> {
-    prop_oneof![3 => 0_u64..40, 2 => 4_000_u64..13_000, 1 => Just(65_536_u64)]
+    prop_oneof![8 => 0_u64..40, 2 => 4_000_u64..13_000, 1 => Just(65_536_u64)]
 }
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -70,7 +78,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (address(), 0_u64..3_000, bytes()).prop_map(|(base, offset, bytes)| Step::Store { base, offset, bytes }),
+        30 => (store_address(), bytes()).prop_map(|((base, offset), bytes)| Step::Store { base, offset, bytes }),
         2 => (address(), length(), any::<u8>()).prop_map(|(at, n, v)| Step::Write { at, bytes: vec![v; n as usize] }),
         1 => (address(), 0_u8..2, length()).prop_map(|(at, value, length)| Step::Fill { at, value, length }),
         1 => (address(), address(), length()).prop_map(|(to, from, length)| Step::Copy { to, from, length }),
@@ -81,7 +89,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn message() -> impl Strategy<Value = MessageSteps> {
-    (prop::collection::vec(step(), 0..30), any::<bool>(), any::<bool>())
+    (prop::collection::vec(step(), 0..80), any::<bool>(), any::<bool>())
         .prop_map(|(steps, commit, detach_after)| MessageSteps { steps, commit, detach_after })
 }
 
