@@ -292,8 +292,8 @@ impl Activation {
     /// Instructions used since the message started, when the counter stands at `counter`.
     #[inline]
     pub(crate) fn used(&self, counter: i64) -> u64 {
-        // The difference of two i64 fits into u64 when not negative; the counter never exceeds the budget.
-        self.used_before.saturating_add(self.budget.wrapping_sub(counter).max(0) as u64)
+        // The counter never exceeds the budget, so the difference of the two is a u64.
+        self.used_before.saturating_add((self.budget as u64).wrapping_sub(counter as u64))
     }
 
     /// Whether more than the message's limit is used.

@@ -14,7 +14,7 @@ use cyclotron_wasm::{Engine, EngineConfig, Module, Run, Standalone};
 use wasmparser::{FuncType, ValType};
 
 /// A host without functions.
-pub struct NoHost;
+pub(crate) struct NoHost;
 
 impl Host for NoHost {
     fn call(&mut self, _: &mut Caller<'_>, _: HostFn, _: &[u64]) -> Result<u64, HostTrap> {
@@ -22,7 +22,7 @@ impl Host for NoHost {
     }
 }
 
-pub fn engine_with(imports: &[(&str, &[ValType], &[ValType])]) -> Engine {
+pub(crate) fn engine_with(imports: &[(&str, &[ValType], &[ValType])]) -> Engine {
     let given = imports.iter().map(|(name, params, results)| {
         let ty = FuncType::new(params.iter().copied(), results.iter().copied());
         (("env".to_owned(), (*name).to_owned()), Given::Function(ty))
@@ -30,27 +30,27 @@ pub fn engine_with(imports: &[(&str, &[ValType], &[ValType])]) -> Engine {
     Engine::new(EngineConfig::with_rules(Rules::plain(given))).unwrap()
 }
 
-pub fn engine() -> Engine {
+pub(crate) fn engine() -> Engine {
     engine_with(&[])
 }
 
-pub fn module(text: &str) -> Arc<Module> {
+pub(crate) fn module(text: &str) -> Arc<Module> {
     engine().compile(&wat::parse_str(text).unwrap()).unwrap()
 }
 
-pub fn standalone(text: &str) -> Standalone {
+pub(crate) fn standalone(text: &str) -> Standalone {
     let engine = engine();
     let module = engine.compile(&wat::parse_str(text).unwrap()).unwrap();
     Standalone::new(module, engine.tracking(), NoHost).unwrap().0
 }
 
 /// Calls an export without limit and without host.
-pub fn call(instance: &mut Standalone, export: &str, args: &[Value]) -> Run {
+pub(crate) fn call(instance: &mut Standalone, export: &str, args: &[Value]) -> Run {
     instance.run(Entry::Export(export), args, NoHost).unwrap().0
 }
 
 /// Calls an export in slices.
-pub fn call_sliced(instance: &mut Standalone, export: &str, args: &[Value], limit: u64, slice: u64) -> Run {
+pub(crate) fn call_sliced(instance: &mut Standalone, export: &str, args: &[Value], limit: u64, slice: u64) -> Run {
     let slice = || Instructions(slice);
     instance.run_limited(Entry::Export(export), args, NoHost, Instructions(limit), slice).unwrap().0
 }
