@@ -75,8 +75,10 @@ fn refusals_are_errors_and_what_was_there_stays() {
     seat.commit(&mut heap);
     pool.put(seat);
 
-    // No address space beyond what is mapped now.
-    let limit = libc::rlimit { rlim_cur: 64 << 20, rlim_max: libc::RLIM_INFINITY };
+    // No more address space than is mapped now: with a limit below that, even replacing a mapping is refused.
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    let limit = libc::rlimit { rlim_cur: pages * PAGE as u64, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: a valid rlimit of this process.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
     let other = arena.new_heap(WasmPages(1), WasmPages(1)).unwrap();
