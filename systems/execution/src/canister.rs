@@ -2,6 +2,9 @@
 //!
 //! Enters: components of `cyclotron_types::canister` and those defined here. Leaves: [`CanisterMut`]. Never here: the world.
 
+use crate::machine::Installed;
+use crate::message::install::Installing;
+use crate::message::{Aborted, Suspended};
 use bevy_ecs::component::Component;
 use bevy_ecs::query::QueryData;
 use cyclotron_types::canister::{
@@ -10,7 +13,8 @@ use cyclotron_types::canister::{
 };
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits::CHUNK_BYTES_MAX;
-use cyclotron_types::units::Bytes;
+use cyclotron_types::units::{Bytes, Cycles};
+use cyclotron_wasm::decode::SystemMethod;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -24,22 +28,36 @@ pub enum Program {
     Installed(Box<Installed>),
 }
 
-/// A module at work.
-#[derive(Debug)]
-pub struct Installed {
-    /// SHA-256 of the module as it was given, before any decompression.
-    pub module_hash: [u8; 32],
-    /// Size of the module as it was given.
-    pub module_bytes: Bytes,
-}
-
 impl Program {
     /// Bytes of heap, stable memory and module.
     pub fn memory_used(&self) -> Bytes {
         match self {
             Self::Empty => Bytes::ZERO,
-            Self::Installed(installed) => installed.module_bytes,
+            Self::Installed(installed) => installed.memory_used(),
         }
+    }
+
+    /// The module at work, if there is one.
+    pub fn installed(&self) -> Option<&Installed> {
+        match self {
+            Self::Empty => None,
+            Self::Installed(installed) => Some(installed),
+        }
+    }
+
+    /// SHA-256 of the module as it was given.
+    pub fn module_hash(&self) -> Option<&[u8; 32]> {
+        self.installed().map(|installed| &installed.module_hash)
+    }
+
+    /// Whether the module exports `canister_heartbeat`.
+    pub fn has_heartbeat(&self) -> bool {
+        self.installed().is_some_and(|installed| installed.system_method(SystemMethod::Heartbeat).is_some())
+    }
+
+    /// Whether the module exports `canister_global_timer`.
+    pub fn has_global_timer(&self) -> bool {
+        self.installed().is_some_and(|installed| installed.system_method(SystemMethod::GlobalTimer).is_some())
     }
 }
 
@@ -52,19 +70,23 @@ pub enum Paused {
     /// Suspended in the middle; the next slice continues.
     Suspended(Box<Suspended>),
     /// Aborted; the next slice starts over, at the same charge.
-    Aborted(Box<crate::job::Job>),
+    Aborted(Box<Aborted>),
+    /// Code is being put in, suspended or aborted.
+    Installing(Box<Installing>),
 }
-
-/// A suspended message.
-#[derive(Debug)]
-pub struct Suspended {}
 
 /// Calls made and not yet answered, by callee. Derived from [`CallContexts`]; kept apart so that a message can carry it along.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Component)]
 pub struct OpenCalls(pub Arc<BTreeMap<CanisterId, u32>>);
 
+impl serde::Serialize for OpenCalls {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
 /// Whether `canister_on_low_wasm_memory` is to run. Spec: #rule-on-low-wasm-memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, serde::Serialize)]
 pub enum LowMemoryHook {
     /// There is memory enough.
     #[default]
@@ -121,10 +143,14 @@ impl CanisterMut<'_> {
     ///
     /// Cost: O(history), at most [`cyclotron_types::limits::HISTORY_MAX`] entries.
     pub fn memory_used(&self) -> Bytes {
-        let chunks = self.chunks.0.len() as u64 * CHUNK_BYTES_MAX as u64;
-        let history = self.history.changes.iter().map(change_bytes).sum::<u64>();
-        Bytes(self.program.memory_used().0 + chunks + history)
+        memory_used(self.program, self.chunks, self.history)
     }
+}
+
+fn memory_used(program: &Program, chunks: &ChunkStore, history: &CanisterHistory) -> Bytes {
+    let chunks = chunks.0.len() as u64 * CHUNK_BYTES_MAX as u64;
+    let history = history.changes.iter().map(change_bytes).sum::<u64>();
+    Bytes(program.memory_used().0 + chunks + history)
 }
 
 /// Size at which an entry of the history is charged for: what its record takes in memory.
@@ -138,6 +164,97 @@ fn change_bytes(change: &Change) -> u64 {
     };
     // Fixed by this protocol, not by Rust's layout: 160 bytes an entry, 30 a principal.
     160 + 30 * controllers as u64
+}
+
+/// The components of one canister that a query looks at, borrowed unchanged.
+#[derive(Clone, Copy, Debug)]
+pub struct CanisterRef<'a> {
+    /// Its name.
+    pub id: CanisterId,
+    /// Who manages it.
+    pub controllers: &'a Controllers,
+    /// Its cycles.
+    pub balance: Cycles,
+    /// Cycles reserved for storage.
+    pub reserved: Cycles,
+    /// Its version.
+    pub version: CanisterVersion,
+    /// Its timer.
+    pub timer: GlobalTimer,
+    /// Whether it takes messages.
+    pub run_state: &'a RunState,
+    /// Its settings.
+    pub settings: &'a Settings,
+    /// Its chunks.
+    pub chunks: &'a ChunkStore,
+    /// Its history.
+    pub history: &'a CanisterHistory,
+    /// Its code.
+    pub program: &'a Program,
+    /// Its unfinished message.
+    pub paused: &'a Paused,
+}
+
+impl CanisterRef<'_> {
+    /// As [`CanisterMut::memory_used`].
+    pub fn memory_used(&self) -> Bytes {
+        memory_used(self.program, self.chunks, self.history)
+    }
+}
+
+impl<'a> From<&'a CanisterMut<'_>> for CanisterRef<'a> {
+    fn from(canister: &'a CanisterMut<'_>) -> Self {
+        Self {
+            id: canister.id,
+            controllers: canister.controllers,
+            balance: canister.balance.0,
+            reserved: canister.reserved.0,
+            version: *canister.version,
+            timer: *canister.timer,
+            run_state: canister.run_state,
+            settings: canister.settings,
+            chunks: canister.chunks,
+            history: canister.history,
+            program: canister.program,
+            paused: canister.paused,
+        }
+    }
+}
+
+/// What a bevy query must fetch for a [`CanisterRef`].
+#[derive(QueryData)]
+pub struct CanisterRefData {
+    id: &'static CanisterId,
+    controllers: &'static Controllers,
+    balance: &'static CyclesBalance,
+    reserved: &'static ReservedBalance,
+    version: &'static CanisterVersion,
+    timer: &'static GlobalTimer,
+    run_state: &'static RunState,
+    settings: &'static Settings,
+    chunks: &'static ChunkStore,
+    history: &'static CanisterHistory,
+    program: &'static Program,
+    paused: &'static Paused,
+}
+
+impl<'a> From<CanisterRefDataItem<'a, '_>> for CanisterRef<'a> {
+    fn from(item: CanisterRefDataItem<'a, '_>) -> Self {
+        Self {
+            id: *item.id,
+            controllers: item.controllers,
+            balance: item.balance.0,
+            reserved: item.reserved.0,
+            version: *item.version,
+            timer: *item.timer,
+            run_state: item.run_state,
+            settings: item.settings,
+            chunks: item.chunks,
+            history: item.history,
+            program: item.program,
+            paused: item.paused,
+        }
+    }
 }
 
 /// What a bevy query must fetch for a [`CanisterMut`].

@@ -8,7 +8,7 @@
 
 use crate::canister::CanisterMut;
 use crate::reject::OutOfCycles;
-use cyclotron_types::canister::Settings;
+pub use crate::system_api::Rates;
 use cyclotron_types::fees::{CHARGE_PERIOD_NANOS, Fees};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::message::Ingress;
@@ -18,20 +18,22 @@ use cyclotron_types::units::{Bytes, Cycles, Time};
 const DAY_SECONDS: u64 = 86_400;
 
 /// What storing `memory` bytes and the compute allocation cost a day. Spec: idle_cycles_burned_rate.
-pub fn idle_cycles_burned_per_day(fees: &Fees, settings: &Settings, memory: Bytes) -> Cycles {
+pub fn idle_cycles_burned_per_day(fees: &Fees, settings: impl Into<Rates>, memory: Bytes) -> Cycles {
+    let settings = settings.into();
     let day_nanos = DAY_SECONDS * 1_000_000_000;
     let stored = memory.max(settings.memory_allocation);
     fees.storage(stored, day_nanos).saturating_add(fees.compute(settings.compute_allocation, day_nanos))
 }
 
 /// What the canister would burn idle during its freezing threshold. Spec: freezing_limit.
-pub fn freezing_limit(fees: &Fees, settings: &Settings, memory: Bytes) -> Cycles {
+pub fn freezing_limit(fees: &Fees, settings: impl Into<Rates>, memory: Bytes) -> Cycles {
+    let settings = settings.into();
     let rate = idle_cycles_burned_per_day(fees, settings, memory);
     Cycles(rate.0.saturating_mul(u128::from(settings.freezing_threshold.0)) / u128::from(DAY_SECONDS))
 }
 
 /// The part of the main balance that cannot be spent: the freezing limit less what is reserved.
-pub fn freezing_threshold(fees: &Fees, settings: &Settings, memory: Bytes, reserved: Cycles) -> Cycles {
+pub fn freezing_threshold(fees: &Fees, settings: impl Into<Rates>, memory: Bytes, reserved: Cycles) -> Cycles {
     freezing_limit(fees, settings, memory).saturating_sub(reserved)
 }
 
@@ -42,7 +44,7 @@ pub fn liquid_balance(fees: &Fees, canister: &CanisterMut<'_>) -> Cycles {
 
 /// [`freezing_threshold`] of a canister as it is.
 pub fn threshold_of(fees: &Fees, canister: &CanisterMut<'_>) -> Cycles {
-    freezing_threshold(fees, canister.settings, canister.memory_used(), canister.reserved.0)
+    freezing_threshold(fees, &*canister.settings, canister.memory_used(), canister.reserved.0)
 }
 
 /// Takes `amount` from the balance if `threshold` remains; nothing otherwise.
@@ -61,7 +63,8 @@ pub fn withdraw(
 }
 
 /// Cost of storage and compute for one charge period.
-pub fn period_cost(fees: &Fees, settings: &Settings, memory: Bytes) -> Cycles {
+pub fn period_cost(fees: &Fees, settings: impl Into<Rates>, memory: Bytes) -> Cycles {
+    let settings = settings.into();
     let stored = memory.max(settings.memory_allocation);
     fees.storage(stored, CHARGE_PERIOD_NANOS)
         .saturating_add(fees.compute(settings.compute_allocation, CHARGE_PERIOD_NANOS))
@@ -85,7 +88,7 @@ pub fn settle(fees: &Fees, canister: &mut CanisterMut<'_>, now: Time) -> Settled
         return Settled::default();
     }
     canister.paid_until.0 = Time(canister.paid_until.0.0 + periods * CHARGE_PERIOD_NANOS);
-    let cost = period_cost(fees, canister.settings, canister.memory_used()).times(u128::from(periods));
+    let cost = period_cost(fees, &*canister.settings, canister.memory_used()).times(u128::from(periods));
     let from_reserved = canister.reserved.0.take(cost);
     let from_balance = canister.balance.0.take(Cycles(cost.0 - from_reserved.0));
     let burned = Cycles(from_reserved.0 + from_balance.0);
@@ -97,7 +100,7 @@ pub fn settle(fees: &Fees, canister: &mut CanisterMut<'_>, now: Time) -> Settled
 /// The caller keeps canisters ordered by this and settles those that are due at the start of a round: others cost a round nothing.
 /// It changes whenever balance, settings or memory do.
 pub fn due(fees: &Fees, canister: &CanisterMut<'_>) -> Option<Time> {
-    let cost = period_cost(fees, canister.settings, canister.memory_used());
+    let cost = period_cost(fees, &*canister.settings, canister.memory_used());
     if cost == Cycles::ZERO {
         return None;
     }
@@ -146,6 +149,7 @@ const RESERVATION_PERIOD_MAX_SECONDS: u64 = 300_000_000;
 mod tests {
     use super::*;
     use crate::canister::CanisterBundle;
+    use cyclotron_types::canister::Settings;
     use cyclotron_types::units::Seconds;
 
     fn canister(balance: u128, reserved: u128) -> CanisterBundle {
@@ -211,6 +215,7 @@ mod tests {
     fn the_freezing_limit_follows_the_idle_burn_rate() {
         let fees = Fees::for_nodes(13);
         let settings = Settings { freezing_threshold: Seconds(DAY_SECONDS * 2), ..Settings::default() };
+        let settings = settings.into();
         let rate = idle_cycles_burned_per_day(&fees, &settings, Bytes(1 << 30));
         assert_eq!(rate, Cycles(127_000 * 86_400));
         assert_eq!(freezing_limit(&fees, &settings, Bytes(1 << 30)), Cycles(rate.0 * 2));

@@ -69,6 +69,8 @@ pub struct Effects {
     pub low_memory: bool,
     /// Whether the canister has no open call context left: a stopping canister may become stopped.
     pub idle: bool,
+    /// Lines added to the canister's log: its newest ones.
+    pub logged: usize,
     /// How the Wasm ended.
     pub verdict: Verdict,
 }

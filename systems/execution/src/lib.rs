@@ -14,17 +14,19 @@ mod config;
 mod job;
 mod machine;
 pub mod management;
+mod message;
 pub mod reject;
+mod system_api;
 
 pub use canister::{
-    CanisterBundle, CanisterData, CanisterDataItem, CanisterMut, Installed, LowMemoryHook, OpenCalls, Paused, Program,
-    Suspended,
+    CanisterBundle, CanisterData, CanisterDataItem, CanisterMut, CanisterRef, CanisterRefData, CanisterRefDataItem,
+    LowMemoryHook, OpenCalls, Paused, Program,
 };
+pub use charge::{charge_ingress, due, settle};
 pub use config::{ExecutionLimits, InstructionLimits, RoundEnv, SubnetConfig};
 pub use job::{Effects, Job, Outcome, Outgoing, Step, Verdict};
-pub use machine::Machine;
-
-// The kernel's entry points, in the making:
-//   fn start(env: &RoundEnv, canister: &mut CanisterMut<'_>, job: Job) -> Step
-//   fn resume(env: &RoundEnv, canister: &mut CanisterMut<'_>) -> Step
-//   fn abort(canister: &mut CanisterMut<'_>)
+pub use machine::{Installed, Machine};
+pub use message::install;
+pub use message::query;
+pub use message::{Aborted, Suspended, abort, append_log, check_low_memory, resume, start};
+pub use system_api::{CallerInfo, Entry, SystemApi, may_call};

@@ -1,7 +1,492 @@
 //! The engine as execution uses it: compiled modules, seats, memories.
 //!
-//! Enters: the process's engine. Leaves: [`Machine`]. Never here: anything that a replica must agree on.
+//! Enters: the process's engine. Leaves: [`Machine`], and [`Installed`], a module at work in one canister.
+//! Never here: anything that replicas must agree on; which instances are parked in a seat changes speed alone.
+
+use crate::reject::Failure;
+use crate::system_api::SystemApi;
+use cyclotron_heap::{Arena, Heap, HeapError, PreImageMap, SeatPool, StableAccess, StableMemory, StablePool};
+use cyclotron_types::imports::Ic0;
+use cyclotron_types::limits::STABLE_BYTES_MAX;
+use cyclotron_types::units::{Bytes, WasmPages};
+use cyclotron_wasm::decode::{MethodKind, SystemMethod};
+use cyclotron_wasm::runtime::{Finished, Instance, Seated, Trap, Value};
+use cyclotron_wasm::{Engine, Module};
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes that a global counts for. A `replicated_state/src/canister_state/execution_state.rs`.
+const GLOBAL_BYTES: u64 = 8;
 
 /// What runs Wasm in this process. Shared by all threads; its parts are pools.
-#[derive(Debug, Default)]
-pub struct Machine {}
+pub struct Machine {
+    /// Makes modules.
+    pub engine: Engine,
+    /// Where memories lie.
+    pub arena: Arena,
+    /// Where heaps are put to run.
+    pub seats: SeatPool,
+    /// Mapped stable memories.
+    pub stables: StablePool,
+    /// Instances that stay in their seat between messages, and how many may.
+    parked: AtomicUsize,
+    parked_max: usize,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("seats", &self.seats.seats())
+            .field("parked", &self.parked)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// A machine with empty memory. `seats_max` seats at most; half of them may be kept by idle canisters.
+    ///
+    /// Errors: the kernel refuses the arena's files.
+    pub fn new(engine: Engine, seats_max: usize) -> Result<Self, HeapError> {
+        Ok(Self {
+            engine,
+            arena: Arena::new()?,
+            seats: SeatPool::new(seats_max),
+            stables: StablePool::new(),
+            parked: AtomicUsize::new(0),
+            parked_max: seats_max / 2,
+        })
+    }
+}
+
+/// Where an installed module's instance is.
+enum Place {
+    /// In a suspended message.
+    Away,
+    /// At rest.
+    Resting(Instance),
+    /// Kept in its seat.
+    Parked(Seated),
+}
+
+struct Home {
+    place: Place,
+    stable: Option<StableAccess>,
+}
+
+/// A module at work: its instance, its heap, its stable memory.
+pub struct Installed {
+    /// SHA-256 of the module as it was given, before any decompression.
+    pub module_hash: [u8; 32],
+    /// Size of the module as it was given.
+    pub module_bytes: Bytes,
+    module: Arc<Module>,
+    heap: Heap,
+    stable: StableMemory,
+    uses_stable: bool,
+    // Its parts are not `Sync`; queries lock it to look, messages hold it mutably.
+    home: Mutex<Home>,
+    machine: Arc<Machine>,
+}
+
+impl fmt::Debug for Installed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Installed").field("module_bytes", &self.module_bytes).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        if let Place::Parked(_) = self.home_mut().place {
+            self.machine.parked.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn unlock(home: &Mutex<Home>) -> MutexGuard<'_, Home> {
+    // A panic aborts the node; there is no state behind a poisoned lock to protect.
+    home.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An instance and its stable memory, begun on a message.
+pub(crate) struct Desk {
+    pub seated: Seated,
+    pub stable: Option<StableAccess>,
+}
+
+/// A failure of the machine in the words of a canister's failure.
+pub(crate) fn engine_failure(error: impl fmt::Display) -> Failure {
+    Failure::Engine(error.to_string())
+}
+
+fn empty_stable(machine: &Machine) -> Result<StableMemory, Failure> {
+    let maximum = WasmPages(STABLE_BYTES_MAX.0 / WasmPages::BYTES);
+    machine.arena.new_stable(WasmPages::ZERO, maximum).map_err(engine_failure)
+}
+
+impl Installed {
+    /// Instantiates a module: fresh heap with its data segments, globals as declared, an empty stable memory. `(start)` is the caller's
+    /// to run.
+    ///
+    /// Errors: segments that do not fit; the kernel's refusal.
+    pub(crate) fn instantiate(
+        machine: &Arc<Machine>,
+        module: Arc<Module>,
+        module_hash: [u8; 32],
+        module_bytes: Bytes,
+    ) -> Result<Self, Failure> {
+        let mut heap = machine.arena.new_heap(WasmPages::ZERO, module.heap_pages_max()).map_err(engine_failure)?;
+        let instance = Instance::instantiate(Arc::clone(&module), &mut heap)
+            .map_err(|error| Failure::Trapped { reason: error.to_string(), backtrace: Vec::new() })?;
+        let stable = empty_stable(machine)?;
+        Ok(Self::assemble(machine, instance, module_hash, module_bytes, heap, stable))
+    }
+
+    /// Puts the parts together.
+    pub(crate) fn assemble(
+        machine: &Arc<Machine>,
+        instance: Instance,
+        module_hash: [u8; 32],
+        module_bytes: Bytes,
+        heap: Heap,
+        stable: StableMemory,
+    ) -> Self {
+        let module = Arc::clone(instance.module());
+        let is_stable = |import: Ic0| import.name().starts_with("stable");
+        let uses_stable = module
+            .shape()
+            .imports
+            .iter()
+            .filter_map(|import| cyclotron_types::imports::IMPORTS.get(import.host.0 as usize))
+            .any(|row| is_stable(row.import));
+        Self {
+            module_hash,
+            module_bytes,
+            module,
+            heap,
+            stable,
+            uses_stable,
+            home: Mutex::new(Home { place: Place::Resting(instance), stable: None }),
+            machine: Arc::clone(machine),
+        }
+    }
+
+    fn home_mut(&mut self) -> &mut Home {
+        self.home.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The module.
+    pub fn module(&self) -> &Arc<Module> {
+        &self.module
+    }
+
+    /// The heap as of the last message that returned.
+    pub fn heap(&self) -> &Heap {
+        &self.heap
+    }
+
+    /// The stable memory as of the last message that returned.
+    pub fn stable(&self) -> &StableMemory {
+        &self.stable
+    }
+
+    /// Both memories, for who keeps account of changed pages.
+    pub fn memories_mut(&mut self) -> (&mut Heap, &mut StableMemory) {
+        (&mut self.heap, &mut self.stable)
+    }
+
+    /// All globals as of the last message that returned; `None` while a message is suspended (its execution knows).
+    pub fn globals(&self) -> Option<Vec<Value>> {
+        match &unlock(&self.home).place {
+            Place::Away => None,
+            Place::Resting(instance) => Some(instance.globals().to_vec()),
+            Place::Parked(seated) => Some(seated.globals()),
+        }
+    }
+
+    /// Whether addresses are 64-bit.
+    pub fn is_wasm64(&self) -> bool {
+        self.module.shape().memory.is_some_and(|memory| memory.is_64)
+    }
+
+    /// Function index of a method.
+    pub fn method(&self, kind: MethodKind, name: &str) -> Option<u32> {
+        self.module.shape().entry_points.method(kind, name)
+    }
+
+    /// Function index of a function that the system calls.
+    pub fn system_method(&self, method: SystemMethod) -> Option<u32> {
+        self.module.shape().entry_points.system.get(&method).copied()
+    }
+
+    /// Content of custom section `icp:public <name>` or `icp:private <name>`, and whether it is public.
+    pub fn metadata(&self, name: &str) -> Option<(bool, &[u8])> {
+        self.module.shape().metadata.get(name).map(|(public, content)| (*public, content.as_slice()))
+    }
+
+    /// All custom sections `icp:*`: name, whether public, content.
+    pub fn all_metadata(&self) -> impl Iterator<Item = (&str, bool, &[u8])> {
+        self.module
+            .shape()
+            .metadata
+            .iter()
+            .map(|(name, (public, content))| (name.as_str(), *public, content.as_slice()))
+    }
+
+    /// Bytes of the heap.
+    pub fn heap_bytes(&self) -> Bytes {
+        Bytes(self.heap.size_bytes())
+    }
+
+    /// Bytes of the stable memory.
+    pub fn stable_bytes(&self) -> Bytes {
+        Bytes(self.stable.size_bytes())
+    }
+
+    /// Bytes of the globals.
+    pub fn globals_bytes(&self) -> Bytes {
+        Bytes(self.module.shape().globals.len() as u64 * GLOBAL_BYTES)
+    }
+
+    /// Bytes of the custom sections, names included.
+    pub fn metadata_bytes(&self) -> Bytes {
+        let sections = self.module.shape().metadata.iter();
+        Bytes(sections.map(|(name, (_, content))| (name.len() + content.len()) as u64).sum())
+    }
+
+    /// Bytes of all of it, the module included.
+    pub fn memory_used(&self) -> Bytes {
+        Bytes(
+            self.heap_bytes().0
+                + self.stable_bytes().0
+                + self.globals_bytes().0
+                + self.metadata_bytes().0
+                + self.module_bytes.0,
+        )
+    }
+
+    /// Puts the instance into its seat and begins a message on its memories.
+    pub(crate) fn begin(&mut self) -> Result<Desk, Failure> {
+        let seated = self.begin_heap()?;
+        if !self.uses_stable {
+            return Ok(Desk { seated, stable: None });
+        }
+        match self.open_stable() {
+            Ok(stable) => Ok(Desk { seated, stable: Some(stable) }),
+            Err(failure) => {
+                self.rollback(Desk { seated, stable: None });
+                Err(failure)
+            }
+        }
+    }
+
+    /// Begins a message on the heap alone.
+    pub(crate) fn begin_heap(&mut self) -> Result<Seated, Failure> {
+        let machine = Arc::clone(&self.machine);
+        let home = self.home.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut seated = match std::mem::replace(&mut home.place, Place::Away) {
+            Place::Away => unreachable!("one message at a time runs on a canister"),
+            Place::Parked(seated) => {
+                machine.parked.fetch_sub(1, Ordering::Relaxed);
+                seated
+            }
+            Place::Resting(instance) => match machine.seats.take(&self.heap, machine.engine.tracking()) {
+                Ok(seat) => instance.attach(seat),
+                Err(error) => {
+                    home.place = Place::Resting(instance);
+                    return Err(engine_failure(error));
+                }
+            },
+        };
+        match seated.begin_message(&self.heap) {
+            Ok(()) => Ok(seated),
+            Err(error) => {
+                self.rollback(Desk { seated, stable: None });
+                Err(engine_failure(error))
+            }
+        }
+    }
+
+    /// Begins a message on the stable memory alone.
+    pub(crate) fn open_stable(&mut self) -> Result<StableAccess, Failure> {
+        let machine = Arc::clone(&self.machine);
+        let home = self.home.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut stable = home.stable.take().unwrap_or_else(|| machine.stables.take(&self.stable));
+        match stable.begin_message(&self.stable) {
+            Ok(()) => Ok(stable),
+            Err(error) => Err(engine_failure(error)),
+        }
+    }
+
+    /// Whether the module imports a stable memory function.
+    pub(crate) fn uses_stable(&self) -> bool {
+        self.uses_stable
+    }
+
+    /// Ends the message on the stable memory.
+    pub(crate) fn close_stable(&mut self, mut stable: StableAccess, keep: bool) {
+        if keep {
+            stable.commit(&mut self.stable);
+        } else if stable.is_busy() {
+            // When the kernel refuses, the memory stays busy and every later message fails: nothing reads what could not be undone.
+            let _ = stable.rollback();
+        }
+        if !stable.is_busy() {
+            self.machine.stables.put(stable);
+        }
+    }
+
+    /// Exchanges the stable memories of two programs, neither in a message.
+    pub(crate) fn swap_stable(&mut self, other: &mut Self) {
+        for program in [&mut *self, &mut *other] {
+            if let Some(stable) = program.home_mut().stable.take() {
+                program.machine.stables.put(stable);
+            }
+        }
+        std::mem::swap(&mut self.stable, &mut other.stable);
+    }
+
+    /// A copy of this program with its own copy of the heap and an empty stable memory. Cost: a copy of the heap.
+    pub(crate) fn fork_heap(&self) -> Result<Self, Failure> {
+        let instance = self.snapshot().ok_or_else(|| engine_failure("a message is suspended"))?;
+        let heap = self.heap.fork().map_err(engine_failure)?;
+        let stable = empty_stable(&self.machine)?;
+        Ok(Self::assemble(&self.machine, instance, self.module_hash, self.module_bytes, heap, stable))
+    }
+
+    /// Puts another module to work on this program's heap: globals as the module declares, no data segment applied.
+    pub(crate) fn with_module(
+        mut self,
+        module: Arc<Module>,
+        module_hash: [u8; 32],
+        module_bytes: Bytes,
+    ) -> Result<Self, Failure> {
+        self.unpark();
+        let fresh = Self::instantiate(&self.machine, Arc::clone(&module), module_hash, module_bytes)?;
+        let Some(instance) = fresh.snapshot() else { unreachable!("it was just made") };
+        let minimum = fresh.heap.size();
+        let empty = self.machine.arena.new_heap(WasmPages::ZERO, WasmPages::ZERO).map_err(engine_failure)?;
+        let mut heap = std::mem::replace(&mut self.heap, empty);
+        heap.set_maximum(module.heap_pages_max()).map_err(engine_failure)?;
+        if heap.size() < minimum {
+            heap.grow(WasmPages(minimum.0 - heap.size().0)).map_err(engine_failure)?;
+        }
+        let stable = empty_stable(&self.machine)?;
+        Ok(Self::assemble(&self.machine, instance, module_hash, module_bytes, heap, stable))
+    }
+
+    /// Keeps what the message did.
+    pub(crate) fn commit(&mut self, mut desk: Desk) {
+        desk.seated.commit(&mut self.heap);
+        if let Some(stable) = &mut desk.stable {
+            stable.commit(&mut self.stable);
+        }
+        self.bring_home(desk);
+    }
+
+    /// Undoes what the message did.
+    pub(crate) fn rollback(&mut self, mut desk: Desk) {
+        desk.seated.rollback();
+        if let Some(stable) = desk.stable.as_mut().filter(|stable| stable.is_busy()) {
+            // When the kernel refuses, the memory stays busy and every later message fails: nothing reads what could not be undone.
+            let _ = stable.rollback();
+        }
+        self.bring_home(desk);
+    }
+
+    fn bring_home(&mut self, desk: Desk) {
+        let machine = Arc::clone(&self.machine);
+        let home = self.home_mut();
+        let park = machine.parked.fetch_add(1, Ordering::Relaxed) < machine.parked_max;
+        if park {
+            home.place = Place::Parked(desk.seated);
+            home.stable = desk.stable.filter(|stable| !stable.is_busy());
+            return;
+        }
+        machine.parked.fetch_sub(1, Ordering::Relaxed);
+        let (instance, seat) = desk.seated.detach();
+        home.place = Place::Resting(instance);
+        machine.seats.put(seat);
+        if let Some(stable) = desk.stable.filter(|stable| !stable.is_busy()) {
+            machine.stables.put(stable);
+        }
+    }
+
+    /// Gives up the seat of an idle instance, for others to use.
+    pub fn unpark(&mut self) {
+        let machine = Arc::clone(&self.machine);
+        let home = self.home_mut();
+        match std::mem::replace(&mut home.place, Place::Away) {
+            Place::Parked(seated) => {
+                machine.parked.fetch_sub(1, Ordering::Relaxed);
+                let (instance, seat) = seated.detach();
+                home.place = Place::Resting(instance);
+                machine.seats.put(seat);
+            }
+            other => home.place = other,
+        }
+        if let Some(stable) = home.stable.take() {
+            machine.stables.put(stable);
+        }
+    }
+
+    /// The instance as of the last message that returned, for a view; `None` while a message is suspended.
+    pub(crate) fn snapshot(&self) -> Option<Instance> {
+        match &unlock(&self.home).place {
+            Place::Away => None,
+            Place::Resting(instance) => Some(instance.clone()),
+            Place::Parked(seated) => Instance::with_globals(Arc::clone(&self.module), seated.globals()),
+        }
+    }
+
+    /// Seats a view of the canister for queries: as `instance` and the pre-images say.
+    pub(crate) fn begin_view(
+        &self,
+        instance: Instance,
+        heap_before: &PreImageMap<'_>,
+        stable_before: &PreImageMap<'_>,
+    ) -> Result<Desk, Failure> {
+        let machine = &self.machine;
+        let seat = machine.seats.take_view(&self.heap, machine.engine.tracking()).map_err(engine_failure)?;
+        let mut seated = instance.attach_view(seat);
+        let mut stable = self.uses_stable.then(|| machine.stables.take_view(&self.stable));
+        let begun = seated
+            .begin_view(&self.heap, heap_before)
+            .and_then(|()| stable.as_mut().map_or(Ok(()), |stable| stable.begin_view(&self.stable, stable_before)));
+        match begun {
+            Ok(()) => Ok(Desk { seated, stable }),
+            Err(error) => {
+                self.end_view(Desk { seated, stable });
+                Err(engine_failure(error))
+            }
+        }
+    }
+
+    /// Discards a view.
+    pub(crate) fn end_view(&self, mut desk: Desk) {
+        desk.seated.rollback();
+        let (_, seat) = desk.seated.detach();
+        self.machine.seats.put(seat);
+        if let Some(mut stable) = desk.stable {
+            if !stable.is_busy() || stable.rollback().is_ok() {
+                self.machine.stables.put(stable);
+            }
+        }
+    }
+}
+
+/// Names of the functions that were active at a trap, innermost first.
+pub(crate) fn backtrace(trap: &Trap) -> Vec<String> {
+    let name = |frame: &cyclotron_wasm::runtime::Frame| match &frame.name {
+        Some(name) => name.clone(),
+        None => format!("unknown function at index {}", frame.function),
+    };
+    trap.frames.iter().map(name).collect()
+}
+
+/// Takes an execution's end apart.
+pub(crate) fn take_apart(finished: Finished<SystemApi>) -> (Desk, SystemApi, Result<(), Trap>, u64, u64) {
+    let Finished { mut host, seated, result, instructions, dirty_pages } = finished;
+    let desk = Desk { seated, stable: host.stable.take() };
+    (desk, host, result.map(|_| ()), instructions.0, dirty_pages)
+}

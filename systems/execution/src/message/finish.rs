@@ -1,0 +1,418 @@
+//! The end of a message: what holds, what is rolled back, who is answered, what it cost.
+//!
+//! Enters: a finished execution. Leaves: changed components and effects. Cycles are conserved here: what leaves the canister is in
+//! an effect, a call context, a callback, or burned.
+
+use super::response::after_failure;
+use super::{CallbackRun, Ended, Kind, Run, installed, take_apart};
+use crate::canister::{CanisterMut, LowMemoryHook, OpenCalls, Program};
+use crate::config::RoundEnv;
+use crate::job::{Effects, Outcome, Outgoing, Verdict as WasmVerdict};
+use crate::machine::backtrace;
+use crate::reject::{self, Failure, OutOfCycles};
+use crate::system_api::{Answer, MadeCall, SystemApi};
+use cyclotron_types::canister::{CallContext, CallOrigin, Callback, CanisterLog, LogRecord, Visibility};
+use cyclotron_types::ids::{CallContextId, CallbackId, CanisterId};
+use cyclotron_types::limits::{HEAP_BYTES_MAX_32, HEAP_BYTES_MAX_64};
+use cyclotron_types::message::{IngressStatus, Message, Request, Response, ResponsePayload, SystemTask};
+use cyclotron_types::reject::Reject;
+use cyclotron_types::units::{Bytes, Cycles, Instructions, Time};
+use cyclotron_wasm::abi::TrapCode;
+use cyclotron_wasm::decode::SystemMethod;
+use cyclotron_wasm::runtime::{Finished, Trap, describe};
+use std::sync::Arc;
+
+/// How a message ended.
+pub(super) enum Verdict {
+    /// The Wasm returned and what it did holds.
+    Returned(Box<SystemApi>),
+    /// It failed, and this is what its caller is told unless another callback may still answer.
+    Failed(Reject),
+    /// Its call context is gone with an uninstalled module.
+    Deleted,
+}
+
+/// Why the Wasm stopped, in the System API's terms.
+pub(super) fn explain(api: &mut SystemApi, trap: &Trap, limit: Instructions, callback: Option<u64>) -> Failure {
+    let missing =
+        matches!(trap.code, TrapCode::TableOutOfBounds | TrapCode::IndirectCallToNull | TrapCode::BadSignature);
+    if let (Some(function), true, true) = (callback, missing, trap.frames.is_empty()) {
+        return Failure::FunctionNotFound { function };
+    }
+    let frames = backtrace(trap);
+    match trap.code {
+        TrapCode::Host => match api.failure.take().map(|failure| *failure) {
+            Some(Failure::CalledTrap { message, .. }) => Failure::CalledTrap { message, backtrace: frames },
+            Some(Failure::Trapped { reason, .. }) => Failure::Trapped { reason, backtrace: frames },
+            Some(other) => other,
+            None => Failure::Engine("a host function failed without a reason".into()),
+        },
+        TrapCode::InstructionLimit => Failure::InstructionLimit(limit),
+        TrapCode::IntegerDivisionByZero => {
+            Failure::Trapped { reason: "integer division by 0".into(), backtrace: frames }
+        }
+        code => Failure::Trapped { reason: describe(code).into(), backtrace: frames },
+    }
+}
+
+/// A failure as the message's caller may see it: names of functions are for readers of the log.
+pub(super) fn visible(canister: &CanisterMut<'_>, run: &Run, failure: Failure) -> Failure {
+    let reader = match &canister.settings.log_visibility {
+        Visibility::Public => true,
+        Visibility::Controllers => canister.controllers.0.contains(&run.caller),
+        Visibility::AllowedViewers(viewers) => {
+            viewers.contains(&run.caller) || canister.controllers.0.contains(&run.caller)
+        }
+    };
+    if reader { failure } else { failure.without_backtrace() }
+}
+
+/// Ends the part of a message whose Wasm has finished.
+pub(super) fn end_stage(
+    env: &RoundEnv,
+    canister: &mut CanisterMut<'_>,
+    mut run: Run,
+    finished: Finished<SystemApi>,
+    charged: Instructions,
+) -> Ended {
+    let used = run.used_before.saturating_add(charged);
+    let (desk, mut api, result, _, _) = take_apart(finished);
+    api.discard_pending();
+    let closure = match &run.kind {
+        Kind::Callback(callback) => Some(match (&callback.failure, &callback.response.payload) {
+            (Some(_), _) => callback.callback.on_cleanup.map_or(0, |closure| closure.function),
+            (None, ResponsePayload::Reply(_)) => callback.callback.on_reply.function,
+            (None, ResponsePayload::Reject(_)) => callback.callback.on_reject.function,
+        }),
+        Kind::Call { .. } | Kind::Task { .. } => None,
+    };
+    let failure = result.err().map(|trap| explain(&mut api, &trap, run.limit, closure));
+    if let Some(line) = failure.as_ref().and_then(Failure::log_line) {
+        api.written.add_line(line.as_bytes());
+    }
+    run.log.append(&mut api.written.log);
+    let query = matches!(run.kind, Kind::Call { query: true, .. });
+    let Some(installed) = installed(canister) else { unreachable!("it has just run") };
+    if let Some(failure) = failure {
+        installed.rollback(desk);
+        return match run.kind {
+            Kind::Callback(_) => {
+                let message = std::mem::take(&mut api.message);
+                after_failure(env, canister, run, failure, message, used)
+            }
+            _ => {
+                let reject = visible(canister, &run, failure).reject(canister.id);
+                Ended::Message(conclude(env, canister, run, Verdict::Failed(reject), used))
+            }
+        };
+    }
+    if let Some(error) = overdrawn(canister, &run, &api) {
+        installed_mut(canister).rollback(desk);
+        let reject = reject::out_of_cycles(error);
+        return match run.kind {
+            Kind::Callback(_) => {
+                let message = std::mem::take(&mut api.message);
+                after_failure(env, canister, run, Failure::InsufficientCycles(error), message, used)
+            }
+            _ => Ended::Message(conclude(env, canister, run, Verdict::Failed(reject), used)),
+        };
+    }
+    let installed = installed_mut(canister);
+    if query {
+        installed.rollback(desk)
+    } else {
+        installed.commit(desk)
+    }
+    Ended::Message(conclude(env, canister, run, Verdict::Returned(Box::new(api)), used))
+}
+
+fn installed_mut<'a>(canister: &'a mut CanisterMut<'_>) -> &'a mut crate::machine::Installed {
+    match canister.program {
+        Program::Installed(installed) => installed,
+        Program::Empty => unreachable!("it has just run"),
+    }
+}
+
+/// Cycles that the message takes out of the balance that it saw.
+fn removed(run: &Run, api: &SystemApi) -> Cycles {
+    let had = run.initial_balance.saturating_add(api.funds.accepted);
+    Cycles(had.0 - api.funds.balance.0)
+}
+
+/// Whether the balance has shrunk so far while the message was suspended (fees for ingress, storage) that it cannot pay for what it did.
+fn overdrawn(canister: &CanisterMut<'_>, run: &Run, api: &SystemApi) -> Option<OutOfCycles> {
+    let available = canister.balance.0.saturating_add(run.incoming);
+    if available >= run.initial_balance {
+        return None;
+    }
+    let threshold = if matches!(run.kind, Kind::Callback(_)) { Cycles::ZERO } else { run.threshold };
+    let requested = removed(run, api);
+    (available.saturating_add(api.funds.accepted) < requested.saturating_add(threshold)).then(|| OutOfCycles {
+        canister: canister.id,
+        available,
+        requested,
+        threshold,
+        reveal: canister.controllers.0.contains(&run.caller),
+    })
+}
+
+/// Settles a message that has ended: cycles, written data, calls, the call context, the log.
+pub(super) fn conclude(
+    env: &RoundEnv,
+    canister: &mut CanisterMut<'_>,
+    mut run: Run,
+    verdict: Verdict,
+    used: Instructions,
+) -> Outcome {
+    let mut effects = Effects { burned: run.burned, ..Effects::default() };
+    effects.logged =
+        append_log(canister.log, canister.settings.log_memory_limit, env.time, std::mem::take(&mut run.log));
+    let (callback, prepaid) = match &run.kind {
+        Kind::Callback(callback) => {
+            (Some((callback.id, callback.callback.callee)), callback.callback.prepaid_execution)
+        }
+        Kind::Call { .. } | Kind::Task { .. } => (None, run.prepaid),
+    };
+    let mut balance = canister.balance.0.saturating_add(run.incoming);
+    let mut stage = Stage::default();
+    match verdict {
+        Verdict::Returned(api) => {
+            effects.verdict = WasmVerdict::Returned;
+            // Both sums are checked in `overdrawn`; without a suspension they hold because the System API checked them.
+            balance = Cycles(balance.0 + api.funds.accepted.0 - removed(&run, &api).0);
+            stage = keep(canister, &run, *api, &mut effects);
+        }
+        Verdict::Failed(reject) => {
+            effects.verdict = if used == Instructions::ZERO { WasmVerdict::NotRun } else { WasmVerdict::Trapped };
+            stage.failure = Some(reject);
+        }
+        Verdict::Deleted => {}
+    }
+    let wasm64 = matches!(&*canister.program, Program::Installed(installed) if installed.is_wasm64());
+    let unused = run.limit.saturating_sub(used);
+    let deleted = matches!((&stage.failure, effects.verdict), (None, WasmVerdict::NotRun));
+    // Spec: a response to a deleted context gives back all that was set aside for it.
+    let refund = if deleted { prepaid } else { env.subnet.fees.instructions(unused, wasm64).min(prepaid) };
+    effects.burned = effects.burned.saturating_add(Cycles(prepaid.0 - refund.0));
+    if let Kind::Callback(callback) = &run.kind {
+        let transmission = Cycles(callback.callback.prepaid_transmission.0 - callback.transmission_refund.0);
+        let never_returned = Cycles(callback.response.refund.0 - callback.refund.0);
+        effects.burned = effects.burned.saturating_add(transmission).saturating_add(never_returned);
+    }
+    canister.balance.0 = balance.saturating_add(refund);
+    if let Some((id, callee)) = callback {
+        canister.contexts.callbacks.remove(&id);
+        close_call(canister.open_calls, callee);
+    }
+    end_context(canister, run, stage, used, env.time, &mut effects);
+    effects.idle = canister.contexts.contexts.is_empty();
+    Outcome { used: Instructions::ZERO, total: used, effects }
+}
+
+/// What a message left for its call context.
+#[derive(Default)]
+struct Stage {
+    answer: Option<(ResponsePayload, Cycles)>,
+    /// Left of the payment.
+    available: Option<Cycles>,
+    failure: Option<Reject>,
+    calls: Vec<MadeCall>,
+}
+
+/// Writes what a message that returned has written.
+fn keep(canister: &mut CanisterMut<'_>, run: &Run, api: SystemApi, effects: &mut Effects) -> Stage {
+    let SystemApi { answer, funds, calls, memory, written, .. } = api;
+    effects.burned = effects.burned.saturating_add(funds.burned).saturating_add(funds.call_fees);
+    let answer = match answer {
+        Answer::Given(payload) => Some((payload, funds.refund)),
+        Answer::Owed | Answer::NotOwed => None,
+    };
+    let stage = Stage { answer, available: Some(funds.available), failure: None, calls: calls.made };
+    if matches!(run.kind, Kind::Call { query: true, .. }) {
+        return stage;
+    }
+    canister.reserved.0 = canister.reserved.0.saturating_add(funds.newly_reserved);
+    canister.version.0 += 1;
+    effects.memory_taken = memory.taken.0;
+    if let Some((len, data)) = written.certified_data {
+        canister.certified_data.0.clear();
+        canister.certified_data.0.extend_from_slice(&data[..usize::from(len)]);
+        effects.certified_data = true;
+    }
+    if let Some(at) = written.timer {
+        canister.timer.0 = at;
+        effects.timer = true;
+    }
+    effects.low_memory = check_low_memory(canister);
+    stage
+}
+
+/// Notes whether the heap has come close to its limit; returns whether the hook became due.
+///
+/// Called after every message and after each management call that changes limits or memory. Spec: #rule-on-low-wasm-memory.
+pub fn check_low_memory(canister: &mut CanisterMut<'_>) -> bool {
+    let Program::Installed(installed) = &*canister.program else { return false };
+    let limit = match canister.settings.wasm_memory_limit {
+        Bytes::ZERO if installed.is_wasm64() => HEAP_BYTES_MAX_64,
+        Bytes::ZERO => HEAP_BYTES_MAX_32,
+        limit => limit,
+    };
+    let low = limit < installed.heap_bytes().saturating_add(canister.settings.wasm_memory_threshold);
+    match (*canister.low_memory, low) {
+        (_, false) => *canister.low_memory = LowMemoryHook::NotSatisfied,
+        (LowMemoryHook::NotSatisfied, true) if installed.system_method(SystemMethod::OnLowWasmMemory).is_some() => {
+            *canister.low_memory = LowMemoryHook::Ready;
+            return true;
+        }
+        (_, true) => {}
+    }
+    false
+}
+
+fn close_call(open: &mut OpenCalls, callee: CanisterId) {
+    let open = Arc::make_mut(&mut open.0);
+    if let Some(count) = open.get_mut(&callee) {
+        *count -= 1;
+        if *count == 0 {
+            open.remove(&callee);
+        }
+    }
+}
+
+/// Registers calls: their callbacks, their requests.
+fn send_calls(canister: &mut CanisterMut<'_>, context: CallContextId, calls: Vec<MadeCall>, effects: &mut Effects) {
+    for call in calls {
+        let id = CallbackId(canister.contexts.next_callback);
+        canister.contexts.next_callback += 1;
+        *Arc::make_mut(&mut canister.open_calls.0).entry(call.callee).or_default() += 1;
+        canister.contexts.callbacks.insert(
+            id,
+            Callback {
+                context,
+                callee: call.callee,
+                payment: call.payment,
+                prepaid_execution: call.prepaid_execution,
+                prepaid_transmission: call.prepaid_transmission,
+                on_reply: call.on_reply,
+                on_reject: call.on_reject,
+                on_cleanup: call.on_cleanup,
+                kind: call.kind,
+            },
+        );
+        effects.outgoing.push(Outgoing::Request(Request {
+            sender: canister.id,
+            receiver: call.callee,
+            callback: id,
+            method: call.method,
+            arg: call.arg,
+            payment: call.payment,
+            kind: call.kind,
+        }));
+    }
+}
+
+/// The origin of a message that starts a call context, and the payment that came with it.
+fn origin_of(kind: Kind) -> (CallOrigin, Cycles) {
+    match kind {
+        Kind::Task { task, .. } => (CallOrigin::Task(task), Cycles::ZERO),
+        Kind::Call { message: Message::Ingress(m), .. } => {
+            (CallOrigin::Ingress { id: m.id, sender: m.sender, method: m.method }, Cycles::ZERO)
+        }
+        Kind::Call { message: Message::Request(m), .. } => {
+            (CallOrigin::Canister { caller: m.sender, callback: m.callback, kind: m.kind, method: m.method }, m.payment)
+        }
+        Kind::Call { .. } | Kind::Callback(_) => unreachable!("only calls and tasks start call contexts"),
+    }
+}
+
+/// Carries the call context on: creates it if it must outlive its first message, answers, ends it when nothing is outstanding.
+fn end_context(
+    canister: &mut CanisterMut<'_>,
+    run: Run,
+    stage: Stage,
+    used: Instructions,
+    now: Time,
+    effects: &mut Effects,
+) {
+    let id = run.context();
+    let mut context = match run.kind {
+        Kind::Callback(callback) => {
+            let CallbackRun { callback, .. } = *callback;
+            let Some(mut context) = canister.contexts.contexts.remove(&callback.context) else { return };
+            context.outstanding -= 1;
+            context
+        }
+        kind => {
+            let (origin, payment) = origin_of(kind);
+            let responded = matches!(origin, CallOrigin::Task(_));
+            CallContext {
+                origin,
+                responded,
+                available: payment,
+                outstanding: 0,
+                instructions: Instructions::ZERO,
+                created: now,
+                deleted: false,
+            }
+        }
+    };
+    if let Some(available) = stage.available {
+        context.available = available;
+    }
+    context.instructions = context.instructions.saturating_add(used);
+    context.outstanding += stage.calls.len() as u32;
+    send_calls(canister, id, stage.calls, effects);
+    if let Some((payload, refund)) = stage.answer {
+        context.responded = true;
+        respond(canister.id, &context.origin, payload, refund, effects);
+    } else if !context.responded && context.outstanding == 0 {
+        context.responded = true;
+        let reject = stage.failure.unwrap_or_else(|| reject::did_not_reply(canister.id));
+        let refund = std::mem::take(&mut context.available);
+        respond(canister.id, &context.origin, ResponsePayload::Reject(reject), refund, effects);
+    } else if let (false, CallOrigin::Ingress { id, .. }) = (context.responded, &context.origin) {
+        effects.ingress = Some((*id, IngressStatus::Processing));
+    }
+    if context.outstanding > 0 {
+        canister.contexts.contexts.insert(id, context);
+    }
+}
+
+fn respond(canister: CanisterId, origin: &CallOrigin, payload: ResponsePayload, refund: Cycles, effects: &mut Effects) {
+    match origin {
+        CallOrigin::Ingress { id, .. } => {
+            assert_eq!(refund, Cycles::ZERO, "an ingress message carries no cycles");
+            let status = match payload {
+                ResponsePayload::Reply(data) => IngressStatus::Replied(data),
+                ResponsePayload::Reject(reject) => IngressStatus::Rejected(reject),
+            };
+            effects.ingress = Some((*id, status));
+        }
+        CallOrigin::Canister { caller, callback, kind, .. } => effects.outgoing.push(Outgoing::Response(Response {
+            originator: *caller,
+            respondent: canister,
+            callback: *callback,
+            refund,
+            payload,
+            kind: *kind,
+        })),
+        CallOrigin::Task(SystemTask::Heartbeat | SystemTask::GlobalTimer | SystemTask::OnLowWasmMemory) => {
+            unreachable!("nobody waits for a task")
+        }
+    }
+}
+
+/// Adds lines to a canister's log, dropping the oldest beyond its limit. Returns how many were added.
+pub fn append_log(log: &mut CanisterLog, limit: Bytes, now: Time, lines: Vec<Vec<u8>>) -> usize {
+    let added = lines.len();
+    for content in lines {
+        log.bytes += content.len() as u64;
+        log.records.push_back(LogRecord { index: log.next_index, time: now, content });
+        log.next_index += 1;
+    }
+    while log.bytes > limit.0 {
+        let Some(oldest) = log.records.pop_front() else { break };
+        log.bytes -= oldest.content.len() as u64;
+    }
+    added
+}
