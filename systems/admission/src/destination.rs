@@ -21,13 +21,21 @@ struct TargetCanisterArgument {
     target_canister: Principal,
 }
 
-/// Work that decoding one argument may take, in candid's units (about one a byte of what is read, 50 a value that is
-/// skipped): 2 MiB of blob pass, an argument made of millions of small values does not.
-const DECODING_QUOTA: usize = 50_000_000;
+/// Work that skipping the fields of one argument may take beside [`SKIPPING_QUOTA_PER_BYTE`], in candid's units (1 a byte of a
+/// blob, 3 and more a small value, even one that takes no bytes).
+const SKIPPING_QUOTA: usize = 50_000;
+/// Further units for each byte of the argument, so that work stays in proportion to what a client had to send.
+const SKIPPING_QUOTA_PER_BYTE: usize = 2;
+/// Candid's other count takes what is skipped 50 times; the field that is wanted takes little.
+const DECODING_PER_SKIPPING: usize = 50;
+/// For the argument's types and the field that is wanted.
+const DECODING_QUOTA: usize = 1_000_000;
 
 fn decode<T: CandidType + for<'de> Deserialize<'de>>(arg: &[u8]) -> candid::Result<T> {
+    let skipping = SKIPPING_QUOTA.saturating_add(arg.len().saturating_mul(SKIPPING_QUOTA_PER_BYTE));
+    let decoding = DECODING_QUOTA.saturating_add(skipping.saturating_mul(DECODING_PER_SKIPPING));
     let mut config = DecoderConfig::new();
-    config.set_decoding_quota(DECODING_QUOTA).set_skipping_quota(DECODING_QUOTA).set_full_error_message(false);
+    config.set_decoding_quota(decoding).set_skipping_quota(skipping).set_full_error_message(false);
     IDLDeserialize::new_with_config(arg, &config)?.get_value()
 }
 
