@@ -165,16 +165,22 @@ impl LabeledTree {
     /// Sets several values below `prefix`, walking down to it once. Those before an erroneous one are kept.
     /// Cost: O(log n) per label of `prefix`, plus O(log k) per entry below an inner node of k children.
     pub fn insert_below(&mut self, prefix: &[&[u8]], entries: &[(&[&[u8]], &[u8])]) -> Result<(), PathError> {
-        let Some(((first, value), rest)) = entries.split_first() else { return Ok(()) };
-        check_path(first)?;
-        let whole: Vec<&[u8]> = prefix.iter().chain(*first).copied().collect();
-        self.insert(&whole, value)?;
-        if rest.is_empty() {
-            return Ok(());
+        let Some(((first, value), after_first)) = entries.split_first() else { return Ok(()) };
+        if prefix.is_empty() {
+            return entries.iter().try_for_each(|(path, value)| self.insert(path, value));
         }
-        let Some(owner) = self.descend(prefix) else {
-            assert!(prefix.is_empty(), "the first entry made the prefix exist");
-            return rest.iter().try_for_each(|(path, value)| self.insert(path, value));
+        let (owner, rest) = match self.descend(prefix) {
+            Some(owner) if self.nodes[owner as usize].is_inner() => (owner, entries),
+            Some(_) => {
+                check_path(first)?;
+                return Err(PathError::CrossesLeaf { labels: prefix.len() });
+            }
+            None => {
+                check_path(first)?;
+                let whole: Vec<&[u8]> = prefix.iter().chain(*first).copied().collect();
+                self.insert(&whole, value)?;
+                (self.descend(prefix).expect("the first entry made the prefix exist"), after_first)
+            }
         };
         self.trail.push(owner);
         let base = self.trail.len();

@@ -2,7 +2,7 @@
 
 use crate::certificate::Seal;
 use crate::leaves::{self, SubnetMetrics};
-use cyclotron_tree::{LabeledTree, PathError};
+use cyclotron_tree::{LabeledTree, Lookup, PathError};
 use cyclotron_types::Principal;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::IngressStatus;
@@ -115,39 +115,42 @@ impl StateTree {
     pub fn upsert_canister(&mut self, canister: CanisterId, facts: &CanisterFacts<'_>) {
         self.seal = None;
         let canister: [&[u8]; 2] = [b"canister", canister.as_slice()];
+        let is_new = self.tree.lookup(&canister) == Lookup::Absent;
         let controllers = leaves::controllers(facts.controllers.iter());
         let created = facts.created.map(|time| leaves::natural(time.0));
         let installed = facts.code.and_then(|code| code.installed).map(|time| leaves::natural(time.0));
-        let always: [(&[&[u8]], &[u8]); 2] =
-            [(&[b"certified_data"], facts.certified_data), (&[b"controllers"], &controllers)];
-        let wanted: [(&[u8], Option<&[u8]>); 3] = [
+        let metadata = facts.code.map_or(&[][..], |code| code.metadata);
+        let values: [(&[u8], Option<&[u8]>); 5] = [
+            (b"certified_data", Some(facts.certified_data)),
+            (b"controllers", Some(&controllers)),
             (b"canister_creation_timestamp", created.as_deref()),
             (b"last_install_timestamp", installed.as_deref()),
             (b"module_hash", facts.code.as_ref().map(|code| &code.module_hash[..])),
         ];
-        expect_written(self.tree.insert_below(&canister, &always));
-        for (label, value) in wanted {
-            match value {
-                Some(value) => expect_written(self.tree.insert_below(&canister, &[(&[label], value)])),
-                None => drop(self.tree.remove(&[canister[0], canister[1], label])),
+        let sections: Vec<[&[u8]; 2]> = metadata.iter().map(|(name, _)| [&b"metadata"[..], name.as_bytes()]).collect();
+        let contents = metadata.iter().map(|(_, content)| *content);
+        let values_there = values.iter().filter_map(|(label, value)| Some((std::slice::from_ref(label), (*value)?)));
+        let there: Vec<(&[&[u8]], &[u8])> =
+            values_there.chain(sections.iter().map(|path| &path[..]).zip(contents)).collect();
+        expect_written(self.tree.insert_below(&canister, &there));
+        if !is_new {
+            for (label, _) in values.iter().filter(|(_, value)| value.is_none()) {
+                self.tree.remove(&[canister[0], canister[1], label]);
             }
+            self.remove_other_metadata(canister, metadata);
         }
-        self.set_metadata(canister, facts.code.map_or(&[], |code| code.metadata));
     }
 
-    fn set_metadata(&mut self, canister: [&[u8]; 2], metadata: &[(&str, &[u8])]) {
+    fn remove_other_metadata(&mut self, canister: [&[u8]; 2], kept: &[(&str, &[u8])]) {
         let directory = [canister[0], canister[1], b"metadata"];
         let mut stale: Vec<Vec<u8>> = Vec::new();
         self.tree.for_each_child(&directory, |name, _| {
-            if !metadata.iter().any(|(kept, _)| kept.as_bytes() == name) {
+            if !kept.iter().any(|(kept, _)| kept.as_bytes() == name) {
                 stale.push(name.to_vec());
             }
         });
         for name in stale {
             self.tree.remove(&[directory[0], directory[1], directory[2], &name]);
-        }
-        for (name, content) in metadata {
-            expect_written(self.tree.insert_below(&directory, &[(&[name.as_bytes()], content)]));
         }
     }
 
@@ -179,9 +182,11 @@ impl StateTree {
             IngressStatus::Rejected(_) => ("rejected", &[&b"reject_code"[..], b"reject_message", b"error_code"][..]),
             IngressStatus::Done => ("done", &[][..]),
         };
-        for label in [&b"reply"[..], b"reject_code", b"reject_message", b"error_code"] {
-            if !answer.contains(&label) {
-                self.tree.remove(&[request[0], request[1], label]);
+        if self.tree.lookup(&request) == Lookup::Subtree {
+            for label in [&b"reply"[..], b"reject_code", b"reject_message", b"error_code"] {
+                if !answer.contains(&label) {
+                    self.tree.remove(&[request[0], request[1], label]);
+                }
             }
         }
         let name: (&[&[u8]], &[u8]) = (&[b"status"], name.as_bytes());

@@ -411,3 +411,24 @@ fn a_delegation_travels_with_the_certificate() {
     let key = &own_key[own_key.len() - 96..];
     assert!(ic_verify_bls_signature::verify_bls_signature(&certificate.signature, &message, key).is_ok());
 }
+
+#[test]
+fn the_deepest_tree_that_canister_ids_allow_is_within_the_nesting_that_clients_decode() {
+    let mut state = sample();
+    let controllers = BTreeSet::new();
+    let names: Vec<String> = (0..16).map(|length| "x".repeat(length)).collect();
+    let metadata: Vec<(&str, &[u8])> = names.iter().map(|name| (&name[..], &b"1"[..])).collect();
+    let code = CodeFacts { module_hash: &[1; 32], installed: Some(Time(1)), metadata: &metadata };
+    let facts = CanisterFacts { controllers: &controllers, certified_data: b"", created: None, code: Some(code) };
+    let ids: Vec<u64> = std::iter::once(0).chain((0..64).map(|bit| 1 << bit)).collect();
+    for id in &ids {
+        state.upsert_canister(canister(*id), &facts);
+    }
+    state.certify(&Echo);
+    for id in ids {
+        let id = canister(id);
+        let path: &[&[u8]] = &[b"canister", id.as_slice(), b"metadata", names[15].as_bytes()];
+        let certificate = read(&state, by_canister(0), path);
+        assert_eq!(found(&certificate, path), b"1");
+    }
+}
