@@ -1,5 +1,6 @@
 //! A call of the management canister: where it comes from, how it is answered, what it does to the subnet.
 
+use super::code::PendingInstall;
 use super::error::ManagementError;
 use super::ids::CanisterIds;
 use super::lifecycle;
@@ -12,9 +13,10 @@ use cyclotron_types::ids::{CallbackId, CanisterId, MessageId};
 use cyclotron_types::message::{CallKind, Ingress, IngressStatus, Request, Response, ResponsePayload};
 use cyclotron_types::reject::Reject;
 use cyclotron_types::units::{Cycles, Instructions};
+use serde::Serialize;
 
 /// Who waits for the answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum ManagementOrigin {
     /// A user.
     Ingress {
@@ -84,7 +86,7 @@ pub(super) fn answer_as(
 }
 
 /// A call of the management canister.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ManagementCall {
     /// Who waits.
     pub origin: ManagementOrigin,
@@ -148,6 +150,8 @@ pub struct ManagementEffects {
     pub touched: Vec<CanisterId>,
     /// Instructions to count into the round.
     pub used: Instructions,
+    /// Whether `canister_on_low_wasm_memory` became due for the first of `touched`: the caller queues it.
+    pub low_memory: bool,
 }
 
 /// What a call came to.
@@ -157,8 +161,8 @@ pub enum ManagementStep {
     Done(ManagementEffects),
     /// An installation used up its slice: the canister takes nothing else until [`super::resume_install`] has finished it.
     Suspended {
-        /// The canister.
-        canister: CanisterId,
+        /// To be handed to [`super::resume_install`] in a later round.
+        pending: Box<PendingInstall>,
         /// What the slice did.
         effects: ManagementEffects,
     },

@@ -2,6 +2,7 @@
 //!
 //! Texts follow dfinity/ic's where clients print or match them (`rs/execution_environment/src/canister_manager/types.rs`).
 
+use crate::reject::OutOfCycles;
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::reject::{ErrorCode, Reject};
 use cyclotron_types::units::{Bytes, Cycles};
@@ -134,14 +135,7 @@ pub enum ManagementError {
     /// There is no code to upgrade.
     NoModule(CanisterId),
     /// The canister cannot pay for the longest installation.
-    InstallUnpaid {
-        /// The canister.
-        canister: CanisterId,
-        /// Cycles missing, told to controllers alone.
-        missing: Option<Cycles>,
-    },
-    /// The canister runs a long message.
-    Busy(CanisterId),
+    InstallUnpaid(OutOfCycles),
     /// An upgrade option is missing.
     MissingUpgradeOption,
     /// An upgrade option does not fit the module.
@@ -216,8 +210,7 @@ impl ManagementError {
             }
             Self::NotEmpty(_)
             | Self::NoModule(_)
-            | Self::InstallUnpaid { .. }
-            | Self::Busy(_)
+            | Self::InstallUnpaid(_)
             | Self::MissingUpgradeOption
             | Self::InvalidUpgradeOption
             | Self::ChunkStore(_)
@@ -386,22 +379,9 @@ impl ManagementError {
                 ErrorCode::CanisterWasmModuleNotFound,
                 format!("Error from Canister {id}: Attempted to execute a message, but the canister contains no Wasm module."),
             ),
-            Self::InstallUnpaid { canister, missing } => {
-                let hint = match missing {
-                    Some(missing) => {
-                        format!(": please top up the canister with at least {missing} additional cycles")
-                    }
-                    None => String::new(),
-                };
-                (
-                    ErrorCode::CanisterOutOfCycles,
-                    format!("Canister installation failed with `Canister {canister} is out of cycles{hint}`."),
-                )
+            Self::InstallUnpaid(error) => {
+                (ErrorCode::CanisterOutOfCycles, format!("Canister installation failed with `{error}`."))
             }
-            Self::Busy(id) => (
-                ErrorCode::CanisterRejectedMessage,
-                format!("The canister {id} is currently executing a long-running message."),
-            ),
             Self::MissingUpgradeOption => (
                 ErrorCode::CanisterContractViolation,
                 "Missing upgrade option: Enhanced orthogonal persistence requires the `wasm_memory_persistence` upgrade option."

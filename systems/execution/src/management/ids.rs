@@ -4,10 +4,11 @@
 
 use cyclotron_types::Principal;
 use cyclotron_types::ids::CanisterId;
+use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// A range of canister numbers, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct IdRange {
     /// First.
     pub first: u64,
@@ -16,7 +17,7 @@ pub struct IdRange {
 }
 
 /// The subnet's ranges and how far they are used: part of the replicated state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CanisterIds {
     /// Disjoint, used in this order.
     ranges: Vec<IdRange>,

@@ -147,7 +147,7 @@ pub(super) fn uninstall_code(
 /// Takes code and state out of a canister. Returns the rejects for everyone whom it had not answered. Responses to its own calls still
 /// bring their cycles back, but run nothing.
 ///
-/// The caller records the change. A suspended message must have been aborted before.
+/// The caller records the change.
 /// Spec: abstract-behavior #rule-uninstall.
 pub fn uninstall(canister: &mut CanisterMut<'_>) -> Vec<Answer> {
     clear(canister, false)
@@ -164,6 +164,8 @@ pub fn uninstall_exhausted(canister: &mut CanisterMut<'_>) -> Vec<Answer> {
 }
 
 fn clear(canister: &mut CanisterMut<'_>, exhausted: bool) -> Vec<Answer> {
+    // A message in its middle works on memories that go now: it starts over, and finds no code.
+    crate::abort(canister);
     *canister.program = Program::Empty;
     canister.certified_data.0.clear();
     canister.chunks.0.clear();

@@ -14,6 +14,7 @@
 
 mod call;
 mod chunks;
+mod code;
 mod create;
 mod error;
 mod history;
@@ -27,11 +28,15 @@ mod status;
 mod view;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use call::{
     Answer, Canisters, ManagementCall, ManagementContext, ManagementEffects, ManagementOrigin, ManagementStep,
     NodeFacts,
 };
 pub use chunks::UPLOAD_INSTRUCTIONS;
+pub use code::{PendingInstall, resume_install};
 pub use create::PROVISIONAL_CYCLES_DEFAULT;
 pub use error::ManagementError;
 pub use history::environment_hash;
@@ -59,6 +64,7 @@ enum Body {
     Reply(Vec<u8>),
     Waiting,
     NextRound,
+    Suspended(code::Terms),
 }
 
 /// Executes one call, or its first slice.
@@ -71,6 +77,10 @@ pub fn execute_management(context: &mut ManagementContext<'_>, mut call: Managem
             assert_eq!(run.effects, ManagementEffects::default(), "a call that comes again has done nothing");
             call.deferred = true;
             return ManagementStep::NextRound(call);
+        }
+        Ok(Body::Suspended(terms)) => {
+            let effects = run.effects;
+            return ManagementStep::Suspended { pending: Box::new(PendingInstall::new(call, terms)), effects };
         }
         Ok(Body::Waiting) => return ManagementStep::Waiting(run.effects),
         Ok(Body::Reply(bytes)) => Ok(bytes),
@@ -116,6 +126,16 @@ fn body(context: &mut ManagementContext<'_>, run: &mut Running<'_>) -> Result<Bo
             return Ok(match lifecycle::stop_canister(context, run)? {
                 Stop::Answered(bytes) => Body::Reply(bytes),
                 Stop::Waiting => Body::Waiting,
+            });
+        }
+        Method::InstallCode | Method::InstallChunkedCode => {
+            let started = match method {
+                Method::InstallCode => code::install_code(context, run)?,
+                _ => code::install_chunked_code(context, run)?,
+            };
+            return Ok(match started {
+                code::Started::Done(bytes) => Body::Reply(bytes),
+                code::Started::Suspended(terms) => Body::Suspended(terms),
             });
         }
         Method::UninstallCode => lifecycle::uninstall_code(context, run),

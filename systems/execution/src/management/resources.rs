@@ -50,7 +50,14 @@ impl MemoryUse {
     pub fn of_program(program: &Program) -> Self {
         match program {
             Program::Empty => Self::default(),
-            Program::Installed(installed) => Self { module: installed.module_bytes, ..Self::default() },
+            Program::Installed(installed) => Self {
+                heap: installed.heap_bytes(),
+                stable: installed.stable_bytes(),
+                globals: installed.globals_bytes(),
+                module: installed.module_bytes,
+                custom_sections: installed.metadata_bytes(),
+                ..Self::default()
+            },
         }
     }
 

@@ -6,20 +6,13 @@ use super::error::ManagementError;
 use super::method::{Guard, Method};
 use super::resources::MemoryUse;
 use super::wire::{self, ic};
-use super::{CanisterView, history, settings};
-use crate::{Program, SubnetConfig, charge};
+use super::{CanisterView, code, history, settings};
+use crate::{SubnetConfig, charge};
 use cyclotron_types::Principal;
 use cyclotron_types::canister::RunState;
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits;
 use cyclotron_types::reject::Reject;
-
-fn module_hash(program: &Program) -> Option<[u8; 32]> {
-    match program {
-        Program::Empty => None,
-        Program::Installed(installed) => Some(installed.module_hash),
-    }
-}
 
 /// The answer of `canister_status`. `quiet` says that no message waits in the canister's queues, in or out.
 pub fn canister_status(canister: &CanisterView<'_>, config: &SubnetConfig, quiet: bool) -> ic::CanisterStatusResult {
@@ -35,7 +28,7 @@ pub fn canister_status(canister: &CanisterView<'_>, config: &SubnetConfig, quiet
         ready_for_migration: stopped && quiet,
         version: canister.version.0,
         settings: settings::to_wire(canister.settings, canister.controllers.0.iter().copied()),
-        module_hash: module_hash(canister.program).map(|hash| hash.to_vec()),
+        module_hash: canister.program.module_hash().map(|hash| hash.to_vec()),
         memory_size: wire::nat(total.0),
         memory_metrics: ic::MemoryMetrics {
             wasm_memory_size: wire::nat(memory.heap.0),
@@ -65,7 +58,12 @@ pub fn canister_status(canister: &CanisterView<'_>, config: &SubnetConfig, quiet
 
 /// The answer of `canister_info`.
 pub fn canister_info(canister: &CanisterView<'_>, requested: u64) -> wire::CanisterInfoResult {
-    history::info(canister.history, requested, module_hash(canister.program), canister.controllers.0.iter().copied())
+    history::info(
+        canister.history,
+        requested,
+        canister.program.module_hash().copied(),
+        canister.controllers.0.iter().copied(),
+    )
 }
 
 /// The answer of `canister_metadata`: public sections for everyone, private ones for controllers.
@@ -76,19 +74,15 @@ pub fn canister_metadata(
     caller: &Principal,
     name: &str,
 ) -> Result<ic::CanisterMetadataResult, ManagementError> {
-    let Program::Installed(installed) = canister.program else {
+    if canister.program.installed().is_none() {
         return Err(ManagementError::NoMetadata(canister.id));
-    };
+    }
     let private = canister.controllers.0.contains(caller);
-    let value = custom_section(installed, name, private).ok_or_else(|| ManagementError::NoSuchMetadata {
+    let value = code::metadata(canister, name, private).ok_or_else(|| ManagementError::NoSuchMetadata {
         canister: canister.id,
         name: name.chars().take(100).collect(),
     })?;
     Ok(ic::CanisterMetadataResult { value: value.to_vec() })
-}
-
-fn custom_section<'a>(_installed: &'a crate::Installed, _name: &str, _private: bool) -> Option<&'a [u8]> {
-    None
 }
 
 /// The answer of `fetch_canister_logs`, oldest line first, at most the bytes of a query's reply.
