@@ -109,20 +109,23 @@ fn every_flip_of_a_bit_is_refused_or_seen() {
     }
 }
 
+/// Writes an item.
+type Write<'f> = &'f dyn for<'w> Fn(&'w mut Writer) -> &'w mut Writer;
+
 /// The fields of a call's content, as encoded pairs.
 fn pairs() -> Vec<(&'static str, Vec<u8>)> {
-    let value = |write: &dyn Fn(&mut Writer)| {
+    let value = |write: Write<'_>| {
         let mut writer = Writer::default();
         write(&mut writer);
         writer.finish()
     };
     vec![
-        ("request_type", value(&|w| drop(w.text("call")))),
-        ("ingress_expiry", value(&|w| drop(w.unsigned(1)))),
-        ("sender", value(&|w| drop(w.bytes(&[4])))),
-        ("canister_id", value(&|w| drop(w.bytes(&[1])))),
-        ("method_name", value(&|w| drop(w.text("m")))),
-        ("arg", value(&|w| drop(w.bytes(b"a")))),
+        ("request_type", value(&|w| w.text("call"))),
+        ("ingress_expiry", value(&|w| w.unsigned(1))),
+        ("sender", value(&|w| w.bytes(&[4]))),
+        ("canister_id", value(&|w| w.bytes(&[1]))),
+        ("method_name", value(&|w| w.text("m"))),
+        ("arg", value(&|w| w.bytes(b"a"))),
     ]
 }
 
@@ -255,7 +258,7 @@ fn trailing_bytes_and_other_tags_are_refused() {
 
 #[test]
 fn what_is_one_longer_than_its_limit_is_refused() {
-    let long = |name: &'static str, write: &dyn Fn(&mut Writer)| {
+    let long = |name: &'static str, write: Write<'_>| {
         let mut writer = Writer::default();
         write(&mut writer);
         let mut changed = pairs();
@@ -264,17 +267,17 @@ fn what_is_one_longer_than_its_limit_is_refused() {
         Envelope::decode(&envelope_of(&changed)).map(drop)
     };
     let nonce = limits::NONCE_BYTES_MAX;
-    assert!(long("nonce", &|w| drop(w.bytes(&vec![0; nonce]))).is_ok());
+    assert!(long("nonce", &|w| w.bytes(&vec![0; nonce])).is_ok());
     let error = DecodeError::TooLong { field: "nonce", length: nonce as u64 + 1, max: nonce };
-    assert_eq!(long("nonce", &|w| drop(w.bytes(&vec![0; nonce + 1]))), Err(error));
+    assert_eq!(long("nonce", &|w| w.bytes(&vec![0; nonce + 1])), Err(error));
     for field in ["sender", "canister_id"] {
-        assert!(long(field, &|w| drop(w.bytes(&[0; 29]))).is_ok());
+        assert!(long(field, &|w| w.bytes(&[0; 29])).is_ok());
         let error = DecodeError::TooLong { field, length: 30, max: 29 };
-        assert_eq!(long(field, &|w| drop(w.bytes(&[0; 30]))), Err(error));
+        assert_eq!(long(field, &|w| w.bytes(&[0; 30])), Err(error));
     }
-    let repeated = |w: &mut Writer, count: usize, item: u8| {
-        w.array(count).raw(&vec![item; count]);
-    };
+    fn repeated(w: &mut Writer, count: usize, item: u8) -> &mut Writer {
+        w.array(count).raw(&vec![item; count])
+    }
     let paths = limits::PATHS_MAX;
     let error = DecodeError::TooLong { field: "paths", length: paths as u64 + 1, max: paths };
     assert_eq!(long("paths", &|w| repeated(w, paths + 1, 0x80)), Err(error));
@@ -283,8 +286,8 @@ fn what_is_one_longer_than_its_limit_is_refused() {
     assert_eq!(long("paths", &|w| repeated(w.array(1), labels + 1, 0x40)), Err(error));
     // The same without a declared length.
     let error = DecodeError::TooLong { field: "path", length: labels as u64 + 1, max: labels };
-    let open = |w: &mut Writer| drop(w.raw(&[0x81, 0x9f]).raw(&vec![0x40; labels + 1]).raw(&[0xff]));
-    assert_eq!(long("paths", &open), Err(error));
+    let open = [&[0x81, 0x9f][..], &vec![0x40; labels + 1], &[0xff]].concat();
+    assert_eq!(long("paths", &|w| w.raw(&open)), Err(error));
 }
 
 #[test]
