@@ -146,12 +146,12 @@ pub struct ManagementEffects {
     pub burned: Cycles,
     /// Cycles that came into the world, by the provisional methods.
     pub minted: Cycles,
-    /// Canisters whose certified leaves may have changed (controllers, module hash, metadata, certified data), or that came or went.
+    /// Canisters of which anything may have changed, or that came or went: what is kept about them elsewhere is to be taken up anew.
     pub touched: Vec<CanisterId>,
     /// Instructions to count into the round.
     pub used: Instructions,
-    /// Whether `canister_on_low_wasm_memory` became due for the first of `touched`: the caller queues it.
-    pub low_memory: bool,
+    /// The canister for which `canister_on_low_wasm_memory` became due: the caller queues the task.
+    pub low_memory: Option<CanisterId>,
 }
 
 /// What a call came to.
@@ -166,7 +166,8 @@ pub enum ManagementStep {
         /// What the slice did.
         effects: ManagementEffects,
     },
-    /// The canister is stopping: answered by [`super::finish_stopping`], [`super::expire_stopping`] or a start.
+    /// The canister is stopping. Answered by [`super::finish_stopping`], [`super::expire_stopping`] or a start; at once, among these
+    /// effects, if nothing of the canister is open.
     Waiting(ManagementEffects),
     /// The answer must not be known yet: execute the call again in the next round, in the same order as others.
     NextRound(ManagementCall),
@@ -212,17 +213,34 @@ pub struct ManagementContext<'a> {
 }
 
 impl ManagementContext<'_> {
-    /// The canister, with what it owes paid up to now, or the error that there is none.
+    /// The canister to be changed, with what it owes paid up to now, or the error that there is none.
     pub(super) fn find(&mut self, run: &mut Running<'_>, id: CanisterId) -> Result<CanisterMut<'_>, ManagementError> {
+        let canister = self.look(run, id)?;
+        run.touch(id);
+        Ok(canister)
+    }
+
+    /// The same, to be read: touched only if it owed something.
+    pub(super) fn look(&mut self, run: &mut Running<'_>, id: CanisterId) -> Result<CanisterMut<'_>, ManagementError> {
         let mut canister = self.canisters.get(id).ok_or(ManagementError::NotFound(id))?;
+        let paid = *canister.paid_until;
         let settled = charge::settle(&self.env.subnet.fees, &mut canister, self.env.time);
         run.burn(settled.burned);
+        if *canister.paid_until != paid {
+            run.touch(id);
+        }
         if settled.exhausted {
             let rejects = lifecycle::uninstall_exhausted(&mut canister);
             run.effects.answers.extend(rejects);
-            run.touch(id);
         }
         Ok(canister)
+    }
+
+    /// The round with the subnet's memory as it is now: calls of this round before have taken of it.
+    pub(super) fn env_now(&self) -> RoundEnv {
+        let memory_used = self.canisters.subnet_use().memory;
+        let memory_available = self.env.subnet.limits.subnet_memory.saturating_sub(memory_used);
+        RoundEnv { memory_used, memory_available, ..self.env.clone() }
     }
 }
 

@@ -95,7 +95,7 @@ pub(super) fn stored_chunks(
     run: &mut Running<'_>,
 ) -> Result<Vec<u8>, ManagementError> {
     let args: wire::CanisterIdArgs = wire::decode(&run.call.arg)?;
-    let canister = context.find(run, CanisterId::from_principal(args.canister_id))?;
+    let canister = context.look(run, CanisterId::from_principal(args.canister_id))?;
     check_guard(&canister, run, Method::StoredChunks)?;
     let hashes: Vec<ic::ChunkHash> =
         canister.chunks.0.keys().map(|hash| ic::ChunkHash { hash: hash.to_vec() }).collect();

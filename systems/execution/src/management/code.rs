@@ -51,6 +51,11 @@ impl PendingInstall {
     pub fn canister(&self) -> CanisterId {
         self.terms.canister
     }
+
+    /// Cycles that it holds: the call's payment and the prepaid instructions.
+    pub fn cycles(&self) -> Cycles {
+        self.call.payment.saturating_add(self.terms.prepaid)
+    }
 }
 
 /// What an installation call asks for.
@@ -123,7 +128,7 @@ fn install(
     wanted: Wanted,
     method: Method,
 ) -> Result<Started, ManagementError> {
-    let env = context.env;
+    let env = &context.env_now();
     let mut canister = context.find(run, wanted.canister)?;
     check_guard(&canister, run, method)?;
     check_mode(&canister, wanted.mode)?;
@@ -255,8 +260,7 @@ fn settle(
     run.burn(cost);
     run.burn(outcome.burned);
     run.effects.used = run.effects.used.saturating_add(outcome.used);
-    run.effects.low_memory |= outcome.low_memory;
-    run.touch(canister.id);
+    run.effects.low_memory = outcome.low_memory.then_some(canister.id);
     if let Err(failure) = outcome.result {
         return Err(failure.reject(canister.id).into());
     }
@@ -283,7 +287,7 @@ fn keep_newest(canister: &mut CanisterMut<'_>, lines: usize) {
 /// that away, as [`super::execute_management`] does.
 pub fn resume_install(context: &mut ManagementContext<'_>, pending: PendingInstall) -> ManagementStep {
     let PendingInstall { mut call, terms } = pending;
-    let env = context.env;
+    let env = &context.env_now();
     let mut run = Running { call: &mut call, effects: ManagementEffects::default() };
     let found = context.find(&mut run, terms.canister);
     let mut canister = found.unwrap_or_else(|error| panic!("an installing canister is there: {error:?}"));

@@ -157,6 +157,5 @@ pub(super) fn update_settings(
         let origin = run.call.origin.change_origin(args.sender_canister_version);
         history::record(canister.history, env.time, canister.version.0, origin, details);
     }
-    run.touch(id);
     Ok(wire::encode_nothing())
 }

@@ -87,16 +87,17 @@ pub(super) fn stop_canister(
             since,
         },
     };
-    match canister.run_state {
+    match &mut *canister.run_state {
         RunState::Stopping(waiters) => waiters.push(waiter),
         state => *state = RunState::Stopping(vec![waiter]),
     }
+    run.effects.answers.extend(finish_stopping(&mut canister));
     Ok(Stop::Waiting)
 }
 
 /// Stops a stopping canister that has nothing left to wait for, and answers everyone who asked. Otherwise does nothing.
 ///
-/// To be called at the end of a round for every stopping canister that executed or began to stop in it.
+/// To be called after a stopping canister has executed a message; the methods here that leave one idle call it themselves.
 /// Spec: abstract-behavior "Stopping a canister".
 pub fn finish_stopping(canister: &mut CanisterMut<'_>) -> Vec<Answer> {
     let idle = canister.contexts.contexts.is_empty()
@@ -140,7 +141,8 @@ pub(super) fn uninstall_code(
     run.effects.answers.extend(rejects);
     let origin = run.call.origin.change_origin(args.sender_canister_version);
     history::record(canister.history, time, canister.version.0, origin, ChangeDetails::CodeUninstall);
-    run.touch(id);
+    // Nobody waits for it any more.
+    run.effects.answers.extend(finish_stopping(&mut canister));
     Ok(wire::encode_nothing())
 }
 
@@ -218,6 +220,5 @@ pub(super) fn delete_canister(
     }
     context.canisters.remove(id);
     run.burn(cycles);
-    run.touch(id);
     Ok(wire::encode_nothing())
 }

@@ -200,7 +200,7 @@ fn read(
     let id = CanisterId::from_principal(id);
     let quiet = !context.canisters.has_messages(id);
     let env = context.env;
-    let canister = context.find(run, id)?;
+    let canister = context.look(run, id)?;
     check_guard(&canister, run, method)?;
     let view = CanisterView::from(&canister);
     match method {

@@ -52,7 +52,7 @@ fn random_arguments_never_panic() {
                     arg[at] = noise.next() as u8;
                 }
             }
-            if noise.next() % 8 == 0 {
+            if noise.next().is_multiple_of(8) {
                 arg.truncate(arg.len() / 2);
             }
             read_everywhere(&mut subnet, caller, *method, &arg);
@@ -129,6 +129,7 @@ fn arguments_that_declare_more_than_they_pay_for_are_refused_quickly() {
             Method::InstallCode,
         ] {
             let since = Instant::now();
+            assert!(effective_canister(method.name(), &arg).is_err(), "{name}, {method:?}");
             let answered = match subnet.step(Subnet::request(caller, method.name(), arg.clone(), 0)) {
                 ManagementStep::Done(effects) => effects,
                 other => panic!("{name}, {method:?}: {other:?}"),
@@ -143,6 +144,17 @@ fn arguments_that_declare_more_than_they_pay_for_are_refused_quickly() {
             assert!(since.elapsed() < Duration::from_secs(2), "{name}, {method:?} took {:?}", since.elapsed());
         }
     }
+}
+
+#[test]
+fn a_small_stack_is_enough_for_any_argument() {
+    let thread = std::thread::Builder::new().stack_size(512 << 10).spawn(|| {
+        for (name, arg) in bombs() {
+            assert!(wire::decode::<ic::UpdateSettingsArgs>(&arg).is_err(), "{name}");
+            assert!(wire::decode::<wire::CanisterIdArgs>(&arg).is_err(), "{name}");
+        }
+    });
+    thread.unwrap().join().unwrap();
 }
 
 #[test]

@@ -31,10 +31,14 @@ fn waiter() -> StopWaiter {
     StopWaiter::Ingress { id: MessageId([200; 32]), since: START }
 }
 
-/// Brings a canister into a state, executes a method, and tells: the state after, the outcome, the version's growth.
-fn transition(from: RunState, method: &str) -> String {
+/// Brings a canister into a state, with or without an open call context, executes a method, and tells: the state after, the outcome,
+/// the version's growth.
+fn transition(from: RunState, open: bool, method: &str) -> String {
     let mut subnet = Subnet::new();
     let id = subnet.create();
+    if open {
+        open_context(&mut subnet, id);
+    }
     subnet.canister(id).run_state = from;
     let call = subnet.ingress(user(1), method, candid::encode_one(named(id)).unwrap());
     let outcome = match subnet.step(call) {
@@ -48,7 +52,7 @@ fn transition(from: RunState, method: &str) -> String {
                 other => panic!("{other:?}"),
             }
         }
-        ManagementStep::Waiting(_) => "waits".into(),
+        ManagementStep::Waiting(effects) => format!("waits, {} answered", effects.answers.len()),
         other => panic!("{other:?}"),
     };
     match subnet.fleet.canisters.get(&id) {
@@ -61,24 +65,33 @@ fn transition(from: RunState, method: &str) -> String {
 fn transitions_are_those_of_the_specification() {
     use RunState::{Running, Stopped, Stopping};
     let table = [
-        (Running, "start_canister", "running; replied, 0 others; +1"),
-        (Stopped, "start_canister", "running; replied, 0 others; +1"),
-        (Stopping(vec![waiter(), waiter()]), "start_canister", "running; replied, 2 others; +1"),
-        (Running, "stop_canister", "stopping 1; waits; +1"),
-        (Stopping(vec![waiter()]), "stop_canister", "stopping 2; waits; +1"),
-        (Stopped, "stop_canister", "stopped; replied, 0 others; +1"),
-        (Running, "delete_canister", "running; CanisterNotStopped, 0 others; +0"),
-        (Stopping(vec![]), "delete_canister", "stopping 0; CanisterNotStopped, 0 others; +0"),
-        (Stopped, "delete_canister", "gone; replied, 0 others"),
-        (Running, "uninstall_code", "running; replied, 0 others; +1"),
-        (Stopping(vec![waiter()]), "uninstall_code", "stopping 1; replied, 0 others; +1"),
-        (Stopped, "uninstall_code", "stopped; replied, 0 others; +1"),
-        (Running, "canister_status", "running; replied, 0 others; +0"),
+        (Running, true, "start_canister", "running; replied, 0 others; +1"),
+        (Stopped, false, "start_canister", "running; replied, 0 others; +1"),
+        (Stopping(vec![waiter(), waiter()]), true, "start_canister", "running; replied, 2 others; +1"),
+        (Running, true, "stop_canister", "stopping 1; waits, 0 answered; +1"),
+        (Running, false, "stop_canister", "stopped; waits, 1 answered; +2"),
+        (Stopping(vec![waiter()]), true, "stop_canister", "stopping 2; waits, 0 answered; +1"),
+        (Stopping(vec![waiter()]), false, "stop_canister", "stopped; waits, 2 answered; +2"),
+        (Stopped, false, "stop_canister", "stopped; replied, 0 others; +1"),
+        (Running, false, "delete_canister", "running; CanisterNotStopped, 0 others; +0"),
+        (Stopping(vec![]), true, "delete_canister", "stopping 0; CanisterNotStopped, 0 others; +0"),
+        (Stopped, false, "delete_canister", "gone; replied, 0 others"),
+        (Running, true, "uninstall_code", "running; replied, 0 others; +1"),
+        (Stopping(vec![waiter()]), true, "uninstall_code", "stopping 1; replied, 0 others; +1"),
+        (Stopping(vec![waiter()]), false, "uninstall_code", "stopped; replied, 1 others; +2"),
+        (Stopped, false, "uninstall_code", "stopped; replied, 0 others; +1"),
+        (Running, false, "canister_status", "running; replied, 0 others; +0"),
     ];
-    for (from, method, expected) in table {
+    for (from, open, method, expected) in table {
         let start = state_name(&from);
-        assert_eq!(transition(from, method), expected, "{method} when {start}");
+        assert_eq!(transition(from, open, method), expected, "{method} when {start}, open: {open}");
     }
+}
+
+/// A task that has made a call.
+fn open_context(subnet: &mut Subnet, id: CanisterId) {
+    let task = context(CallOrigin::Task(SystemTask::Heartbeat), 1, 0, true);
+    subnet.canister(id).contexts.contexts.insert(CallContextId(70), task);
 }
 
 #[test]
@@ -86,8 +99,7 @@ fn a_stopping_canister_stops_when_nothing_is_open_and_answers_all_who_asked() {
     let mut subnet = Subnet::new();
     let (id, caller) = (subnet.create(), subnet.create());
     subnet.canister(id).controllers.0.insert(caller.principal());
-    let task = CallOrigin::Task(SystemTask::Heartbeat);
-    subnet.canister(id).contexts.contexts.insert(CallContextId(0), context(task, 1, 0, true));
+    open_context(&mut subnet, id);
     let arg = candid::encode_one(named(id)).unwrap();
     let by_user = subnet.ingress(user(1), "stop_canister", arg.clone());
     assert!(matches!(subnet.step(by_user), ManagementStep::Waiting(_)));
@@ -135,6 +147,7 @@ fn a_start_cancels_the_stop_and_returns_its_payment() {
     let mut subnet = Subnet::new();
     let (id, caller) = (subnet.create(), subnet.create());
     subnet.canister(id).controllers.0.insert(caller.principal());
+    open_context(&mut subnet, id);
     let stop = Subnet::request(caller, "stop_canister", candid::encode_one(named(id)).unwrap(), 11);
     assert!(matches!(subnet.step(stop), ManagementStep::Waiting(_)));
     let answered = subnet.user_call(user(1), "start_canister", &named(id));
