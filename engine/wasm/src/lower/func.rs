@@ -93,6 +93,8 @@ pub(super) struct Translator<'a, 'f> {
     pub vmctx: Value,
     /// `stack_left` for callees.
     pub stack_below: Value,
+    /// `stack_left` as received: what a callee gets that takes this frame's place.
+    pub stack_left: Value,
     pub meter: Meter,
     pub cards: Cards,
     pub loops_seen: usize,
@@ -138,6 +140,7 @@ pub(super) fn translate(
         offset: start,
         vmctx,
         stack_below: stack_left,
+        stack_left,
         meter: Meter::new(env.config.metering),
         cards: Cards::new(env.config.tracking == Tracking::Cards),
         loops_seen: 0,
@@ -214,6 +217,12 @@ impl Translator<'_, '_> {
     pub fn v128_const(&mut self, bits: u128) -> Value {
         let constant = self.b.func.dfg.constants.insert(bits.to_le_bytes().to_vec().into());
         self.b.ins().vconst(types::I8X16, constant)
+    }
+
+    /// A vector of zeros of this type, without the bit cast that would hide it from patterns that want a constant.
+    pub fn zero_of(&mut self, ty: Type) -> Value {
+        let constant = self.b.func.dfg.constants.insert(vec![0; 16].into());
+        self.b.ins().vconst(ty, constant)
     }
 
     /// Checks the stack budget and takes this frame from it. Returns the constants to set once the slots are known, with their factors.
@@ -418,9 +427,9 @@ impl Translator<'_, '_> {
     }
 
     /// Flags of an access that traps with `code` when it faults.
-    pub fn guarded(&self, region: Region, code: TrapCode) -> MemFlagsData {
+    pub fn guarded(&self, region: Region, code: ir::TrapCode) -> MemFlagsData {
         MemFlagsData::new()
-            .with_trap_code(Some(clif_trap(code)))
+            .with_trap_code(Some(code))
             .with_endianness(ir::Endianness::Little)
             .with_alias_region(Some(self.regions[region as usize]))
     }

@@ -5,6 +5,7 @@
 //! Layout of the code: defined functions by index, wrappers of imports, entry trampolines, helpers; each aligned as the target asks.
 
 use super::func::{Env, NAMESPACE_HELPER, NAMESPACE_WASM, translate};
+use super::memory::{HEAP_CODE_FIRST, HEAP_CODES};
 use super::scan::{Scan, scan};
 use super::trampolines::{self, HELPERS};
 use super::types::wasm_signature;
@@ -121,7 +122,10 @@ fn trap_code(code: ir::TrapCode) -> Option<TrapCode> {
         ir::TrapCode::HEAP_OUT_OF_BOUNDS => TrapCode::HeapOutOfBounds,
         ir::TrapCode::INTEGER_DIVISION_BY_ZERO => TrapCode::IntegerDivisionByZero,
         ir::TrapCode::BAD_CONVERSION_TO_INTEGER => TrapCode::BadConversionToInteger,
-        other => return TrapCode::from_u8(other.as_raw().get()),
+        other => match other.as_raw().get() {
+            code if code >= HEAP_CODE_FIRST && code - HEAP_CODE_FIRST < HEAP_CODES => TrapCode::HeapOutOfBounds,
+            code => return TrapCode::from_u8(code),
+        },
     })
 }
 
@@ -146,6 +150,21 @@ enum Task<'a> {
 }
 
 fn compile(
+    compiler: &Compiler,
+    env: &Env<'_>,
+    scans: &[Scan],
+    task: Task<'_>,
+    worker: &mut Worker,
+) -> Result<Piece, LowerError> {
+    let piece = compile_task(compiler, env, scans, task, worker);
+    if piece.is_err() {
+        // A body given up halfway leaves the builder's context in use, and the next body must not find it so.
+        worker.builder = FunctionBuilderContext::new();
+    }
+    piece
+}
+
+fn compile_task(
     compiler: &Compiler,
     env: &Env<'_>,
     scans: &[Scan],

@@ -11,7 +11,7 @@ use super::trampolines::Libcall;
 use super::{LowerError, types::c_signature};
 use crate::abi::{INDEX64_BOUND, TrapCode, VmCtx};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value, types};
+use cranelift_codegen::ir::{self as clif, InstBuilder, MemFlagsData, Type, Value, types};
 use std::mem::offset_of;
 use wasmparser::{MemArg, Operator};
 
@@ -19,6 +19,11 @@ use wasmparser::{MemArg, Operator};
 const HEAP_OFFSET: u64 = 65_536;
 /// Largest offset that memory64 folds into the access after one check.
 const OFFSET64_FOLDED_MAX: u64 = (1 << 31) - 1 - HEAP_OFFSET;
+
+/// The first of the codes that stand for [`TrapCode::HeapOutOfBounds`] in IR.
+pub(super) const HEAP_CODE_FIRST: u8 = 32;
+/// How many they are.
+pub(super) const HEAP_CODES: u8 = 192;
 
 /// Where an access goes.
 #[derive(Clone, Copy, Debug)]
@@ -103,8 +108,12 @@ impl Translator<'_, '_> {
     }
 
     /// Flags of a heap access.
+    ///
+    /// Cranelift removes a store that a later one overwrites, if both trap alike. The later one may belong to another metering segment,
+    /// whose cost a trap of the first must not see; so each segment has a trap code of its own, as far as the codes reach.
     pub fn heap_flags(&self) -> MemFlagsData {
-        self.guarded(Region::Heap, TrapCode::HeapOutOfBounds)
+        let variant = (self.meter.segment() % usize::from(HEAP_CODES)) as u8;
+        self.guarded(Region::Heap, clif::TrapCode::unwrap_user(HEAP_CODE_FIRST + variant))
     }
 
     fn load(&mut self, memarg: &MemArg, width: Width) -> Result<(), LowerError> {

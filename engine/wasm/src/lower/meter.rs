@@ -65,6 +65,11 @@ impl Meter {
         }
     }
 
+    /// Number of the segment that the code being read belongs to.
+    pub fn segment(&self) -> usize {
+        self.next_segment
+    }
+
     /// What is pending.
     pub fn pending(&self) -> u32 {
         self.pending

@@ -4,7 +4,7 @@
 //! have an `else`, which tables may change their size. Never here: IR.
 //!
 //! Segments are the replica's: straight-line code up to and including an operator that branches, ends or begins something
-//! (`loop`, `if`, `else`, `end`, `br*`, `return`, `unreachable`), in the order of the text, reachable or not. The first one costs
+//! (`loop`, `if`, `else`, `end`, `br*`, `return*`, `unreachable`), in the order of the text, reachable or not. The first one costs
 //! [`OperatorCost::function_entry`] more.
 
 use super::{LowerError, OperatorCost};
@@ -46,6 +46,8 @@ pub(super) fn ends_segment(op: &Operator<'_>) -> bool {
             | Operator::BrTable { .. }
             | Operator::Return
             | Operator::Unreachable
+            | Operator::ReturnCall { .. }
+            | Operator::ReturnCallIndirect { .. }
     )
 }
 

@@ -436,14 +436,12 @@ impl Translator<'_, '_> {
             O::I32x4TruncSatF32x4U => self.vector_unary(F32X4, |t, x| t.b.ins().fcvt_to_uint_sat(I32X4, x))?,
             O::I32x4TruncSatF64x2SZero => self.vector_unary(F64X2, |t, x| {
                 let wide = t.b.ins().fcvt_to_sint_sat(I64X2, x);
-                let zero = t.v128_const(0);
-                let zero = t.as_vector(zero, I64X2);
+                let zero = t.zero_of(I64X2);
                 t.b.ins().snarrow(wide, zero)
             })?,
             O::I32x4TruncSatF64x2UZero => self.vector_unary(F64X2, |t, x| {
                 let wide = t.b.ins().fcvt_to_uint_sat(I64X2, x);
-                let zero = t.v128_const(0);
-                let zero = t.as_vector(zero, I64X2);
+                let zero = t.zero_of(I64X2);
                 t.b.ins().uunarrow(wide, zero)
             })?,
             O::F32x4ConvertI32x4S => self.vector_unary(I32X4, |t, x| t.b.ins().fcvt_from_sint(F32X4, x))?,
