@@ -122,16 +122,16 @@ unsafe fn handle(signal: i32, info: *mut libc::siginfo_t, machine: &mut Context)
     if activation.is_null() {
         return false;
     }
-    // SAFETY: non-null means that this thread is inside that activation's coroutine, which the resuming frame keeps alive; nobody
-    // else touches it meanwhile.
-    let activation = unsafe { &mut *activation };
     let pc = machine.pc();
     let Some(tables) = code::lookup(pc) else {
-        if is_page_fault && activation.guard.contains(&address) {
+        // SAFETY: non-null means that this thread is inside that activation's coroutine; the range does not change meanwhile.
+        if is_page_fault && unsafe { (*activation).guard.contains(&address) } {
             die("a host function overflowed the execution's native stack", pc, address);
         }
         return false;
     };
+    // SAFETY: as above; compiled code was interrupted, so no libcall or host function holds a reference.
+    let activation = unsafe { &mut *activation };
     if is_page_fault && activation.guard.contains(&address) {
         die("compiled code overflowed its native stack before its limit in slots", pc, address);
     }

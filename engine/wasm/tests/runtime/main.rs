@@ -1,16 +1,18 @@
 //! The runtime from outside: executions, traps, rollback, slices, hosts.
 
+mod engines;
 mod executions;
+mod faults;
 mod hosts;
 mod slices;
 mod traps;
-
-use std::sync::Arc;
+mod views;
 
 use cyclotron_types::units::Instructions;
+use cyclotron_wasm::lower::Tracking;
 use cyclotron_wasm::runtime::{Caller, Entry, Host, HostFn, HostTrap, Value};
 use cyclotron_wasm::validate::{Given, Rules};
-use cyclotron_wasm::{Engine, EngineConfig, Module, Run, Standalone};
+use cyclotron_wasm::{Engine, EngineConfig, Run, Standalone};
 use wasmparser::{FuncType, ValType};
 
 /// A host without functions.
@@ -34,14 +36,22 @@ pub(crate) fn engine() -> Engine {
     engine_with(&[])
 }
 
-pub(crate) fn module(text: &str) -> Arc<Module> {
-    engine().compile(&wat::parse_str(text).unwrap()).unwrap()
+/// Engines of both ways to notice first writes.
+pub(crate) fn tracking_engines() -> [Engine; 2] {
+    [Tracking::Cards, Tracking::Protect].map(|tracking| {
+        let mut config = EngineConfig::with_rules(Rules::plain([]));
+        config.code.tracking = tracking;
+        Engine::new(config).unwrap()
+    })
+}
+
+pub(crate) fn standalone_of(engine: &Engine, text: &str) -> Standalone {
+    let module = engine.compile(&wat::parse_str(text).unwrap()).unwrap();
+    Standalone::new(module, engine.tracking(), NoHost).unwrap().0
 }
 
 pub(crate) fn standalone(text: &str) -> Standalone {
-    let engine = engine();
-    let module = engine.compile(&wat::parse_str(text).unwrap()).unwrap();
-    Standalone::new(module, engine.tracking(), NoHost).unwrap().0
+    standalone_of(&engine(), text)
 }
 
 /// Calls an export without limit and without host.
