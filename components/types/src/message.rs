@@ -124,3 +124,10 @@ pub enum IngressStatus {
     /// Answered so long ago that the answer is dropped; kept so that it does not run twice.
     Done,
 }
+
+impl IngressStatus {
+    /// Whether the message has been answered: the status changes no more, except that an old answer may be dropped.
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Replied(_) | Self::Rejected(_) | Self::Done)
+    }
+}

@@ -37,6 +37,15 @@ impl Program {
         }
     }
 
+    /// Starts a new account of the pages that change in the memories.
+    pub fn forget_dirty_pages(&mut self) {
+        if let Self::Installed(installed) = self {
+            let (heap, stable) = installed.memories_mut();
+            heap.take_dirty();
+            stable.take_dirty();
+        }
+    }
+
     /// The module at work, if there is one.
     pub fn installed(&self) -> Option<&Installed> {
         match self {

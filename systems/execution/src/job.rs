@@ -4,10 +4,11 @@
 
 use cyclotron_types::ids::MessageId;
 use cyclotron_types::message::{IngressStatus, Message, Request, Response, SystemTask};
+use cyclotron_types::reject::Reject;
 use cyclotron_types::units::{Cycles, Instructions};
 
 /// One thing for a canister to do, run to its end by [`crate::start`] and [`crate::resume`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Job {
     /// An ingress message or request (runs an update method, or a query method in replicated mode), or a response (runs a callback).
     /// `Message::Vacant` is a programming error.
@@ -69,6 +70,8 @@ pub struct Effects {
     pub low_memory: bool,
     /// Whether the canister has no open call context left: a stopping canister may become stopped.
     pub idle: bool,
+    /// Why a system task failed: nobody waits for its answer, but an operator may want to know.
+    pub task_failure: Option<Reject>,
     /// Lines added to the canister's log: its newest ones.
     pub logged: usize,
     /// How the Wasm ended.

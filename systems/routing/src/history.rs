@@ -11,10 +11,11 @@ use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::limits::INGRESS_EXPIRY_MAX;
 use cyclotron_types::message::{Ingress, IngressStatus};
 use cyclotron_types::units::{Bytes, Time};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// One remembered message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// Who sent it; nobody else may read its status.
     pub sender: Principal,
@@ -88,10 +89,10 @@ impl IngressHistory {
     /// Unknown messages and those already answered are left alone: an answer never changes.
     pub fn set(&mut self, id: MessageId, status: IngressStatus, now: Time) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if is_final(&entry.status) {
+        if entry.status.is_final() {
             return;
         }
-        if is_final(&status) {
+        if status.is_final() {
             let until = entry.until.max(now.plus(INGRESS_EXPIRY_MAX));
             if bucket(until) != bucket(entry.until) {
                 self.buckets.entry(bucket(until)).or_default().push(id);
@@ -130,7 +131,7 @@ impl IngressHistory {
                 if bucket(entry.until) != second {
                     continue;
                 }
-                if is_final(&entry.status) {
+                if entry.status.is_final() {
                     self.bytes -= payload_bytes(&entry.status);
                     self.entries.remove(&id);
                     self.changed.insert(id);
@@ -180,10 +181,6 @@ impl IngressHistory {
 
 fn bucket(time: Time) -> u64 {
     time.to_seconds()
-}
-
-fn is_final(status: &IngressStatus) -> bool {
-    matches!(status, IngressStatus::Replied(_) | IngressStatus::Rejected(_) | IngressStatus::Done)
 }
 
 fn payload_bytes(status: &IngressStatus) -> u64 {

@@ -6,6 +6,8 @@ use crate::directory::Directory;
 use crate::history::IngressHistory;
 use crate::queues::{Place, check_place};
 use crate::state::{Answered, CurrentRound, Deadlines, Input, ManagementInbox, Tally, Touched};
+use cyclotron_execution::management::effective_canister;
+use cyclotron_execution::reject::out_of_cycles;
 use cyclotron_execution::{CanisterData, CanisterMut, charge_ingress, settle};
 use cyclotron_types::batch::OperatorAction;
 use cyclotron_types::canister::{CallContexts, CyclesBalance, RunState};
@@ -131,12 +133,17 @@ fn pay(
     canisters: &mut Query<CanisterData>,
     tally: &mut Tally,
 ) -> Result<(), Reject> {
-    let Some(payer) = ingress.effective_canister else { return Ok(()) };
+    let payer = if is_management(round, ingress.receiver) {
+        effective_canister(&ingress.method, &ingress.arg)?.payer
+    } else {
+        Some(ingress.receiver)
+    };
+    let Some(payer) = payer else { return Ok(()) };
     let item = directory.entity(payer).and_then(|e| canisters.get_mut(e).ok()).ok_or_else(|| not_found(payer))?;
     let (fees, mut canister) = (&round.0.subnet.fees, CanisterMut::from(item));
     let settled = settle(fees, &mut canister, round.0.time);
     tally.burned = tally.burned.saturating_add(settled.burned);
-    let fee = charge_ingress(fees, &mut canister, ingress).map_err(Reject::from)?;
+    let fee = charge_ingress(fees, &mut canister, ingress).map_err(out_of_cycles)?;
     tally.burned = tally.burned.saturating_add(fee);
     Ok(())
 }

@@ -6,6 +6,7 @@ use cyclotron_types::batch::Batch;
 use cyclotron_types::ids::{CallbackId, CanisterId, MessageId};
 use cyclotron_types::message::{IngressStatus, Message};
 use cyclotron_types::units::{Cycles, Time};
+use serde::Serialize;
 use std::collections::{BTreeSet, VecDeque};
 
 /// The batch of this round. Systems take its lists; the rest stays.
@@ -37,7 +38,7 @@ pub struct Stopping(pub BTreeSet<CanisterId>);
 pub struct Answered(pub Vec<(MessageId, IngressStatus)>);
 
 /// Cycles that entered or left the world since genesis; everything else is conserved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Resource)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Resource, Serialize)]
 pub struct Tally {
     /// Made out of nothing: provisional creation and top-ups, operator actions.
     pub minted: Cycles,

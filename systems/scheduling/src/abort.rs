@@ -18,7 +18,7 @@ pub fn abort_suspended(
 ) {
     let keep = if input.0.checkpoint { 0 } else { cores.paused_max };
     let mut suspended = 0;
-    let candidates: Vec<CanisterId> = active.iter().map(|(id, _)| id).chain(installing.0.iter().copied()).collect();
+    let candidates: Vec<CanisterId> = active.iter().map(|(id, _)| id).chain(installing.0.keys().copied()).collect();
     for id in candidates {
         let Some(data) = directory.entity(id).and_then(|e| canisters.get_mut(e).ok()) else { continue };
         let mut canister = CanisterMut::from(data);

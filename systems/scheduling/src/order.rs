@@ -1,6 +1,7 @@
 //! Who goes first: suspended messages, then compute allocations that have saved up, then whoever has waited longest.
 
 use cyclotron_execution::Paused;
+use cyclotron_execution::management::PendingInstall;
 use cyclotron_routing::{ActiveSet, CurrentRound, Directory};
 use cyclotron_types::canister::{Priority, Settings};
 use cyclotron_types::ids::{CanisterId, CanisterIx};
@@ -14,7 +15,7 @@ const FULL_CORE: i64 = 100;
 
 /// Canisters whose code is being installed: the management canister runs them, nobody else.
 #[derive(Clone, Debug, Default, Resource)]
-pub struct Installing(pub BTreeSet<CanisterId>);
+pub struct Installing(pub BTreeMap<CanisterId, PendingInstall>);
 
 /// The scheduler cores of this round.
 #[derive(Clone, Debug, Resource)]
@@ -67,7 +68,7 @@ pub fn choose_canisters(
     cores.chosen.iter_mut().for_each(Vec::clear);
     let mut order: Vec<_> = active
         .iter()
-        .filter(|(id, _)| !cores.rested.contains(id) && !installing.0.contains(id))
+        .filter(|(id, _)| !cores.rested.contains(id) && !installing.0.contains_key(id))
         .filter_map(|(id, ix)| {
             let (priority, paused) = canisters.get(directory.entity_at(ix)?).ok()?;
             let long = !matches!(paused, Paused::None);

@@ -81,7 +81,7 @@ pub fn execute_canisters(
     for chosen in &cores.chosen {
         let mut of_core = Vec::with_capacity(chosen.len());
         for &(id, _) in chosen {
-            let (data, queue, priority) = items.next().expect("as many items as entities");
+            let (data, queue, priority) = items.next().and_then(Result::ok).expect("a chosen canister has its components");
             let (queue, priority) = (queue.into_inner(), priority.into_inner());
             let slots_of = queue.messages.iter().take(FETCH_MAX);
             let messages = slots_of.map(|slot| pool.swap(&mut slots, slot.0, Message::Vacant)).collect();

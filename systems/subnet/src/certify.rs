@@ -33,8 +33,10 @@ pub fn certify_canisters(
             tree.0.remove_canister(id);
             continue;
         };
-        let metadata = program.metadata();
-        let code = program.module_hash().map(|module_hash| CodeFacts { module_hash, installed: None, metadata: &metadata });
+        let installed = program.installed();
+        let metadata: Vec<(&str, &[u8])> =
+            installed.into_iter().flat_map(|i| i.all_metadata()).map(|(name, _, content)| (name, content)).collect();
+        let code = installed.map(|i| CodeFacts { module_hash: &i.module_hash, installed: None, metadata: &metadata });
         let facts = CanisterFacts { controllers: &controllers.0, certified_data: &data.0, created: None, code };
         tree.0.upsert_canister(id, &facts);
     }

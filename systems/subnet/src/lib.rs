@@ -6,13 +6,16 @@
 #![forbid(unsafe_code)]
 
 mod certify;
+mod conservation;
 mod management;
+mod page;
 mod pool;
 mod round;
 mod state_hash;
 mod subnet;
 mod totals;
 
+pub use conservation::Unbalanced;
 pub use pool::{IngressPool, POOL_BYTES_MAX, POOL_MESSAGES_MAX, PoolFull, PoolTick};
 pub use round::{InnerRound, Round, RoundSet};
 pub use subnet::{Subnet, SubnetOptions};

@@ -1,9 +1,9 @@
 //! The management canister in a round: its calls run one after the other, between the parallel steps; and what time does to canisters
 //! outside of any message: stops that took too long, storage that cannot be paid.
 
-use crate::totals::{Counted, Totals};
+use crate::totals::{Counted, Totals, use_of};
 use cyclotron_execution::management::{
-    Answer, CanisterIds, Canisters, ManagementCall, ManagementContext, ManagementEffects, ManagementStep, RandomStream,
+    Answer, CanisterIds, Canisters, ManagementCall, ManagementContext, ManagementEffects, ManagementStep, NodeFacts, RandomStream,
     SubnetUse, execute_management, expire_stopping, finish_stopping, resume_install, uninstall_exhausted,
 };
 use cyclotron_execution::{CanisterBundle, CanisterData, CanisterMut, Outgoing, settle};
@@ -33,6 +33,8 @@ pub struct ManagementRound {
     pub left: i64,
     /// The round's random bytes.
     pub random: RandomStream,
+    /// What it says of the subnet.
+    pub facts: NodeFacts,
     /// Whether the calls that waited for this round have had their turn.
     pub begun: bool,
 }
@@ -87,7 +89,7 @@ fn recount(world: &mut World, id: CanisterId) {
     let mut state = world.query::<(CanisterData, &mut Counted)>();
     world.resource_scope(|world, mut totals: bevy_ecs::change_detection::Mut<Totals>| {
         if let Ok((data, mut counted)) = state.get_mut(world, entity) {
-            totals.recount(&mut counted, SubnetUse::of(&CanisterMut::from(data)));
+            totals.recount(&mut counted, use_of(&CanisterMut::from(data)));
         }
     });
 }
@@ -97,14 +99,13 @@ fn recount(world: &mut World, id: CanisterId) {
 pub fn run_management(world: &mut World) {
     stop_idle(world);
     if !std::mem::replace(&mut world.resource_mut::<ManagementRound>().begun, true) {
-        let installing: Vec<CanisterId> = world.resource::<Installing>().0.iter().copied().collect();
-        for id in installing {
-            let step = in_context(world, |context| resume_install(context, id));
-            settle_step(world, step, Some(id));
+        for (_, pending) in std::mem::take(&mut world.resource_mut::<Installing>().0) {
+            let step = in_context(world, |context| resume_install(context, pending));
+            settle_step(world, step);
         }
         for call in std::mem::take(&mut world.resource_mut::<Deferred>().0) {
             let step = in_context(world, |context| execute_management(context, call));
-            settle_step(world, step, None);
+            settle_step(world, step);
         }
     }
     while world.resource::<ManagementRound>().left > 0 {
@@ -115,7 +116,7 @@ pub fn run_management(world: &mut World) {
             Message::Response(_) | Message::Vacant => unreachable!("the management canister makes no calls"),
         };
         let step = in_context(world, |context| execute_management(context, call));
-        settle_step(world, step, None);
+        settle_step(world, step);
     }
 }
 
@@ -125,22 +126,18 @@ fn in_context<R>(world: &mut World, run: impl FnOnce(&mut ManagementContext<'_>)
         world.resource_scope(|world, mut round: bevy_ecs::change_detection::Mut<ManagementRound>| {
             let data = world.query::<CanisterData>();
             let mut canisters = WorldCanisters { world, data };
-            let context =
-                &mut ManagementContext { env: &env, canisters: &mut canisters, ids: &mut ids.0, random: &mut round.random };
-            run(context)
+            let ManagementRound { random, facts, .. } = &mut *round;
+            run(&mut ManagementContext { env: &env, canisters: &mut canisters, ids: &mut ids.0, random, node: facts })
         })
     })
 }
 
-/// Routes what a call did. `installing` is the canister whose install was continued.
-fn settle_step(world: &mut World, step: ManagementStep, installing: Option<CanisterId>) {
-    if let Some(id) = installing {
-        world.resource_mut::<Installing>().0.remove(&id);
-    }
+/// Routes what a call did.
+fn settle_step(world: &mut World, step: ManagementStep) {
     match step {
         ManagementStep::Done(effects) | ManagementStep::Waiting(effects) => apply_effects(world, effects),
-        ManagementStep::Suspended { canister, effects } => {
-            world.resource_mut::<Installing>().0.insert(canister);
+        ManagementStep::Suspended { pending, effects } => {
+            world.resource_mut::<Installing>().0.insert(pending.canister(), *pending);
             apply_effects(world, effects);
         }
         ManagementStep::NextRound(call) => world.resource_mut::<Deferred>().0.push_back(call),

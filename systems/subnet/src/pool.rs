@@ -56,7 +56,6 @@ pub struct PoolFull {
 }
 
 /// The Local world and its schedule.
-#[derive(Debug)]
 pub struct IngressPool {
     world: World,
     tick: Schedule,

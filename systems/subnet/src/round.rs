@@ -1,7 +1,7 @@
 //! One round on one page.
 //!
 //! ```text
-//! Batch -> time_out -> induct -> [ manage -> schedule -> execute -> induct_local ]* -> route -> certify -> (checkpoint) -> CertifiedView
+//! Batch -> time_out -> induct -> [ manage -> schedule -> execute -> induct_local ]* -> (checkpoint) -> sync -> certify -> CertifiedView
 //! ```
 
 use crate::{certify, management, totals};
@@ -26,19 +26,19 @@ pub enum RoundSet {
     Induct,
     /// Canisters run, and what they send each other is delivered, until nothing is left to do in this round.
     Execute,
-    /// What leaves the subnet.
-    Route,
     /// At a checkpoint height suspended executions are aborted, otherwise only those beyond the limit.
     Checkpoint,
+    /// What is kept about canisters outside of them follows what changed.
+    Sync,
     /// The state tree takes up what changed, and its root is signed.
     Certify,
 }
 
 /// Builds the schedule of a round.
 pub fn round() -> Schedule {
-    use RoundSet::{Certify, Checkpoint, Execute, Induct, Route, TimeOut};
+    use RoundSet::{Certify, Checkpoint, Execute, Induct, Sync, TimeOut};
     let mut schedule = round_schedule(Round);
-    schedule.configure_sets((TimeOut, Induct, Execute, Route, Checkpoint, Certify).chain());
+    schedule.configure_sets((TimeOut, Induct, Execute, Checkpoint, Sync, Certify).chain());
     schedule.add_systems(
         (
             routing::forget_statuses,
@@ -54,7 +54,7 @@ pub fn round() -> Schedule {
         (routing::apply_actions, routing::induct_ingress, scheduling::queue_due_tasks).chain().in_set(Induct),
     );
     schedule.add_systems((scheduling::begin_round, run_inner_rounds, scheduling::end_round).chain().in_set(Execute));
-    schedule.add_systems(totals::count_touched.in_set(Route));
+    schedule.add_systems(totals::sync_touched.in_set(Sync));
     schedule.add_systems(scheduling::abort_suspended.in_set(Checkpoint));
     schedule.add_systems(
         (certify::certify_canisters, certify::certify_statuses, certify::certify_round).chain().in_set(Certify),
@@ -84,8 +84,10 @@ fn run_inner_rounds(world: &mut World) {
     loop {
         world.run_schedule(InnerRound);
         let ran = world.resource::<scheduling::Cores>().chosen.iter().any(|core| !core.is_empty());
-        let calls = !world.resource::<routing::ManagementInbox>().0.is_empty();
-        if !ran && !calls {
+        let management = world.resource::<management::ManagementRound>().left > 0;
+        let calls = management && !world.resource::<routing::ManagementInbox>().0.is_empty();
+        let stopping = !world.resource::<routing::Stopping>().0.is_empty();
+        if !ran && !calls && !stopping {
             return;
         }
     }

@@ -52,9 +52,9 @@ impl PendingInstall {
         self.terms.canister
     }
 
-    /// Cycles that it holds: the call's payment and the prepaid instructions.
+    /// Cycles that it holds: the call's payment. The prepaid instructions are held by the canister's [`crate::Paused::Installing`].
     pub fn cycles(&self) -> Cycles {
-        self.call.payment.saturating_add(self.terms.prepaid)
+        self.call.payment
     }
 }
 

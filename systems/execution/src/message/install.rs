@@ -23,7 +23,7 @@ use cyclotron_types::host_costs::HEAP_DIRTY_PAGE;
 use cyclotron_types::units::{Bytes, Cycles, Instructions, Time};
 use cyclotron_wasm::Module;
 use cyclotron_wasm::decode::SystemMethod;
-use cyclotron_wasm::runtime::{Entry as WasmEntry, Execution, Outcome as WasmOutcome};
+use cyclotron_wasm::runtime::{Entry as WasmEntry, Execution, Instance, Outcome as WasmOutcome};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -149,27 +149,29 @@ impl Installing {
         }
     }
 
-    /// A view of the old program as it was before the installation.
-    pub(super) fn open_view(&self, installed: &Installed) -> Result<Desk, Failure> {
+    /// The old program as it was before the installation; see [`super::query::with_committed`].
+    pub(super) fn with_committed<R>(
+        &self,
+        installed: &Installed,
+        look: impl FnOnce(Instance, &PreImageMap<'_>, &PreImageMap<'_>) -> R,
+    ) -> R {
         let none = PreImageMap::new();
-        let Self::Suspended(suspended) = self else {
-            let Some(instance) = installed.snapshot() else { return Err(engine_failure("no instance is at rest")) };
-            return installed.begin_view(instance, &none, &none);
-        };
+        let resting = || installed.snapshot().expect("the old program rests while none of its functions runs");
+        let Self::Suspended(suspended) = self else { return look(resting(), &none, &none) };
         let mut execution = suspended.execution.lock().unwrap_or_else(PoisonError::into_inner);
         let stable = execution.host().stable.take();
         let opened = suspended.run.stable.as_ref().or(stable.as_ref()).filter(|_| suspended.run.stable_is_old());
         let stable_before = opened.map_or_else(PreImageMap::new, StableAccess::pre_image_map);
-        let desk = match installed.snapshot() {
-            Some(instance) => installed.begin_view(instance, &none, &stable_before),
+        let result = match installed.snapshot() {
+            Some(instance) => look(instance, &none, &stable_before),
             None => {
                 let heap_before = execution.seated().seat().pre_image_map();
-                installed.begin_view(execution.seated().instance_before(), &heap_before, &stable_before)
+                look(execution.seated().instance_before(), &heap_before, &stable_before)
             }
         };
         drop(stable_before);
         execution.host().stable = stable;
-        desk
+        result
     }
 }
 

@@ -22,7 +22,7 @@ use cyclotron_types::message::ResponsePayload;
 use cyclotron_types::reject::{ErrorCode, Reject};
 use cyclotron_types::units::{Cycles, Instructions, Time};
 use cyclotron_wasm::decode;
-use cyclotron_wasm::runtime::{Entry as WasmEntry, Execution, Outcome as WasmOutcome};
+use cyclotron_wasm::runtime::{Entry as WasmEntry, Execution, Instance, Outcome as WasmOutcome};
 use std::sync::{Arc, PoisonError};
 
 /// A query call as it reaches a canister.
@@ -120,24 +120,33 @@ fn check_canister(env: &RoundEnv, canister: &CanisterRef<'_>) -> Result<(), Reje
 
 /// Seats a view of the canister as it was before its suspended message, if there is one.
 fn open_view(canister: &CanisterRef<'_>, installed: &Installed) -> Result<Desk, Failure> {
-    let none = PreImageMap::new();
+    with_committed(canister, installed, |instance, heap, stable| installed.begin_view(instance, heap, stable))
+}
+
+/// Hands over the instance as of the last message that returned, and what its heap and stable memory held wherever a suspended
+/// message has written since.
+pub fn with_committed<R>(
+    canister: &CanisterRef<'_>,
+    installed: &Installed,
+    look: impl FnOnce(Instance, &PreImageMap<'_>, &PreImageMap<'_>) -> R,
+) -> R {
     match canister.paused {
         Paused::Suspended(suspended) => {
             let mut execution = suspended.execution.lock().unwrap_or_else(PoisonError::into_inner);
             let instance = execution.seated().instance_before();
-            // The lock is held while pre-images are copied; the host's stable memory is read through it.
+            // The lock is held while pre-images are read; those of the stable memory belong to the host.
             let stable = execution.host().stable.take();
             let heap_before = execution.seated().seat().pre_image_map();
             let stable_before = stable.as_ref().map_or_else(PreImageMap::new, |stable| stable.pre_image_map());
-            let desk = installed.begin_view(instance, &heap_before, &stable_before);
+            let result = look(instance, &heap_before, &stable_before);
             drop((heap_before, stable_before));
             execution.host().stable = stable;
-            desk
+            result
         }
-        Paused::Installing(install) => install.open_view(installed),
+        Paused::Installing(install) => install.with_committed(installed, look),
         Paused::None | Paused::Aborted(_) => {
             let Some(instance) = installed.snapshot() else { unreachable!("no message is suspended") };
-            installed.begin_view(instance, &none, &none)
+            look(instance, &PreImageMap::new(), &PreImageMap::new())
         }
     }
 }

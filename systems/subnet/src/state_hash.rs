@@ -1,0 +1,238 @@
+//! One hash of everything in the Replicated world: what tests, recordings and checkpoints compare.
+//!
+//! Enters: the world after a round, and which canisters changed. Leaves: 32 bytes. Never here: row numbers, entities, addresses.
+//!
+//! The hash is the root of a labelled tree (the same structure as the certified one) with a leaf for each canister's plain components,
+//! each ingress status, each page of heap and stable memory that is not all zero, and one for what belongs to the subnet. A leaf holds the SHA-256 of a canonical
+//! encoding: CBOR of the components in a fixed order, maps in the order of their keys. Messages are encoded where they wait, in
+//! queue order. A suspended execution is its message and the instructions it has used; its canister's memories count as they were before it.
+//!
+//! Cost: O(canisters, statuses and pages changed since the last call), hashing included. A node that does not compare hashes never pays it.
+
+use crate::management::{Deferred, Ids};
+use cyclotron_certification::StateHasher;
+use cyclotron_execution::query::with_committed;
+use cyclotron_execution::{CanisterData, CanisterMut, CanisterRef, Paused};
+use cyclotron_heap::layout::PAGE;
+use cyclotron_heap::{Memory, MemoryId, MemoryKind, PageIx, PreImageMap};
+use cyclotron_routing::{Deadlines, Directory, IngressHistory, ManagementInbox, Tally};
+use cyclotron_scheduling::{Heartbeats, Installing};
+use cyclotron_tree::LabeledTree;
+use cyclotron_types::canister::{InputQueue, Priority};
+use cyclotron_types::ids::{CanisterId, MessageId};
+use cyclotron_types::message::Message;
+use cyclotron_wasm::runtime::Value;
+use cyclotron_world::prelude::*;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Version of the canonical encoding; part of what is hashed.
+const VERSION: u32 = 1;
+
+/// The tree of leaf hashes, and what has changed since it was last brought up to date.
+#[derive(Resource)]
+pub struct StateHash {
+    tree: LabeledTree,
+    /// The memories whose pages the tree holds; a canister gets others when code is installed.
+    memories: BTreeMap<CanisterId, (MemoryId, MemoryId)>,
+    canisters: BTreeSet<CanisterId>,
+    statuses: BTreeSet<MessageId>,
+}
+
+impl Default for StateHash {
+    fn default() -> Self {
+        Self {
+            tree: LabeledTree::new(&[]),
+            memories: BTreeMap::new(),
+            canisters: BTreeSet::new(),
+            statuses: BTreeSet::new(),
+        }
+    }
+}
+
+impl StateHash {
+    /// Notes that a canister has changed, come or gone.
+    pub fn canister_changed(&mut self, id: CanisterId) {
+        self.canisters.insert(id);
+    }
+    /// Notes that an ingress status has changed, come or gone.
+    pub fn status_changed(&mut self, id: MessageId) {
+        self.statuses.insert(id);
+    }
+}
+
+struct Hasher(Sha256);
+
+impl std::io::Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Hasher {
+    fn new() -> Self {
+        Self(Sha256::new())
+    }
+    fn put(&mut self, value: &impl Serialize) {
+        ciborium::into_writer(value, &mut *self).expect("components have a CBOR form, and a hash takes any bytes");
+    }
+    fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+/// Brings the tree up to date and returns its root.
+pub fn state_hash(world: &mut World) -> [u8; 32] {
+    let mut state = world.remove_resource::<StateHash>().expect("the subnet keeps a state hash");
+    for id in std::mem::take(&mut state.canisters) {
+        hash_canister(world, &mut state.tree, &mut state.memories, id);
+    }
+    let history = world.resource::<IngressHistory>();
+    for id in std::mem::take(&mut state.statuses) {
+        match history.get(&id) {
+            Some(entry) => {
+                let mut hasher = Hasher::new();
+                hasher.put(entry);
+                write(&mut state.tree, &[b"ingress", &id.0], &hasher.finish());
+            }
+            None => drop(state.tree.remove(&[b"ingress", &id.0])),
+        }
+    }
+    write(&mut state.tree, &[b"subnet"], &hash_subnet(world));
+    let root = state.tree.rehash(&StateHasher);
+    world.insert_resource(state);
+    root
+}
+
+fn write(tree: &mut LabeledTree, path: &[&[u8]], value: &[u8]) {
+    tree.insert(path, value).expect("the paths of the state hash are prefix-free and their labels short");
+}
+
+fn hash_subnet(world: &World) -> [u8; 32] {
+    let mut hasher = Hasher::new();
+    hasher.put(&VERSION);
+    hasher.put(world.resource::<Tally>());
+    hasher.put(&world.resource::<ManagementInbox>().0);
+    hasher.put(&world.resource::<Deferred>().0);
+    hasher.put(&world.resource::<Ids>().0);
+    let deadlines = world.resource::<Deadlines>();
+    hasher.put(&(&deadlines.open, &deadlines.timed_out));
+    hasher.put(&(&world.resource::<Heartbeats>().0, &world.resource::<Installing>().0));
+    hasher.finish()
+}
+
+fn hash_canister(
+    world: &mut World,
+    tree: &mut LabeledTree,
+    memories: &mut BTreeMap<CanisterId, (MemoryId, MemoryId)>,
+    id: CanisterId,
+) {
+    let canister: [&[u8]; 2] = [b"canister", id.as_slice()];
+    let Some(entity) = world.resource::<Directory>().entity(id) else {
+        tree.remove(&canister);
+        memories.remove(&id);
+        return;
+    };
+    let mut hasher = Hasher::new();
+    let queue = world.get::<InputQueue>(entity).expect("a canister has a queue");
+    let pool = world.resource::<Pool<Message>>();
+    for slot in &queue.messages {
+        let message = pool.entity(slot.0).and_then(|e| world.get::<Message>(e)).expect("a queued message is in the pool");
+        hasher.put(message);
+    }
+    hasher.put(&(&queue.tasks, &queue.requests, queue.ingress));
+    hasher.put(world.get::<Priority>(entity).expect("a canister has a priority"));
+
+    let mut state = world.query::<CanisterData>();
+    let data = state.get_mut(world, entity).expect("a listed canister has its components");
+    let data = CanisterMut::from(data);
+    hasher.put(&*data.controllers);
+    hasher.put(&(&*data.balance, &*data.reserved, &*data.version, &*data.certified_data, &*data.timer, &*data.paid_until));
+    hasher.put(&(&*data.run_state, &*data.settings, &*data.contexts, &*data.log, &*data.chunks, &*data.history));
+    hasher.put(&(&*data.low_memory, &*data.open_calls));
+    let view = CanisterRef::from(&data);
+    hash_paused(&mut hasher, view.paused);
+    let Some(installed) = view.program.installed() else {
+        write(tree, &[canister[0], canister[1], b"plain"], &hasher.finish());
+        memories.remove(&id);
+        tree.remove(&[canister[0], canister[1], b"heap"]);
+        tree.remove(&[canister[0], canister[1], b"stable"]);
+        return;
+    };
+    hasher.put(&(&installed.module_hash, installed.heap().size().0, installed.stable().size().0));
+    let ids = (installed.heap().id(), installed.stable().id());
+    let known = memories.insert(id, ids);
+    with_committed(&view, installed, |instance, heap_before, stable_before| {
+        for value in instance.globals() {
+            put_value(&mut hasher, value);
+        }
+        let heap = [canister[0], canister[1], b"heap"];
+        hash_memory(tree, &heap, installed.heap(), heap_before, known.is_some_and(|k| k.0 == ids.0));
+        let stable = [canister[0], canister[1], b"stable"];
+        hash_memory(tree, &stable, installed.stable(), stable_before, known.is_some_and(|k| k.1 == ids.1));
+    });
+    write(tree, &[canister[0], canister[1], b"plain"], &hasher.finish());
+    data.program.forget_dirty_pages();
+}
+
+/// The message or installation that is under way, and how far it is.
+fn hash_paused(hasher: &mut Hasher, paused: &Paused) {
+    match paused {
+        Paused::None => hasher.put(&0u8),
+        Paused::Suspended(suspended) => hasher.put(&(1u8, suspended.job(), suspended.instructions_used())),
+        Paused::Aborted(aborted) => hasher.put(&(2u8, &aborted.job)),
+        Paused::Installing(install) => hasher.put(&(3u8, install.instructions_used())),
+    }
+}
+
+/// A global by its type and bits. References into tables are null between messages of a replica; their index is canonical.
+fn put_value(hasher: &mut Hasher, value: &Value) {
+    match *value {
+        Value::I32(v) => hasher.put(&(0u8, v)),
+        Value::I64(v) => hasher.put(&(1u8, v)),
+        Value::F32(bits) => hasher.put(&(2u8, bits)),
+        Value::F64(bits) => hasher.put(&(3u8, bits)),
+        Value::V128(bits) => hasher.put(&(4u8, bits)),
+        Value::FuncRef(index) => hasher.put(&(5u8, index)),
+        Value::ExternRef(number) => hasher.put(&(6u8, number)),
+    }
+}
+
+/// Brings the leaves of a memory's pages up to date: of all of them for a memory not `known`, otherwise of those that changed.
+fn hash_memory<K: MemoryKind>(
+    tree: &mut LabeledTree,
+    path: &[&[u8]; 3],
+    memory: &Memory<K>,
+    before: &PreImageMap<'_>,
+    known: bool,
+) {
+    let mut put = |page: PageIx, content: &[u8; PAGE]| {
+        let label = page.0.to_be_bytes();
+        let path: [&[u8]; 4] = [path[0], path[1], path[2], &label];
+        if content.iter().all(|&byte| byte == 0) {
+            tree.remove(&path);
+        } else {
+            write(tree, &path, &Sha256::digest(content));
+        }
+    };
+    let read = if known {
+        let mut content = [0; PAGE];
+        memory.dirty().iter().try_for_each(|page| {
+            memory.read_committed(u64::from(page.0) * PAGE as u64, &mut content, before)?;
+            put(page, &content);
+            Ok(())
+        })
+    } else {
+        tree.remove(path);
+        let mut put = |page: PageIx, content: &[u8; PAGE]| {
+            write(tree, &[path[0], path[1], path[2], &page.0.to_be_bytes()], &Sha256::digest(content));
+        };
+        memory.each_nonzero_page_committed(before, &mut put)
+    };
+    read.unwrap_or_else(|error| panic!("a canister's memory cannot be read: {error}"));
+}

@@ -1,0 +1,330 @@
+//! The one type that the node, test servers, the simulator and the replayer drive.
+
+use crate::certify::{Signer, Tree, View};
+use crate::management::{Deferred, Ids, ManagementRound};
+use crate::pool::{IngressPool, PoolFull};
+use crate::round::{inner_round, round};
+use crate::state_hash::{StateHash, state_hash};
+use crate::totals::Totals;
+use cyclotron_certification::{ReadError, Reader, StateTree, SubnetFacts};
+use cyclotron_crypto::RootSigner;
+use cyclotron_execution::management::{CanisterIds, IdRange, NodeFacts, RandomStream};
+use cyclotron_execution::{Machine, Program, RoundEnv, SubnetConfig};
+use cyclotron_queries::{Query, QueryView, answer_batch, inspect_ingress};
+use cyclotron_routing::{
+    ActiveSet, Answered, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, Input, ManagementInbox, Outbox,
+    StopDeadlines, Stopping, Tally, Timers, Touched,
+};
+use cyclotron_scheduling::{Cores, Heartbeats, Installing, Results, Workers};
+use cyclotron_types::Principal;
+use cyclotron_types::batch::{Batch, CertifiedView};
+use cyclotron_types::ids::{CanisterId, MessageId};
+use cyclotron_types::limits;
+use cyclotron_types::message::{Ingress, Message};
+use cyclotron_types::reject::Reject;
+use cyclotron_types::units::{Bytes, Height, Instructions, RegistryVersion, Time};
+use cyclotron_world::prelude::*;
+use std::sync::Arc;
+
+/// How a subnet is made.
+pub struct SubnetOptions {
+    /// Prices, limits, names.
+    pub config: SubnetConfig,
+    /// Signs roots.
+    pub signer: Arc<dyn RootSigner>,
+    /// `application`, `system`, `verified_application` or `cloud_engine`.
+    pub subnet_type: String,
+    /// The nodes and their Ed25519 keys, DER-encoded.
+    pub nodes: Vec<(Principal, Vec<u8>)>,
+    /// Canister ids that the subnet gives out.
+    pub ranges: Vec<IdRange>,
+    /// Engine, seats and memories.
+    pub machine: Arc<Machine>,
+    /// Scheduler cores and their budgets.
+    pub scheduling: SchedulingOptions,
+    /// Whether cycles can be made out of nothing (`provisional_*`): on networks of their own, never on a live one.
+    pub provisional: bool,
+    /// Threads of this process; they change no result.
+    pub threads: usize,
+}
+
+/// Budgets of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulingOptions {
+    /// Scheduler cores.
+    pub cores: usize,
+    /// Instructions of each core in a round.
+    pub round_instructions: Instructions,
+    /// Instructions counted for each message besides its own.
+    pub message_overhead: Instructions,
+    /// Suspended messages kept at the end of a round.
+    pub paused_max: usize,
+}
+
+impl Default for SchedulingOptions {
+    fn default() -> Self {
+        Self {
+            cores: limits::SCHEDULER_CORES,
+            round_instructions: limits::ROUND_INSTRUCTIONS_MAX,
+            message_overhead: limits::ROUND_OVERHEAD_PER_MESSAGE,
+            paused_max: limits::PAUSED_EXECUTIONS_MAX,
+        }
+    }
+}
+
+impl SchedulingOptions {
+    /// No budget: a round ends when nobody has work.
+    pub const fn unlimited() -> Self {
+        Self {
+            cores: limits::SCHEDULER_CORES,
+            round_instructions: Instructions::MAX,
+            message_overhead: Instructions::ZERO,
+            paused_max: limits::PAUSED_EXECUTIONS_MAX,
+        }
+    }
+}
+
+/// One subnet in this process: the Local world of a node and the Replicated world.
+pub struct Subnet {
+    pool: IngressPool,
+    replicated: World,
+    round: Schedule,
+    config: Arc<SubnetConfig>,
+    machine: Arc<Machine>,
+    provisional: bool,
+    height: Height,
+    time: Time,
+}
+
+impl Subnet {
+    /// A subnet without canisters, at height zero.
+    /// Errors: when the process cannot start its worker threads.
+    pub fn new(options: SubnetOptions) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let config = Arc::new(options.config);
+        let mut tree = StateTree::new(config.subnet);
+        let ranges: Vec<_> = options
+            .ranges
+            .iter()
+            .map(|range| (CanisterId::from_u64(range.first).principal(), CanisterId::from_u64(range.last).principal()))
+            .collect();
+        let nodes: Vec<(Principal, &[u8])> = options.nodes.iter().map(|(id, key)| (*id, key.as_slice())).collect();
+        let facts = SubnetFacts {
+            public_key: &options.signer.public_key_der(),
+            subnet_type: &options.subnet_type,
+            canister_ranges: &ranges,
+            nodes: &nodes,
+        };
+        tree.upsert_subnet(config.subnet, &facts);
+
+        let mut world = World::new();
+        world.insert_resource(Tree(tree));
+        world.insert_resource(Signer(options.signer));
+        world.insert_resource(Ids(CanisterIds::new(options.ranges)));
+        let budget = options.scheduling;
+        world.insert_resource(Cores::new(
+            budget.cores,
+            budget.round_instructions,
+            budget.message_overhead,
+            budget.paused_max,
+        ));
+        let workers = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads.max(1))
+            .thread_name(|n| format!("core {n}"))
+            .build()?;
+        world.insert_resource(Workers(workers));
+        world.init_resource::<Pool<Message>>();
+        world.init_resource::<View>();
+        world.init_resource::<Deferred>();
+        world.init_resource::<StateHash>();
+        world.init_resource::<Totals>();
+        world.init_resource::<ActiveSet>();
+        world.init_resource::<Answered>();
+        world.init_resource::<Deadlines>();
+        world.init_resource::<Directory>();
+        world.init_resource::<Dues>();
+        world.init_resource::<IngressHistory>();
+        world.init_resource::<ManagementInbox>();
+        world.init_resource::<Outbox>();
+        world.init_resource::<StopDeadlines>();
+        world.init_resource::<Stopping>();
+        world.init_resource::<Tally>();
+        world.init_resource::<Timers>();
+        world.init_resource::<Touched>();
+        world.init_resource::<Heartbeats>();
+        world.init_resource::<Installing>();
+        world.init_resource::<Results>();
+        world.add_schedule(inner_round());
+        Ok(Self {
+            pool: IngressPool::default(),
+            replicated: world,
+            round: round(),
+            config,
+            machine: options.machine,
+            provisional: options.provisional,
+            height: Height::ZERO,
+            time: Time::ZERO,
+        })
+    }
+
+    /// Hands an admitted message to the Local world, to be part of a batch soon.
+    /// Errors: [`PoolFull`], and nothing changed.
+    pub fn submit(&mut self, ingress: Ingress) -> Result<(), PoolFull> {
+        self.pool.insert(ingress)
+    }
+
+    /// Messages that wait for a batch.
+    pub fn waiting(&self) -> usize {
+        self.pool.len()
+    }
+
+    /// Makes the next batch of what waits. `now` is at least one nanosecond after the last batch, whatever the clock says.
+    pub fn next_batch(&mut self, now: Time, randomness: [u8; 32]) -> Batch {
+        let time = now.max(Time(self.time.0 + 1));
+        Batch {
+            height: Height(self.height.0 + 1),
+            time,
+            randomness,
+            registry_version: RegistryVersion(1),
+            ingress: self.pool.take_payload(time, limits::INGRESS_PER_BATCH_MAX),
+            actions: Vec::new(),
+            checkpoint: false,
+        }
+    }
+
+    /// Runs one round.
+    ///
+    /// Panics: when the batch is not the next one, or its time does not advance.
+    pub fn execute(&mut self, batch: Batch) -> CertifiedView {
+        assert_eq!(batch.height.0, self.height.0 + 1, "batches come in order");
+        assert!(batch.time > self.time, "block time increases");
+        (self.height, self.time) = (batch.height, batch.time);
+        let facts = self.facts(batch.registry_version);
+        let world = &mut self.replicated;
+        let used = world.resource::<Totals>().0.memory;
+        let cores = world.resource::<Cores>();
+        let free = self.config.limits.subnet_memory.saturating_sub(used);
+        let env = RoundEnv {
+            subnet: self.config.clone(),
+            machine: self.machine.clone(),
+            time: batch.time,
+            height: batch.height,
+            randomness: batch.randomness,
+            memory_used: used,
+            memory_available: Bytes(free.0 / cores.count as u64),
+        };
+        let left = i64::try_from(cores.round_instructions.0).unwrap_or(i64::MAX);
+        let random = RandomStream::for_raw_rand(&batch.randomness);
+        world.insert_resource(ManagementRound { left, random, facts, begun: false });
+        world.insert_resource(CurrentRound(env));
+        world.insert_resource(Input(batch));
+        self.round.run(world);
+        world.resource_mut::<View>().0.take().expect("a round leaves a view")
+    }
+
+    fn facts(&self, registry_version: RegistryVersion) -> NodeFacts {
+        NodeFacts {
+            provisional: self.provisional,
+            replica_version: env!("CARGO_PKG_VERSION").into(),
+            registry_version: registry_version.0,
+        }
+    }
+
+    /// Whether a round at `now` would find something to do besides setting the time.
+    pub fn has_work(&self, now: Time) -> bool {
+        let world = &self.replicated;
+        !self.pool.is_empty()
+            || !world.resource::<ActiveSet>().is_empty()
+            || !world.resource::<ManagementInbox>().0.is_empty()
+            || !world.resource::<Deferred>().0.is_empty()
+            || !world.resource::<Installing>().0.is_empty()
+            || !world.resource::<Heartbeats>().0.is_empty()
+            || self.next_alarm().is_some_and(|time| time <= now)
+    }
+
+    /// When the next timer or time-out is due.
+    pub fn next_alarm(&self) -> Option<Time> {
+        let world = &self.replicated;
+        let call = world.resource::<Deadlines>().open.first().map(|&(time, _, _)| time);
+        [
+            world.resource::<Timers>().0.next(),
+            world.resource::<Dues>().0.next(),
+            world.resource::<StopDeadlines>().0.next(),
+            call,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Height of the last batch.
+    pub fn height(&self) -> Height {
+        self.height
+    }
+
+    /// Time of the last batch.
+    pub fn time(&self) -> Time {
+        self.time
+    }
+
+    /// What is known of an ingress message.
+    pub fn ingress_status(&self, id: &MessageId) -> Option<&Entry> {
+        self.replicated.resource::<IngressHistory>().get(id)
+    }
+
+    /// A certificate over what the paths show.
+    pub fn read_state(&self, reader: &Reader, paths: &[Vec<Vec<u8>>]) -> Result<Vec<u8>, ReadError> {
+        self.replicated.resource::<Tree>().0.read_state_certificate(reader, paths)
+    }
+
+    /// A certificate over the time and one request's status.
+    pub fn status_certificate(&self, id: MessageId) -> Result<Vec<u8>, ReadError> {
+        self.replicated.resource::<Tree>().0.request_status_certificate(id)
+    }
+
+    /// What queries read; `None` before the first round.
+    fn view(&self) -> Option<QueryView<'_>> {
+        let env = &self.replicated.get_resource::<CurrentRound>()?.0;
+        Some(QueryView { env, world: &self.replicated, tree: &self.replicated.resource::<Tree>().0 })
+    }
+
+    /// QueryPass: answers queries on the state that the last round certified, in order.
+    ///
+    /// Panics: before the first round.
+    pub fn query(&self, queries: Vec<Query>) -> Vec<Result<Vec<u8>, Reject>> {
+        answer_batch(self.view().expect("a round has run"), queries)
+    }
+
+    /// Whether a message would be taken if it were submitted; the rejection that its sender sees at once otherwise.
+    ///
+    /// Panics: before the first round.
+    pub fn inspect(&self, ingress: &Ingress) -> Result<(), Reject> {
+        inspect_ingress(self.view().expect("a round has run"), ingress)
+    }
+
+    /// Whether `reader` may read a canister's custom section: there is none, it is public, or the reader is a controller.
+    pub fn may_read_metadata(&self, canister: CanisterId, name: &str, reader: Principal) -> bool {
+        let Some(canister) = self.view().and_then(|view| view.canister(canister).ok()) else { return true };
+        match canister.program {
+            Program::Installed(installed) => {
+                installed.metadata(name).is_none_or(|(public, _)| public) || canister.controllers.0.contains(&reader)
+            }
+            Program::Empty => true,
+        }
+    }
+
+    /// The state hash. Cost: in proportion to what changed since the last call.
+    pub fn state_hash(&mut self) -> [u8; 32] {
+        state_hash(&mut self.replicated)
+    }
+
+    /// Sums all cycles in the world and compares with what was minted and burned. Cost: a scan over everything.
+    pub fn check_cycles(&self) -> Result<(), crate::Unbalanced> {
+        crate::conservation::check_cycles(&self.replicated)
+    }
+
+    /// The schedules, for the page that lists systems.
+    pub fn describe(&mut self) -> String {
+        crate::page::page(&mut self.pool, &mut self.replicated, &mut self.round)
+    }
+}
+

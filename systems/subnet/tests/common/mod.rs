@@ -1,0 +1,172 @@
+//! A subnet in a test: made in one line, driven by ingress messages as a user would.
+
+use candid::{CandidType, Decode, Encode, Principal};
+use cyclotron_crypto::{BlsSecretKey, NodeKey};
+use cyclotron_execution::management::IdRange;
+use cyclotron_execution::{ExecutionLimits, Machine, SubnetConfig};
+use cyclotron_subnet::{SchedulingOptions, Subnet, SubnetOptions};
+use cyclotron_types::batch::CertifiedView;
+use cyclotron_types::fees::Fees;
+use cyclotron_types::ids::{CanisterId, MessageId};
+use cyclotron_types::message::{Ingress, IngressStatus};
+use cyclotron_types::units::{Seconds, Time};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// The script canister, as text.
+pub const SCRIPT: &str = include_str!("script.wat");
+
+/// Block time between rounds.
+const ROUND: Seconds = Seconds(1);
+
+/// What varies between test subnets.
+#[derive(Clone)]
+pub struct Setup {
+    pub threads: usize,
+    pub limits: ExecutionLimits,
+    pub scheduling: SchedulingOptions,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { threads: 1, limits: ExecutionLimits::default(), scheduling: SchedulingOptions::default() }
+    }
+}
+
+/// A subnet and its clock.
+pub struct TestSubnet {
+    pub subnet: Subnet,
+    pub now: Time,
+    sent: u64,
+}
+
+#[derive(CandidType)]
+struct Create {
+    amount: Option<candid::Nat>,
+}
+
+#[derive(CandidType, Deserialize)]
+struct CanisterRecord {
+    canister_id: Principal,
+}
+
+#[derive(CandidType)]
+pub enum Mode {
+    #[serde(rename = "install")]
+    Install,
+    #[serde(rename = "reinstall")]
+    Reinstall,
+    #[serde(rename = "upgrade")]
+    Upgrade(Option<()>),
+}
+
+#[derive(CandidType)]
+struct InstallCode {
+    mode: Mode,
+    canister_id: Principal,
+    wasm_module: Vec<u8>,
+    arg: Vec<u8>,
+}
+
+impl TestSubnet {
+    pub fn new(setup: Setup) -> Self {
+        let signer = Arc::new(BlsSecretKey::from_seed(&[1; 32]));
+        let node = NodeKey::from_seed(&[2; 32]);
+        let root_key = cyclotron_crypto::RootSigner::public_key_der(&*signer);
+        let config = SubnetConfig {
+            subnet: cyclotron_crypto::self_authenticating(&root_key),
+            root_key,
+            fees: Fees::for_nodes(13),
+            limits: setup.limits,
+        };
+        let options = SubnetOptions {
+            config,
+            signer,
+            subnet_type: "application".into(),
+            nodes: vec![(node.node_id(), node.public_key_der())],
+            ranges: vec![IdRange { first: 0, last: 0xfffff }],
+            machine: Arc::new(Machine::for_canisters().unwrap()),
+            scheduling: setup.scheduling,
+            threads: setup.threads,
+        };
+        Self { subnet: Subnet::new(options).unwrap(), now: Time(1_700_000_000_000_000_000), sent: 0 }
+    }
+
+    /// Sends a message of the anonymous user, to be in the next round.
+    pub fn send(&mut self, receiver: CanisterId, effective: Option<CanisterId>, method: &str, arg: Vec<u8>) -> MessageId {
+        self.sent += 1;
+        let id = MessageId(Sha256::digest(self.sent.to_be_bytes()).into());
+        let ingress = Ingress {
+            id,
+            sender: Principal::anonymous(),
+            receiver,
+            effective_canister: effective,
+            method: method.into(),
+            arg,
+            expiry: self.now.plus(Seconds(300)),
+        };
+        self.subnet.submit(ingress).unwrap();
+        id
+    }
+
+    /// Runs one round, a second after the last.
+    pub fn round(&mut self) -> CertifiedView {
+        self.now = self.now.plus(ROUND);
+        let randomness = Sha256::digest(self.now.0.to_be_bytes()).into();
+        let batch = self.subnet.next_batch(self.now, randomness);
+        self.subnet.execute(batch)
+    }
+
+    /// Runs rounds until the message is answered.
+    pub fn wait(&mut self, id: MessageId) -> IngressStatus {
+        for _ in 0..1_000 {
+            self.round();
+            match &self.subnet.ingress_status(&id).expect("the message is known").status {
+                IngressStatus::Received | IngressStatus::Processing => {}
+                answered => return answered.clone(),
+            }
+        }
+        panic!("no answer in a thousand rounds");
+    }
+
+    /// Calls an update method and waits for its reply.
+    pub fn call(&mut self, canister: CanisterId, method: &str, arg: &[u8]) -> Result<Vec<u8>, String> {
+        let id = self.send(canister, Some(canister), method, arg.to_vec());
+        reply(self.wait(id))
+    }
+
+    /// Calls the management canister.
+    pub fn manage(&mut self, effective: Option<CanisterId>, method: &str, arg: Vec<u8>) -> Result<Vec<u8>, String> {
+        let id = self.send(CanisterId::MANAGEMENT, effective, method, arg);
+        reply(self.wait(id))
+    }
+
+    /// A new canister with 100 T cycles.
+    pub fn create(&mut self) -> CanisterId {
+        let arg = Encode!(&Create { amount: None }).unwrap();
+        let reply = self.manage(None, "provisional_create_canister_with_cycles", arg).unwrap();
+        CanisterId::from_principal(Decode!(&reply, CanisterRecord).unwrap().canister_id)
+    }
+
+    /// Puts code into a canister.
+    pub fn install(&mut self, canister: CanisterId, mode: Mode, wasm: Vec<u8>) -> Result<(), String> {
+        let install = InstallCode { mode, canister_id: canister.principal(), wasm_module: wasm, arg: vec![] };
+        self.manage(Some(canister), "install_code", Encode!(&install).unwrap()).map(drop)
+    }
+
+    /// A new canister with this code.
+    pub fn install_new(&mut self, text: &str) -> CanisterId {
+        let canister = self.create();
+        self.install(canister, Mode::Install, wat::parse_str(text).unwrap()).unwrap();
+        canister
+    }
+}
+
+pub fn reply(status: IngressStatus) -> Result<Vec<u8>, String> {
+    match status {
+        IngressStatus::Replied(bytes) => Ok(bytes),
+        IngressStatus::Rejected(reject) => Err(reject.to_string()),
+        other => panic!("not answered: {other:?}"),
+    }
+}
