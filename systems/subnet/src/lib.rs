@@ -18,4 +18,4 @@ mod totals;
 pub use conservation::Unbalanced;
 pub use pool::{IngressPool, POOL_BYTES_MAX, POOL_MESSAGES_MAX, PoolFull, PoolTick};
 pub use round::{InnerRound, Round, RoundSet};
-pub use subnet::{Subnet, SubnetOptions};
+pub use subnet::{SchedulingOptions, Subnet, SubnetOptions};

@@ -18,11 +18,12 @@ use cyclotron_routing::{
 use cyclotron_scheduling::{Cores, Heartbeats, Installing, Results, Workers};
 use cyclotron_types::Principal;
 use cyclotron_types::batch::{Batch, CertifiedView};
+use cyclotron_types::canister::CyclesBalance;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::limits;
 use cyclotron_types::message::{Ingress, Message};
 use cyclotron_types::reject::Reject;
-use cyclotron_types::units::{Bytes, Height, Instructions, RegistryVersion, Time};
+use cyclotron_types::units::{Bytes, Cycles, Height, Instructions, RegistryVersion, Time};
 use cyclotron_world::prelude::*;
 use std::sync::Arc;
 
@@ -310,6 +311,12 @@ impl Subnet {
             }
             Program::Empty => true,
         }
+    }
+
+    /// Cycles that a canister can spend, subject to freezing.
+    pub fn balance(&self, canister: CanisterId) -> Option<Cycles> {
+        let entity = self.replicated.resource::<Directory>().entity(canister)?;
+        self.replicated.get::<CyclesBalance>(entity).map(|balance| balance.0)
     }
 
     /// The state hash. Cost: in proportion to what changed since the last call.

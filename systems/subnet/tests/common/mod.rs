@@ -1,15 +1,18 @@
 //! A subnet in a test: made in one line, driven by ingress messages as a user would.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use candid::{CandidType, Decode, Encode, Principal};
 use cyclotron_crypto::{BlsSecretKey, NodeKey};
 use cyclotron_execution::management::IdRange;
 use cyclotron_execution::{ExecutionLimits, Machine, SubnetConfig};
+use cyclotron_wasm::engine::{Engine, EngineConfig};
+use cyclotron_queries::Query;
 use cyclotron_subnet::{SchedulingOptions, Subnet, SubnetOptions};
 use cyclotron_types::batch::CertifiedView;
 use cyclotron_types::fees::Fees;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::{Ingress, IngressStatus};
-use cyclotron_types::units::{Seconds, Time};
+use cyclotron_types::units::{Cycles, Seconds, Time};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -86,8 +89,9 @@ impl TestSubnet {
             subnet_type: "application".into(),
             nodes: vec![(node.node_id(), node.public_key_der())],
             ranges: vec![IdRange { first: 0, last: 0xfffff }],
-            machine: Arc::new(Machine::for_canisters().unwrap()),
+            machine: Arc::new(Machine::new(Engine::new(EngineConfig::canister()), 256).unwrap()),
             scheduling: setup.scheduling,
+            provisional: true,
             threads: setup.threads,
         };
         Self { subnet: Subnet::new(options).unwrap(), now: Time(1_700_000_000_000_000_000), sent: 0 }
@@ -116,6 +120,25 @@ impl TestSubnet {
         let randomness = Sha256::digest(self.now.0.to_be_bytes()).into();
         let batch = self.subnet.next_batch(self.now, randomness);
         self.subnet.execute(batch)
+    }
+
+    /// Runs one round at whose end a checkpoint would be taken.
+    pub fn round_at_checkpoint(&mut self) -> CertifiedView {
+        self.now = self.now.plus(ROUND);
+        let mut batch = self.subnet.next_batch(self.now, [9; 32]);
+        batch.checkpoint = true;
+        self.subnet.execute(batch)
+    }
+
+    /// Asks a canister.
+    pub fn query(&self, receiver: CanisterId, method: &str, arg: &[u8]) -> Result<Vec<u8>, String> {
+        let query = Query { sender: Principal::anonymous(), receiver, method: method.into(), arg: arg.to_vec() };
+        self.subnet.query(vec![query]).pop().unwrap().map_err(|reject| reject.to_string())
+    }
+
+    /// A canister's cycles.
+    pub fn balance(&self, canister: CanisterId) -> Cycles {
+        self.subnet.balance(canister).unwrap()
     }
 
     /// Runs rounds until the message is answered.
