@@ -17,6 +17,8 @@ pub mod management;
 mod message;
 pub mod reject;
 mod system_api;
+#[cfg(test)]
+mod tests;
 
 pub use canister::{
     CanisterBundle, CanisterData, CanisterDataItem, CanisterMut, CanisterRef, CanisterRefData, CanisterRefDataItem,

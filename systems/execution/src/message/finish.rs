@@ -181,6 +181,11 @@ pub(super) fn conclude(
             // Both sums are checked in `overdrawn`; without a suspension they hold because the System API checked them.
             balance = Cycles(balance.0 + api.funds.accepted.0 - removed(&run, &api).0);
             stage = keep(canister, &run, *api, &mut effects);
+            if let Kind::Callback(callback) = &run.kind {
+                // A cleanup that returned: its effects hold, the answer is why the callback failed.
+                let failure = callback.failure.clone();
+                stage.failure = failure.map(|failure| visible(canister, &run, failure).reject(canister.id));
+            }
         }
         Verdict::Failed(reject) => {
             effects.verdict = if used == Instructions::ZERO { WasmVerdict::NotRun } else { WasmVerdict::Trapped };
@@ -358,6 +363,9 @@ fn end_context(
     };
     if let Some(available) = stage.available {
         context.available = available;
+    }
+    if let CallOrigin::Task(_) = context.origin {
+        effects.task_failure.clone_from(&stage.failure);
     }
     context.instructions = context.instructions.saturating_add(used);
     context.outstanding += stage.calls.len() as u32;

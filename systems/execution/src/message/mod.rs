@@ -67,6 +67,13 @@ pub struct Aborted {
     prior: Prior,
 }
 
+impl From<Job> for Aborted {
+    /// A message that starts over without anything having been paid for it.
+    fn from(job: Job) -> Self {
+        Self { job, prior: Prior::default() }
+    }
+}
+
 /// What an earlier start of the same message has already done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Prior {
