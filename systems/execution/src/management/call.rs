@@ -96,7 +96,7 @@ pub struct ManagementCall {
     pub arg: Vec<u8>,
     /// Cycles attached.
     pub payment: Cycles,
-    /// Whether this is the second time, in the round after: see [`ManagementStep::NextRound`].
+    /// Whether it had to wait for another round's randomness: see [`ManagementStep::NextRound`].
     pub deferred: bool,
 }
 
@@ -169,7 +169,8 @@ pub enum ManagementStep {
     /// The canister is stopping. Answered by [`super::finish_stopping`], [`super::expire_stopping`] or a start; at once, among these
     /// effects, if nothing of the canister is open.
     Waiting(ManagementEffects),
-    /// The answer must not be known yet: execute the call again in the next round, in the same order as others.
+    /// Nothing has been done: execute the call again in the next round, in the same order as others. If it is not `deferred`, its canister
+    /// is in the middle of a message, and it may be tried again in this round already, once that has ended.
     NextRound(ManagementCall),
 }
 

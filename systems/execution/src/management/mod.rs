@@ -63,7 +63,10 @@ use wire::ic;
 enum Body {
     Reply(Vec<u8>),
     Waiting,
+    /// The answer must not be known in this round.
     NextRound,
+    /// The canister is in the middle of a message.
+    Busy,
     Suspended(code::Terms),
 }
 
@@ -73,9 +76,9 @@ enum Body {
 pub fn execute_management(context: &mut ManagementContext<'_>, mut call: ManagementCall) -> ManagementStep {
     let mut run = Running { call: &mut call, effects: ManagementEffects::default() };
     let result = match body(context, &mut run) {
-        Ok(Body::NextRound) => {
+        Ok(again @ (Body::NextRound | Body::Busy)) => {
             assert_eq!(run.effects, ManagementEffects::default(), "a call that comes again has done nothing");
-            call.deferred = true;
+            call.deferred |= matches!(again, Body::NextRound);
             return ManagementStep::NextRound(call);
         }
         Ok(Body::Suspended(terms)) => {
@@ -107,7 +110,7 @@ fn body(context: &mut ManagementContext<'_>, run: &mut Running<'_>) -> Result<Bo
         _ => {}
     }
     if method.disturbs_execution() && is_busy(context, method, run) {
-        return Ok(Body::NextRound);
+        return Ok(Body::Busy);
     }
     let reply = match method {
         Method::CreateCanister => create::create_canister(context, run),

@@ -232,7 +232,7 @@ fn what_would_disturb_a_suspended_message_waits_a_round() {
             _ => candid::encode_one(named(id)).unwrap(),
         };
         let call = subnet.ingress(user(1), method, arg);
-        assert!(matches!(subnet.step(call), ManagementStep::NextRound(_)), "{method}");
+        assert!(matches!(subnet.step(call), ManagementStep::NextRound(call) if !call.deferred), "{method}");
     }
     assert!(subnet.user_call(user(1), "canister_status", &named(id)).result.is_ok());
     assert!(subnet.canister_call(id, "deposit_cycles", &named(id), 5).result.is_ok());
@@ -250,6 +250,7 @@ fn random_bytes_come_a_round_later_and_never_twice() {
     for _ in 0..3 {
         let call = Subnet::request(caller, "raw_rand", candid::encode_args(()).unwrap(), 1);
         let ManagementStep::NextRound(call) = subnet.step(call) else { panic!("not in the round of the call") };
+        assert!(call.deferred);
         let answered = subnet.run(call);
         let bytes: serde_bytes::ByteBuf = candid::decode_one(answered.reply()).unwrap();
         assert_eq!((bytes.len(), answered.refund), (32, Cycles(1)));
