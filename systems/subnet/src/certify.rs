@@ -1,5 +1,6 @@
 //! The end of a round: what changed enters the state tree, and the root is signed.
 
+use crate::state_hash::StateHash;
 use cyclotron_certification::{CanisterFacts, CodeFacts, StateTree};
 use cyclotron_crypto::RootSigner;
 use cyclotron_execution::Program;
@@ -26,9 +27,11 @@ pub fn certify_canisters(
     directory: Res<Directory>,
     mut touched: ResMut<Touched>,
     mut tree: ResMut<Tree>,
+    mut hash: ResMut<StateHash>,
     canisters: Query<(&Controllers, &CertifiedData, &Program)>,
 ) {
     for id in std::mem::take(&mut touched.0) {
+        hash.canister_changed(id);
         let Some((controllers, data, program)) = directory.entity(id).and_then(|e| canisters.get(e).ok()) else {
             tree.0.remove_canister(id);
             continue;
@@ -43,8 +46,9 @@ pub fn certify_canisters(
 }
 
 /// Takes the changed ingress statuses into the tree. Cost: O(changed).
-pub fn certify_statuses(mut history: ResMut<IngressHistory>, mut tree: ResMut<Tree>) {
+pub fn certify_statuses(mut history: ResMut<IngressHistory>, mut tree: ResMut<Tree>, mut hash: ResMut<StateHash>) {
     for id in history.take_changed() {
+        hash.status_changed(id);
         match history.get(&id) {
             Some(entry) => tree.0.upsert_request_status(id, &entry.status),
             None => tree.0.remove_request_statuses([&id]),

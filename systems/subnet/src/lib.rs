@@ -8,6 +8,7 @@
 mod certify;
 mod conservation;
 mod management;
+mod observe;
 mod page;
 mod pool;
 mod round;
@@ -16,6 +17,7 @@ mod subnet;
 mod totals;
 
 pub use conservation::Unbalanced;
+pub use observe::RoundObserver;
 pub use pool::{IngressPool, POOL_BYTES_MAX, POOL_MESSAGES_MAX, PoolFull, PoolTick};
 pub use round::{InnerRound, Round, RoundSet};
-pub use subnet::{SchedulingOptions, Subnet, SubnetOptions};
+pub use subnet::{SchedulingOptions, Statistics, Subnet, SubnetOptions};

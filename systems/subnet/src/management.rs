@@ -3,8 +3,8 @@
 
 use crate::totals::{Counted, Totals, use_of};
 use cyclotron_execution::management::{
-    Answer, CanisterIds, Canisters, ManagementCall, ManagementContext, ManagementEffects, ManagementStep, NodeFacts, RandomStream,
-    SubnetUse, execute_management, expire_stopping, finish_stopping, resume_install, uninstall_exhausted,
+    Answer, CanisterIds, Canisters, ManagementCall, ManagementContext, ManagementEffects, ManagementStep, NodeFacts,
+    RandomStream, SubnetUse, execute_management, expire_stopping, finish_stopping, resume_install, uninstall_exhausted,
 };
 use cyclotron_execution::{CanisterBundle, CanisterData, CanisterMut, Outgoing, settle};
 use cyclotron_routing::{

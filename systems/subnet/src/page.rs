@@ -26,7 +26,8 @@ pub fn page(pool: &mut IngressPool, replicated: &mut World, round: &mut Schedule
 }
 
 fn section(text: &mut String, title: &str, systems: &[SystemLine]) {
-    write!(text, "\n## {title}\n\n| system | reads | writes |\n| --- | --- | --- |\n").expect("a string takes any text");
+    write!(text, "\n## {title}\n\n| system | reads | writes |\n| --- | --- | --- |\n")
+        .expect("a string takes any text");
     for system in systems {
         let name = system.name.trim_start_matches("cyclotron_");
         let (reads, writes) = if system.exclusive {

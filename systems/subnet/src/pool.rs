@@ -134,7 +134,12 @@ fn store(
 }
 
 /// Forgets messages whose expiry has passed: they could never be included.
-fn drop_expired(tick: Res<Tick>, mut waiting: ResMut<Waiting>, mut pool: ResMut<Pool<Pending>>, mut slots: Query<&mut Pending>) {
+fn drop_expired(
+    tick: Res<Tick>,
+    mut waiting: ResMut<Waiting>,
+    mut pool: ResMut<Pool<Pending>>,
+    mut slots: Query<&mut Pending>,
+) {
     let waiting = &mut *waiting;
     waiting.arrival.retain(|id| {
         let slot = waiting.slots[id];

@@ -4,6 +4,7 @@
 //! Batch -> time_out -> induct -> [ manage -> schedule -> execute -> induct_local ]* -> (checkpoint) -> sync -> certify -> CertifiedView
 //! ```
 
+use crate::observe::{show_logs, stage_ended};
 use crate::{certify, management, totals};
 use cyclotron_routing as routing;
 use cyclotron_scheduling as scheduling;
@@ -54,11 +55,19 @@ pub fn round() -> Schedule {
         (routing::apply_actions, routing::induct_ingress, scheduling::queue_due_tasks).chain().in_set(Induct),
     );
     schedule.add_systems((scheduling::begin_round, run_inner_rounds, scheduling::end_round).chain().in_set(Execute));
-    schedule.add_systems(totals::sync_touched.in_set(Sync));
+    schedule.add_systems((totals::sync_touched, show_logs).chain().in_set(Sync));
     schedule.add_systems(scheduling::abort_suspended.in_set(Checkpoint));
     schedule.add_systems(
         (certify::certify_canisters, certify::certify_statuses, certify::certify_round).chain().in_set(Certify),
     );
+    schedule.add_systems((
+        stage_ended::<0>.after(TimeOut).before(Induct),
+        stage_ended::<1>.after(Induct).before(Execute),
+        stage_ended::<2>.after(Execute).before(Checkpoint),
+        stage_ended::<3>.after(Checkpoint).before(Sync),
+        stage_ended::<4>.after(Sync).before(Certify),
+        stage_ended::<5>.after(Certify),
+    ));
     schedule
 }
 
@@ -92,4 +101,3 @@ fn run_inner_rounds(world: &mut World) {
         }
     }
 }
-

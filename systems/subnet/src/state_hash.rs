@@ -7,7 +7,8 @@
 //! encoding: CBOR of the components in a fixed order, maps in the order of their keys. Messages are encoded where they wait, in
 //! queue order. A suspended execution is its message and the instructions it has used; its canister's memories count as they were before it.
 //!
-//! Cost: O(canisters, statuses and pages changed since the last call), hashing included. A node that does not compare hashes never pays it.
+//! Cost: O(canisters, statuses and pages changed since the last call), hashing included. A node that does not compare hashes
+//! never pays it: changes are noted from the first call on.
 
 use crate::management::{Deferred, Ids};
 use cyclotron_certification::StateHasher;
@@ -38,6 +39,8 @@ pub struct StateHash {
     memories: BTreeMap<CanisterId, (MemoryId, MemoryId)>,
     canisters: BTreeSet<CanisterId>,
     statuses: BTreeSet<MessageId>,
+    /// Set by the first call of [`state_hash`]: before it nothing is noted.
+    kept: bool,
 }
 
 impl Default for StateHash {
@@ -47,6 +50,7 @@ impl Default for StateHash {
             memories: BTreeMap::new(),
             canisters: BTreeSet::new(),
             statuses: BTreeSet::new(),
+            kept: false,
         }
     }
 }
@@ -54,11 +58,15 @@ impl Default for StateHash {
 impl StateHash {
     /// Notes that a canister has changed, come or gone.
     pub fn canister_changed(&mut self, id: CanisterId) {
-        self.canisters.insert(id);
+        if self.kept {
+            self.canisters.insert(id);
+        }
     }
     /// Notes that an ingress status has changed, come or gone.
     pub fn status_changed(&mut self, id: MessageId) {
-        self.statuses.insert(id);
+        if self.kept {
+            self.statuses.insert(id);
+        }
     }
 }
 
@@ -89,6 +97,10 @@ impl Hasher {
 /// Brings the tree up to date and returns its root.
 pub fn state_hash(world: &mut World) -> [u8; 32] {
     let mut state = world.remove_resource::<StateHash>().expect("the subnet keeps a state hash");
+    if !std::mem::replace(&mut state.kept, true) {
+        state.canisters.extend(world.resource::<Directory>().iter().map(|(id, _)| id));
+        state.statuses.extend(world.resource::<IngressHistory>().iter().map(|(id, _)| *id));
+    }
     for id in std::mem::take(&mut state.canisters) {
         hash_canister(world, &mut state.tree, &mut state.memories, id);
     }
@@ -142,7 +154,8 @@ fn hash_canister(
     let queue = world.get::<InputQueue>(entity).expect("a canister has a queue");
     let pool = world.resource::<Pool<Message>>();
     for slot in &queue.messages {
-        let message = pool.entity(slot.0).and_then(|e| world.get::<Message>(e)).expect("a queued message is in the pool");
+        let message =
+            pool.entity(slot.0).and_then(|e| world.get::<Message>(e)).expect("a queued message is in the pool");
         hasher.put(message);
     }
     hasher.put(&(&queue.tasks, &queue.requests, queue.ingress));
@@ -152,7 +165,14 @@ fn hash_canister(
     let data = state.get_mut(world, entity).expect("a listed canister has its components");
     let data = CanisterMut::from(data);
     hasher.put(&*data.controllers);
-    hasher.put(&(&*data.balance, &*data.reserved, &*data.version, &*data.certified_data, &*data.timer, &*data.paid_until));
+    hasher.put(&(
+        &*data.balance,
+        &*data.reserved,
+        &*data.version,
+        &*data.certified_data,
+        &*data.timer,
+        &*data.paid_until,
+    ));
     hasher.put(&(&*data.run_state, &*data.settings, &*data.contexts, &*data.log, &*data.chunks, &*data.history));
     hasher.put(&(&*data.low_memory, &*data.open_calls));
     let view = CanisterRef::from(&data);

@@ -2,6 +2,7 @@
 
 use crate::certify::{Signer, Tree, View};
 use crate::management::{Deferred, Ids, ManagementRound};
+use crate::observe::{Observer, RoundObserver};
 use crate::pool::{IngressPool, PoolFull};
 use crate::round::{inner_round, round};
 use crate::state_hash::{StateHash, state_hash};
@@ -12,8 +13,8 @@ use cyclotron_execution::management::{CanisterIds, IdRange, NodeFacts, RandomStr
 use cyclotron_execution::{Machine, Program, RoundEnv, SubnetConfig};
 use cyclotron_queries::{Query, QueryView, answer_batch, inspect_ingress};
 use cyclotron_routing::{
-    ActiveSet, Answered, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, Input, ManagementInbox, Outbox,
-    StopDeadlines, Stopping, Tally, Timers, Touched,
+    ActiveSet, Answered, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, Input, ManagementInbox,
+    Outbox, StopDeadlines, Stopping, Tally, Timers, Touched,
 };
 use cyclotron_scheduling::{Cores, Heartbeats, Installing, Results, Workers};
 use cyclotron_types::Principal;
@@ -85,6 +86,19 @@ impl SchedulingOptions {
     }
 }
 
+/// What a subnet holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    /// Canisters.
+    pub canisters: usize,
+    /// Ingress messages that wait for a batch.
+    pub waiting: usize,
+    /// Ingress messages whose status is remembered.
+    pub history: usize,
+    /// Memory of all canisters, allocations counted in full.
+    pub memory: Bytes,
+}
+
 /// One subnet in this process: the Local world of a node and the Replicated world.
 pub struct Subnet {
     pool: IngressPool,
@@ -136,6 +150,7 @@ impl Subnet {
         world.init_resource::<Pool<Message>>();
         world.init_resource::<View>();
         world.init_resource::<Deferred>();
+        world.init_resource::<Observer>();
         world.init_resource::<StateHash>();
         world.init_resource::<Totals>();
         world.init_resource::<ActiveSet>();
@@ -218,6 +233,7 @@ impl Subnet {
         world.insert_resource(ManagementRound { left, random, facts, begun: false });
         world.insert_resource(CurrentRound(env));
         world.insert_resource(Input(batch));
+        world.resource_mut::<Observer>().round_begun();
         self.round.run(world);
         world.resource_mut::<View>().0.take().expect("a round leaves a view")
     }
@@ -230,7 +246,24 @@ impl Subnet {
         }
     }
 
-    /// Whether a round at `now` would find something to do besides setting the time.
+    /// Lets `watcher` watch rounds from now on.
+    pub fn observe(&mut self, watcher: Box<dyn RoundObserver>) {
+        self.replicated.resource_mut::<Observer>().set(watcher);
+    }
+
+    /// What the subnet holds, for people.
+    pub fn statistics(&self) -> Statistics {
+        let world = &self.replicated;
+        Statistics {
+            canisters: world.resource::<Directory>().len(),
+            waiting: self.pool.len(),
+            history: world.resource::<IngressHistory>().len(),
+            memory: world.resource::<Totals>().0.memory,
+        }
+    }
+
+    /// Whether a round at `now` would find something to do besides setting the time. Heartbeats do not count: they beat with the
+    /// rounds, and must not drive them.
     pub fn has_work(&self, now: Time) -> bool {
         let world = &self.replicated;
         !self.pool.is_empty()
@@ -238,7 +271,6 @@ impl Subnet {
             || !world.resource::<ManagementInbox>().0.is_empty()
             || !world.resource::<Deferred>().0.is_empty()
             || !world.resource::<Installing>().0.is_empty()
-            || !world.resource::<Heartbeats>().0.is_empty()
             || self.next_alarm().is_some_and(|time| time <= now)
     }
 
@@ -334,4 +366,3 @@ impl Subnet {
         crate::page::page(&mut self.pool, &mut self.replicated, &mut self.round)
     }
 }
-

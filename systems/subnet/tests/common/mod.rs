@@ -5,7 +5,6 @@ use candid::{CandidType, Decode, Encode, Principal};
 use cyclotron_crypto::{BlsSecretKey, NodeKey};
 use cyclotron_execution::management::IdRange;
 use cyclotron_execution::{ExecutionLimits, Machine, SubnetConfig};
-use cyclotron_wasm::engine::{Engine, EngineConfig};
 use cyclotron_queries::Query;
 use cyclotron_subnet::{SchedulingOptions, Subnet, SubnetOptions};
 use cyclotron_types::batch::CertifiedView;
@@ -13,6 +12,7 @@ use cyclotron_types::fees::Fees;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::{Ingress, IngressStatus};
 use cyclotron_types::units::{Cycles, Seconds, Time};
+use cyclotron_wasm::engine::{Engine, EngineConfig};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ struct CanisterRecord {
     canister_id: Principal,
 }
 
-#[derive(CandidType)]
+#[derive(CandidType, Deserialize)]
 pub enum Mode {
     #[serde(rename = "install")]
     Install,
@@ -89,7 +89,7 @@ impl TestSubnet {
             subnet_type: "application".into(),
             nodes: vec![(node.node_id(), node.public_key_der())],
             ranges: vec![IdRange { first: 0, last: 0xfffff }],
-            machine: Arc::new(Machine::new(Engine::new(EngineConfig::canister()), 256).unwrap()),
+            machine: Arc::new(Machine::new(Engine::new(EngineConfig::canister()).unwrap(), 256).unwrap()),
             scheduling: setup.scheduling,
             provisional: true,
             threads: setup.threads,
@@ -98,7 +98,13 @@ impl TestSubnet {
     }
 
     /// Sends a message of the anonymous user, to be in the next round.
-    pub fn send(&mut self, receiver: CanisterId, effective: Option<CanisterId>, method: &str, arg: Vec<u8>) -> MessageId {
+    pub fn send(
+        &mut self,
+        receiver: CanisterId,
+        effective: Option<CanisterId>,
+        method: &str,
+        arg: Vec<u8>,
+    ) -> MessageId {
         self.sent += 1;
         let id = MessageId(Sha256::digest(self.sent.to_be_bytes()).into());
         let ingress = Ingress {

@@ -1,0 +1,84 @@
+//! A window on rounds for people: when stages end, and what canisters print.
+//!
+//! Enters: nothing. Leaves: calls of a [`RoundObserver`], which may read a clock. Never here: an effect on the round; nothing that an
+//! observer does is ever read back.
+
+use crate::round::RoundSet;
+use cyclotron_routing::{Directory, Touched};
+use cyclotron_types::canister::{CanisterLog, LogRecord};
+use cyclotron_types::ids::CanisterId;
+use cyclotron_world::prelude::*;
+use std::collections::BTreeMap;
+
+/// Watches rounds: metrics, the console.
+pub trait RoundObserver: Send + Sync {
+    /// A round begins, and with it its first stage.
+    fn round_begun(&mut self);
+    /// A stage has ended; the next one begins.
+    fn stage_ended(&mut self, stage: RoundSet);
+    /// A canister has printed a line, or trapped. Lines of one round come in the order of the canisters' ids.
+    fn canister_logged(&mut self, canister: CanisterId, line: &LogRecord);
+}
+
+/// The stages in their order; [`stage_ended`] names one by its place.
+const STAGES: [RoundSet; 6] = [
+    RoundSet::TimeOut,
+    RoundSet::Induct,
+    RoundSet::Execute,
+    RoundSet::Checkpoint,
+    RoundSet::Sync,
+    RoundSet::Certify,
+];
+
+/// Who watches, if anybody does. Local to the process: no part of the state.
+#[derive(Default, Resource)]
+pub struct Observer {
+    watcher: Option<Box<dyn RoundObserver>>,
+    /// The next line of each canister that has not been shown.
+    shown: BTreeMap<CanisterId, u64>,
+}
+
+impl Observer {
+    /// Lets `watcher` watch from now on.
+    pub fn set(&mut self, watcher: Box<dyn RoundObserver>) {
+        self.watcher = Some(watcher);
+    }
+
+    /// Tells the watcher that a round begins.
+    pub fn round_begun(&mut self) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.round_begun();
+        }
+    }
+}
+
+/// Tells the watcher that the stage at place `STAGE` has ended.
+pub fn stage_ended<const STAGE: usize>(mut observer: ResMut<Observer>) {
+    if let Some(watcher) = &mut observer.watcher {
+        watcher.stage_ended(STAGES[STAGE]);
+    }
+}
+
+/// Shows the watcher what touched canisters printed since it last looked. Cost: O(touched), nothing without a watcher.
+pub fn show_logs(
+    directory: Res<Directory>,
+    touched: Res<Touched>,
+    mut observer: ResMut<Observer>,
+    canisters: Query<&CanisterLog>,
+) {
+    let Observer { watcher: Some(watcher), shown } = &mut *observer else { return };
+    for &id in &touched.0 {
+        let Some(log) = directory.entity(id).and_then(|entity| canisters.get(entity).ok()) else {
+            shown.remove(&id);
+            continue;
+        };
+        let next = shown.get(&id).copied().unwrap_or(0);
+        if next == log.next_index {
+            continue;
+        }
+        for record in log.records.iter().filter(|record| record.index >= next) {
+            watcher.canister_logged(id, record);
+        }
+        shown.insert(id, log.next_index);
+    }
+}
