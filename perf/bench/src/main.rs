@@ -1,2 +1,106 @@
-//! Not built yet.
-fn main() {}
+//! `bench`: times the engine and the systems beside their peers.
+//!
+//! Enters: the name of a suite. Leaves: a table, or one JSON object a line: `{"suite","case","subject","value","unit"}`.
+//! Never here: a figure that was not measured in this run; a peer measured in another run than ours.
+//!
+//! `cargo run --release -p cyclotron-perf -- bench SUITE [--json] [--filter CASE] [--quick]`
+#![forbid(unsafe_code)]
+
+mod compile;
+mod cyclotron;
+mod heap;
+mod host;
+mod jit;
+mod kernels;
+mod machine;
+mod report;
+mod runner;
+mod wasmtime_peer;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use report::Report;
+use runner::{Failure, Runner};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cyclotron-perf", about = "Measures Cyclotron beside its peers")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a suite and prints medians over interleaved rounds, with the goals beside them.
+    Bench(Bench),
+}
+
+#[derive(clap::Args)]
+struct Bench {
+    /// What to measure.
+    suite: Suite,
+    /// One JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Only cases whose name contains this.
+    #[arg(long, value_name = "CASE")]
+    filter: Option<String>,
+    /// Few rounds and small cases: whether it works, not how fast it is.
+    #[arg(long)]
+    quick: bool,
+    /// Interleaved rounds of each case.
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// Where single-threaded cases take the time from: on a machine that others use too, processor time says more.
+    #[arg(long, value_enum, default_value_t = machine::Clock::Wall)]
+    clock: machine::Clock,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// Kernels in compiled Wasm, beside wasmtime.
+    Jit,
+    /// Megabytes of Wasm compiled in a second, beside wasmtime.
+    Compile,
+    /// Calls from Wasm into the System API.
+    Host,
+    /// Stores to heap pages under each way of noticing them.
+    Heap,
+    /// All of them.
+    All,
+}
+
+impl Suite {
+    const EACH: [Suite; 4] = [Suite::Jit, Suite::Compile, Suite::Host, Suite::Heap];
+
+    fn run(self, runner: &Runner, report: &mut Report) -> Result<(), Failure> {
+        match self {
+            Suite::Jit => jit::run(runner, report),
+            Suite::Compile => compile::run(runner, report),
+            Suite::Host => host::run(runner, report),
+            Suite::Heap => heap::run(runner, report),
+            Suite::All => Suite::EACH.iter().try_for_each(|suite| suite.run(runner, report)),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let Command::Bench(bench) = Arguments::parse().command;
+    let runner = Runner {
+        rounds: if bench.quick { bench.rounds.min(3) } else { bench.rounds }.max(1),
+        quick: bench.quick,
+        filter: bench.filter,
+        clock: bench.clock,
+    };
+    let mut report = Report::new(bench.json, bench.clock);
+    match bench.suite.run(&runner, &mut report) {
+        Ok(()) => {
+            report.end();
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprintln!("bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

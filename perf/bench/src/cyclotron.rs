@@ -1,0 +1,75 @@
+//! Our engine as a subject: one instance, one export, one message a call.
+//!
+//! Enters: Wasm, what code to make. Leaves: results of calls. Never here: a canister; the suites `host` and `round` have those.
+
+use crate::runner::{Failure, failed};
+use cyclotron_types::units::Instructions;
+use cyclotron_wasm::lower::{Config, Tracking};
+use cyclotron_wasm::runtime::{Caller, Entry, Host, HostFn, HostTrap, Value};
+use cyclotron_wasm::validate::Rules;
+use cyclotron_wasm::{Engine, EngineConfig, Standalone};
+
+/// A way of compiling.
+#[derive(Clone, Copy, Debug)]
+pub struct Variant {
+    /// Name of the subject.
+    pub name: &'static str,
+    metering: bool,
+    tracking: Tracking,
+}
+
+/// What canisters run on.
+pub const CYCLOTRON: Variant = Variant { name: "cyclotron", metering: true, tracking: Tracking::Cards };
+/// Stores are not noticed.
+pub const UNTRACKED: Variant = Variant { name: "cyclotron-untracked", metering: true, tracking: Tracking::None };
+/// Instructions are not counted.
+pub const UNMETERED: Variant = Variant { name: "cyclotron-unmetered", metering: false, tracking: Tracking::Cards };
+/// Neither: what the lowering itself comes to.
+pub const BARE: Variant = Variant { name: "cyclotron-bare", metering: false, tracking: Tracking::None };
+/// Stores are noticed by page protection.
+pub const PROTECT: Variant = Variant { name: "cyclotron-protect", metering: true, tracking: Tracking::Protect };
+
+impl Variant {
+    /// An engine that compiles this way, for modules without imports.
+    pub fn engine(self) -> Result<Engine, Failure> {
+        let code = Config { metering: self.metering, tracking: self.tracking, verify: false };
+        Engine::new(EngineConfig { code, ..EngineConfig::with_rules(Rules::plain([])) }).map_err(failed)
+    }
+}
+
+/// The host of a module without imports.
+pub struct NoHost;
+
+impl Host for NoHost {
+    fn call(&mut self, _: &mut Caller<'_>, _: HostFn, _: &[u64]) -> Result<u64, HostTrap> {
+        Err(HostTrap::Failed)
+    }
+}
+
+/// An instance of a module without imports.
+pub struct Instance {
+    standalone: Standalone,
+}
+
+impl Instance {
+    /// Compiles and instantiates.
+    pub fn new(variant: Variant, wasm: &[u8]) -> Result<Self, Failure> {
+        let engine = variant.engine()?;
+        let module = engine.compile(wasm).map_err(failed)?;
+        let (standalone, _) = Standalone::new(module, engine.tracking(), NoHost).map_err(failed)?;
+        Ok(Self { standalone })
+    }
+
+    /// Calls an export as one message, whose changes are kept; its result, or 0 when it has none.
+    pub fn call(&mut self, export: &str, args: &[Value]) -> Result<u64, Failure> {
+        let (run, _) = self
+            .standalone
+            .run_limited(Entry::Export(export), args, NoHost, Instructions::MAX, || Instructions::MAX)
+            .map_err(failed)?;
+        match run.result.map_err(failed)?.first() {
+            Some(Value::I64(value)) => Ok(*value as u64),
+            Some(Value::I32(value)) => Ok(u64::from(*value as u32)),
+            _ => Ok(0),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Interleaved rounds: every subject of a case once a round, in turns, so that a slow minute of the machine hits all of them.
+//!
+//! Enters: subjects. Leaves: [`Measured`]. Never here: what is measured.
+
+use crate::machine::Clock;
+use std::fmt;
+
+/// Why there is no figure.
+#[derive(Debug)]
+pub struct Failure(pub String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Any error as the reason why there is no figure.
+pub fn failed(error: impl fmt::Display) -> Failure {
+    Failure(error.to_string())
+}
+
+/// What a value counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
+    /// Megabytes (10^6) a second: the only one of which more is better.
+    MbPerS,
+}
+
+impl Unit {
+    /// As printed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unit::Ms => "ms",
+            Unit::Us => "us",
+            Unit::Ns => "ns",
+            Unit::MbPerS => "MB/s",
+        }
+    }
+
+    /// Seconds (of one thing) in this unit. Panics: for a rate.
+    pub fn of_seconds(self, seconds: f64) -> f64 {
+        match self {
+            Unit::Ms => seconds * 1e3,
+            Unit::Us => seconds * 1e6,
+            Unit::Ns => seconds * 1e9,
+            Unit::MbPerS => unreachable!("a rate is no duration"),
+        }
+    }
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// In the case's unit.
+    pub value: f64,
+    /// What was computed; all samples of a case agree.
+    pub check: u64,
+}
+
+/// One way to do what a case asks for.
+pub struct Subject<'a> {
+    name: &'static str,
+    sample: Box<dyn FnMut() -> Result<Sample, Failure> + 'a>,
+}
+
+impl<'a> Subject<'a> {
+    /// A subject of this name.
+    pub fn new(name: &'static str, sample: impl FnMut() -> Result<Sample, Failure> + 'a) -> Self {
+        Self { name, sample: Box::new(sample) }
+    }
+}
+
+/// A subject's figures in one case.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// The subject.
+    pub subject: &'static str,
+    /// Median over the rounds.
+    pub median: f64,
+    /// The least, or for a rate the most.
+    pub best: f64,
+}
+
+/// How to measure.
+pub struct Runner {
+    /// Interleaved rounds.
+    pub rounds: usize,
+    /// Whether cases are to be small.
+    pub quick: bool,
+    /// Only cases whose name contains this.
+    pub filter: Option<String>,
+    /// The clock of single-threaded cases.
+    pub clock: Clock,
+}
+
+impl Runner {
+    /// Whether a case was asked for.
+    pub fn wants(&self, case: &str) -> bool {
+        self.filter.as_deref().is_none_or(|filter| case.contains(filter))
+    }
+
+    /// `full`, or `small` in a quick run.
+    pub fn size<T>(&self, full: T, small: T) -> T {
+        if self.quick { small } else { full }
+    }
+
+    /// One warm-up of every subject, then the rounds, each beginning with another subject.
+    ///
+    /// Errors: a subject's, or that two samples computed different things.
+    pub fn measure(&self, case: &str, unit: Unit, subjects: Vec<Subject<'_>>) -> Result<Vec<Measured>, Failure> {
+        self.measure_rounds(case, unit, self.rounds, subjects)
+    }
+
+    /// As [`Runner::measure`], with its own number of rounds: for cases that take seconds.
+    pub fn measure_rounds(
+        &self,
+        case: &str,
+        unit: Unit,
+        rounds: usize,
+        mut subjects: Vec<Subject<'_>>,
+    ) -> Result<Vec<Measured>, Failure> {
+        let mut check = None;
+        let mut take = |subject: &mut Subject<'_>| -> Result<f64, Failure> {
+            let sample = (subject.sample)().map_err(|error| Failure(format!("{case}, {}: {error}", subject.name)))?;
+            let expected = *check.get_or_insert(sample.check);
+            if sample.check != expected {
+                let name = subject.name;
+                return Err(Failure(format!("{case}, {name}: computed {:#x}, not {expected:#x}", sample.check)));
+            }
+            Ok(sample.value)
+        };
+        let mut values = vec![Vec::with_capacity(rounds); subjects.len()];
+        for subject in &mut subjects {
+            take(subject)?;
+        }
+        for round in 0..rounds {
+            for turn in 0..subjects.len() {
+                let at = (round + turn) % subjects.len();
+                values[at].push(take(&mut subjects[at])?);
+            }
+        }
+        let summarise = |(subject, mut values): (Subject<'_>, Vec<f64>)| {
+            values.sort_by(f64::total_cmp);
+            let best = if unit == Unit::MbPerS { values.last() } else { values.first() };
+            Measured { subject: subject.name, median: median(&values), best: best.copied().unwrap_or(f64::NAN) }
+        };
+        Ok(subjects.into_iter().zip(values).map(summarise).collect())
+    }
+}
+
+/// The middle of sorted values.
+fn median(sorted: &[f64]) -> f64 {
+    let (low, high) = (sorted.get(sorted.len().saturating_sub(1) / 2), sorted.get(sorted.len() / 2));
+    match (low, high) {
+        (Some(low), Some(high)) => (low + high) / 2.0,
+        _ => f64::NAN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runner() -> Runner {
+        Runner { rounds: 3, quick: false, filter: Some("so".into()), clock: Clock::Wall }
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_middle_two() {
+        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
+        assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
+        assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn subjects_that_compute_different_things_are_refused() {
+        let subject = |name, check| Subject::new(name, move || Ok(Sample { value: 1.0, check }));
+        let refused = runner().measure("sort", Unit::Ms, vec![subject("a", 1), subject("b", 2)]);
+        assert_eq!(refused.unwrap_err().to_string(), "sort, b: computed 0x2, not 0x1");
+        assert!(runner().measure("sort", Unit::Ms, vec![subject("a", 1), subject("b", 1)]).is_ok());
+    }
+
+    #[test]
+    fn the_best_of_a_rate_is_the_highest() {
+        let measure = |unit| {
+            let mut next = 0.0;
+            let subject = Subject::new("a", move || {
+                next += 1.0;
+                Ok(Sample { value: next, check: 0 })
+            });
+            runner().measure("case", unit, vec![subject]).unwrap()[0]
+        };
+        // The first sample warms up.
+        assert_eq!((measure(Unit::Ms).best, measure(Unit::MbPerS).best), (2.0, 4.0));
+        assert_eq!(measure(Unit::Ms).median, 3.0);
+    }
+}
