@@ -1,6 +1,7 @@
 //! What crossing the borders costs: an empty message, host calls, attaching to a seat.
 //!
 //! `cargo run --release -p cyclotron-wasm --example call_costs`
+#![allow(clippy::unwrap_used, reason = "a measurement that cannot go on stops")]
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -44,6 +45,7 @@ const MODULE: &str = r#"(module
     (func (export "empty"))
     (func (export "store") (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1))))
     (func (export "trap") unreachable)
+    (func (export "host_trap") (call $copy (i32.const 64) (i32.const 60) (i32.const 32)))
     (func (export "loop") (param i32)
         (loop $l (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))))
     (func (export "size") (param i32)
@@ -92,7 +94,7 @@ fn main() {
     let module = engine.compile(&wat::parse_str(MODULE).unwrap()).unwrap();
     let mut instance = Standalone::new(module, engine.tracking(), message()).unwrap().0;
 
-    for export in ["empty", "store", "trap"] {
+    for export in ["empty", "store", "host_trap", "trap"] {
         message_cost(&mut instance, export);
     }
     measure("reseat", 100_000.0, || (0..100_000).for_each(|_| instance.reseat(engine.tracking()).unwrap()));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use corosensei::Yielder;
 use corosensei::trap::CoroutineTrapHandler;
-use cyclotron_heap::layout::{CARD_TABLE_BYTES, SEAT_RESERVED_BYTES};
+use cyclotron_heap::layout::{CARD_TABLE_BYTES, PAGE, PAGE_SHIFT, SEAT_RESERVED_BYTES};
 use cyclotron_heap::{Heap, HeapError, PreImageMap, Seat};
 
 use super::shape::ImportedFunction;
@@ -33,13 +33,15 @@ pub(crate) enum Exit {
 pub(crate) struct TrapRecord {
     pub(crate) code: Option<TrapCode>,
     pub(crate) counter: i64,
+    /// Whether the first program counter is a return address, not a faulting instruction.
+    pub(crate) by_libcall: bool,
     pcs: [usize; FRAMES_MAX],
     len: usize,
 }
 
 impl Default for TrapRecord {
     fn default() -> Self {
-        TrapRecord { code: None, counter: 0, pcs: [0; FRAMES_MAX], len: 0 }
+        TrapRecord { code: None, counter: 0, by_libcall: false, pcs: [0; FRAMES_MAX], len: 0 }
     }
 }
 
@@ -278,6 +280,25 @@ impl Activation {
     /// Panics: when the kernel refuses to make a page writable: the store cannot happen and must not be skipped.
     #[inline]
     pub(crate) fn mark_range(&mut self, address: u64, len: u64) {
+        let last = address.wrapping_add(len).wrapping_sub(1);
+        // Most copies stay within a page or two that were saved before.
+        if len <= PAGE as u64 && (len == 0 || (self.is_saved(address) && self.is_saved(last))) {
+            return;
+        }
+        self.mark_range_slow(address, len);
+    }
+
+    /// Whether the page of an address within the heap is saved already.
+    #[inline]
+    fn is_saved(&self, address: u64) -> bool {
+        let card =
+            self.vmctx.cast::<u8>().wrapping_sub(CARD_TABLE_BYTES).wrapping_add((address >> PAGE_SHIFT) as usize);
+        // SAFETY: the card table lies below the context, has a byte for every page of the heap, and is mapped for the seat's life.
+        unsafe { card.read() != 0 }
+    }
+
+    #[cold]
+    fn mark_range_slow(&mut self, address: u64, len: u64) {
         if let Err(error) = self.seat.mark(address, len) {
             panic!("cannot save pages before a store: {error}");
         }
@@ -319,6 +340,7 @@ impl Activation {
         let counter = unsafe { (*self.vmctx).instructions };
         self.record.code = Some(code);
         self.record.counter = counter;
+        self.record.by_libcall = false;
         self.record.len = 0;
     }
 
@@ -327,6 +349,7 @@ impl Activation {
     pub(crate) fn record_trap(&mut self, code: TrapCode, counter: i64, pc: usize, mut fp: usize, mut low: usize) {
         self.record.code = Some(code);
         self.record.counter = counter;
+        self.record.by_libcall = false;
         self.record.len = 0;
         self.record.push(pc);
         let tables = self.module.code().tables();

@@ -338,18 +338,18 @@ fn explain(activation: &Activation) -> Trap {
     let tables = activation.module.code().tables();
     let mut frames = Vec::new();
     for (depth, pc) in record.pcs().iter().enumerate() {
-        if let Some(frame) = explain_frame(activation, tables, *pc, depth == 0) {
+        if let Some(frame) = explain_frame(activation, tables, *pc, depth == 0 && !record.by_libcall) {
             frames.push(frame);
         }
     }
     Trap { code: record.code.unwrap_or(TrapCode::Unreachable), frames }
 }
 
-fn explain_frame(activation: &Activation, tables: &CodeTables, pc: usize, innermost: bool) -> Option<Frame> {
+fn explain_frame(activation: &Activation, tables: &CodeTables, pc: usize, faulted: bool) -> Option<Frame> {
     let offset = tables.offset(pc)?;
     // A return address may be the first byte after its function.
-    let function = tables.function_at(if innermost { offset } else { offset.saturating_sub(1) })?;
-    let site = tables.trap_site(offset).filter(|_| innermost).map(|site| site.wasm_offset);
+    let function = tables.function_at(if faulted { offset } else { offset.saturating_sub(1) })?;
+    let site = tables.trap_site(offset).filter(|_| faulted).map(|site| site.wasm_offset);
     let wasm_offset = site.or_else(|| tables.call_site(offset).map(|site| site.wasm_offset));
     Some(Frame { function, name: activation.module.shape().function_name(function).map(String::from), wasm_offset })
 }
