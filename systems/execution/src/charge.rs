@@ -215,7 +215,6 @@ mod tests {
     fn the_freezing_limit_follows_the_idle_burn_rate() {
         let fees = Fees::for_nodes(13);
         let settings = Settings { freezing_threshold: Seconds(DAY_SECONDS * 2), ..Settings::default() };
-        let settings = settings.into();
         let rate = idle_cycles_burned_per_day(&fees, &settings, Bytes(1 << 30));
         assert_eq!(rate, Cycles(127_000 * 86_400));
         assert_eq!(freezing_limit(&fees, &settings, Bytes(1 << 30)), Cycles(rate.0 * 2));

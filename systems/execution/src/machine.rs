@@ -467,10 +467,10 @@ impl Installed {
         desk.seated.rollback();
         let (_, seat) = desk.seated.detach();
         self.machine.seats.put(seat);
-        if let Some(mut stable) = desk.stable {
-            if !stable.is_busy() || stable.rollback().is_ok() {
-                self.machine.stables.put(stable);
-            }
+        if let Some(mut stable) = desk.stable
+            && (!stable.is_busy() || stable.rollback().is_ok())
+        {
+            self.machine.stables.put(stable);
         }
     }
 }
@@ -485,7 +485,7 @@ pub(crate) fn backtrace(trap: &Trap) -> Vec<String> {
 }
 
 /// Takes an execution's end apart.
-pub(crate) fn take_apart(finished: Finished<SystemApi>) -> (Desk, SystemApi, Result<(), Trap>, u64, u64) {
+pub(crate) fn take_apart(finished: Finished<Box<SystemApi>>) -> (Desk, Box<SystemApi>, Result<(), Trap>, u64, u64) {
     let Finished { mut host, seated, result, instructions, dirty_pages } = finished;
     let desk = Desk { seated, stable: host.stable.take() };
     (desk, host, result.map(|_| ()), instructions.0, dirty_pages)

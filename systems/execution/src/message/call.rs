@@ -201,7 +201,7 @@ pub(super) fn begin_call(
     let Some(installed) = installed(canister) else { unreachable!("the method was found in it") };
     match launch(installed, api, WasmEntry::Function(method.function), None, limit) {
         Ok(execution) => Started::Running(execution, run),
-        Err((failure, _)) => {
+        Err(failure) => {
             let Kind::Call { message, .. } = run.kind else { unreachable!("it was made above") };
             let reject = failure.reject(canister.id);
             fail(canister, message, reject)

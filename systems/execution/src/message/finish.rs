@@ -72,7 +72,7 @@ pub(super) fn end_stage(
     env: &RoundEnv,
     canister: &mut CanisterMut<'_>,
     mut run: Run,
-    finished: Finished<SystemApi>,
+    finished: Finished<Box<SystemApi>>,
     charged: Instructions,
 ) -> Ended {
     let used = run.used_before.saturating_add(charged);
@@ -123,7 +123,7 @@ pub(super) fn end_stage(
     } else {
         installed.commit(desk)
     }
-    Ended::Message(conclude(env, canister, run, Verdict::Returned(Box::new(api)), used))
+    Ended::Message(conclude(env, canister, run, Verdict::Returned(api), used))
 }
 
 fn installed_mut<'a>(canister: &'a mut CanisterMut<'_>) -> &'a mut crate::machine::Installed {

@@ -120,7 +120,7 @@ impl fmt::Debug for Installing {
 
 /// The middle of an installation.
 pub struct SuspendedInstall {
-    execution: Mutex<Execution<SystemApi>>,
+    execution: Mutex<Execution<Box<SystemApi>>>,
     run: Run,
 }
 
@@ -213,7 +213,7 @@ impl Run {
 /// What going on came to.
 enum Next {
     /// A part is to run.
-    Run(Execution<SystemApi>),
+    Run(Execution<Box<SystemApi>>),
     /// All parts have run.
     Finished,
     /// The installation fails.
@@ -275,10 +275,10 @@ fn stable_owner<'a>(canister: &'a mut CanisterMut<'_>, run: &'a mut Run) -> Opti
 }
 
 fn close_stable(canister: &mut CanisterMut<'_>, run: &mut Run, keep: bool) {
-    if let Some(stable) = run.stable.take() {
-        if let Some(owner) = stable_owner(canister, run) {
-            owner.close_stable(stable, keep);
-        }
+    if let Some(stable) = run.stable.take()
+        && let Some(owner) = stable_owner(canister, run)
+    {
+        owner.close_stable(stable, keep);
     }
 }
 

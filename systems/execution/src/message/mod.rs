@@ -34,7 +34,7 @@ use std::sync::{Mutex, PoisonError};
 /// A suspended message: its coroutine and how to end it.
 pub struct Suspended {
     // A coroutine is not `Sync`; queries lock it to read pre-images.
-    execution: Mutex<Execution<SystemApi>>,
+    execution: Mutex<Execution<Box<SystemApi>>>,
     run: Run,
 }
 
@@ -201,18 +201,20 @@ impl Run {
     }
 }
 
-/// What starting came to.
+/// What starting came to. One lives at a time, on the stack.
+#[allow(clippy::large_enum_variant)]
 enum Started {
     /// Wasm is ready to run.
-    Running(Execution<SystemApi>, Run),
+    Running(Execution<Box<SystemApi>>, Run),
     /// It ended before any Wasm ran.
     Ended(Outcome),
 }
 
-/// What ending a part of a message came to.
+/// What ending a part of a message came to. One lives at a time, on the stack.
+#[allow(clippy::large_enum_variant)]
 enum Ended {
     /// The cleanup of a failed callback is to run.
-    Cleanup(Execution<SystemApi>, Run),
+    Cleanup(Execution<Box<SystemApi>>, Run),
     /// The message has ended.
     Message(Outcome),
 }
@@ -291,7 +293,12 @@ fn begin(env: &RoundEnv, canister: &mut CanisterMut<'_>, job: Job, prior: Prior)
 }
 
 /// Runs one slice.
-fn drive(env: &RoundEnv, canister: &mut CanisterMut<'_>, mut execution: Execution<SystemApi>, mut run: Run) -> Step {
+fn drive(
+    env: &RoundEnv,
+    canister: &mut CanisterMut<'_>,
+    mut execution: Execution<Box<SystemApi>>,
+    mut run: Run,
+) -> Step {
     let slice =
         if matches!(run.kind, Kind::Call { query: true, .. }) { run.limit } else { env.subnet.limits.message.slice };
     let mut used = Instructions::ZERO;
@@ -320,7 +327,7 @@ fn drive(env: &RoundEnv, canister: &mut CanisterMut<'_>, mut execution: Executio
 }
 
 /// What a part of a message is charged: its instructions and its changed pages, at most its limit.
-fn stage_charge(finished: &Finished<SystemApi>, limit: Instructions) -> Instructions {
+fn stage_charge(finished: &Finished<Box<SystemApi>>, limit: Instructions) -> Instructions {
     let pages = Instructions(finished.dirty_pages.saturating_mul(HEAP_DIRTY_PAGE.0));
     finished.instructions.saturating_add(pages).min(limit)
 }
@@ -328,26 +335,18 @@ fn stage_charge(finished: &Finished<SystemApi>, limit: Instructions) -> Instruct
 /// Starts Wasm on the canister's own memories.
 fn launch(
     installed: &mut Installed,
-    mut api: SystemApi,
+    mut api: Box<SystemApi>,
     entry: WasmEntry<'_>,
     env_arg: Option<u64>,
     limit: Instructions,
-) -> Result<Execution<SystemApi>, (Failure, SystemApi)> {
-    let Desk { seated, stable } = match installed.begin() {
-        Ok(desk) => desk,
-        Err(failure) => return Err((failure, api)),
-    };
+) -> Result<Execution<Box<SystemApi>>, Failure> {
+    let Desk { seated, stable } = installed.begin()?;
     api.stable = stable;
     let arg = env_arg.map(|env| closure_arg(env, api.identity.wasm64));
-    match Execution::start(seated, entry, arg.as_slice(), api, limit) {
-        Ok(execution) => Ok(execution),
-        Err(refused) => {
-            let failure = engine_failure(&refused.error);
-            let mut api = refused.host;
-            installed.rollback(Desk { seated: refused.seated, stable: api.stable.take() });
-            Err((failure, api))
-        }
-    }
+    Execution::start(seated, entry, arg.as_slice(), api, limit).map_err(|mut refused| {
+        installed.rollback(Desk { seated: refused.seated, stable: refused.host.stable.take() });
+        engine_failure(&refused.error)
+    })
 }
 
 /// The argument of a callback: an address-sized integer.

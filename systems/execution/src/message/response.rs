@@ -107,7 +107,7 @@ fn launch_stage(
     entry: Entry,
     closure: WasmClosure,
     message: ApiMessage,
-) -> Result<cyclotron_wasm::runtime::Execution<crate::system_api::SystemApi>, Failure> {
+) -> Result<cyclotron_wasm::runtime::Execution<Box<crate::system_api::SystemApi>>, Failure> {
     let Kind::Callback(callback) = &run.kind else { unreachable!("this is a callback's") };
     let wasm64 = matches!(&*canister.program, Program::Installed(installed) if installed.is_wasm64());
     let setup = Setup {
@@ -131,7 +131,7 @@ fn launch_stage(
     run.threshold = api.funds.threshold;
     let Some(installed) = installed(canister) else { return Err(Failure::NoModule) };
     let entry = WasmEntry::TableElement(closure.function);
-    launch(installed, api, entry, Some(closure.env), run.stage_limit).map_err(|(failure, _)| failure)
+    launch(installed, api, entry, Some(closure.env), run.stage_limit)
 }
 
 /// Starts the cleanup of a callback that has failed, if it has one; otherwise ends the message.

@@ -89,7 +89,7 @@ pub(super) fn system_api(
     facts: Facts<'_>,
     open: Option<&crate::canister::OpenCalls>,
     setup: Setup,
-) -> SystemApi {
+) -> Box<SystemApi> {
     let settings = facts.settings;
     let rates = Rates::from(settings);
     let mut controllers = [Principal::anonymous(); CONTROLLERS_MAX];
@@ -106,7 +106,7 @@ pub(super) fn system_api(
     };
     let variables = &settings.environment_variables;
     let capacity = settings.log_memory_limit.0;
-    SystemApi {
+    Box::new(SystemApi {
         identity: Identity {
             entry: setup.entry,
             status: match facts.run_state {
@@ -164,7 +164,7 @@ pub(super) fn system_api(
         },
         stable: None,
         subnet: Arc::clone(&env.subnet),
-    }
+    })
 }
 
 /// The principal that a call context's messages see as their caller.

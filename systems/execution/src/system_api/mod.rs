@@ -91,7 +91,8 @@ fn arguments(what: &str) -> Stop {
     Failure::Engine(format!("ic0.{what}: wrong number of arguments")).into()
 }
 
-impl Host for SystemApi {
+/// Boxed: it moves into the execution and out again, and is large.
+impl Host for Box<SystemApi> {
     #[inline]
     fn call(&mut self, caller: &mut Caller<'_>, function: HostFn, args: &[u64]) -> Result<u64, HostTrap> {
         let row = &ROWS[function.0 as usize];
