@@ -55,6 +55,8 @@ impl Translator<'_, '_> {
     pub fn control_operator(&mut self, op: &Operator<'_>) -> Result<bool, LowerError> {
         match op {
             Operator::Unreachable => {
+                // Cranelift turns a branch to a block that only traps into a trap of the branch, where less is pending.
+                self.meter_flush();
                 self.b.ins().trap(super::func::clif_trap(TrapCode::Unreachable));
                 self.live = false;
             }

@@ -1,0 +1,93 @@
+//! Random modules here and in wasmtime.
+//!
+//! CI compares a few thousand from fixed seeds; `SMITH_MODULES=100000 cargo test --release -p cyclotron-wasm --test differential`
+//! compares more, `SMITH_SEED` starts elsewhere. A failure names its seed; seeds that once failed stay below.
+
+#[path = "suite/oracle.rs"]
+mod oracle;
+#[path = "suite/reference.rs"]
+mod reference;
+#[path = "suite/transient.rs"]
+mod transient;
+
+use arbitrary::Unstructured;
+use oracle::{Choices, Oracle, STACK_BYTES, Tally};
+
+/// Modules that CI compares.
+const MODULES: u64 = 3_000;
+
+/// Seeds that once failed.
+const KEPT: &[u64] = &[64, 146, 175, 267, 269];
+
+/// The module of a seed.
+fn module_of(choices: &mut Choices) -> Option<Vec<u8>> {
+    let len = 200 + choices.next() as usize % 4_000;
+    let bytes: Vec<u8> = (0..len).map(|_| choices.next() as u8).collect();
+    let config = oracle::smith_config(choices);
+    Some(wasm_smith::Module::new(config, &mut Unstructured::new(&bytes)).ok()?.to_bytes())
+}
+
+fn compare(oracle: &Oracle, seed: u64) -> Result<Option<Tally>, String> {
+    let mut choices = Choices(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let Some(wasm) = module_of(&mut choices) else { return Ok(None) };
+    let tally = oracle.compare(&wasm, &mut choices);
+    if tally.is_err()
+        && let Ok(folder) = std::env::var("SMITH_KEEP")
+    {
+        std::fs::write(format!("{folder}/{seed}.wasm"), &wasm).expect("written");
+    }
+    tally.map(Some)
+}
+
+fn on_a_large_stack(run: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run).expect("a thread");
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// `SMITH_FILE=module.wat cargo test ...` compares one module, binary or text.
+#[test]
+fn a_module_of_ones_own_does_the_same() {
+    let Ok(path) = std::env::var("SMITH_FILE") else { return };
+    on_a_large_stack(move || {
+        let wasm = wat::parse_file(&path).expect("a module");
+        let tally = Oracle::new().compare(&wasm, &mut Choices(1)).unwrap_or_else(|difference| panic!("{difference}"));
+        println!("{tally:?}");
+    });
+}
+
+#[test]
+fn random_modules_do_the_same_as_in_wasmtime_and_are_charged_by_the_reference() {
+    on_a_large_stack(|| {
+        let oracle = Oracle::new();
+        let (first, count) = (number("SMITH_SEED", 1), number("SMITH_MODULES", MODULES));
+        let mut total = Tally::default();
+        let mut made = 0;
+        let mut failures = Vec::new();
+        for seed in KEPT.iter().copied().chain(first..first + count) {
+            match compare(&oracle, seed) {
+                Ok(Some(tally)) => {
+                    made += 1;
+                    total.add(tally);
+                }
+                Ok(None) => {}
+                Err(difference) => failures.push(format!("seed {seed}: {difference}")),
+            }
+            if failures.len() >= 20 {
+                break;
+            }
+        }
+        println!("{made} modules: {total:?}");
+        for failure in &failures {
+            println!("{failure}");
+        }
+        assert!(failures.is_empty(), "{} modules differ", failures.len());
+        // The comparison compares something.
+        assert!(total.calls > made && total.traps > 0 && total.limits > 0 && total.traps < total.calls);
+    });
+}
