@@ -23,8 +23,9 @@ use crate::meter::Meter;
 use crate::runtime::{FRAME_BYTES_MAX, ModuleShape, STACK_SLOTS_MAX, ValType, Value, extern_reference, extern_word};
 use crate::validate::{ModuleError, Rules};
 
-/// Slots that an execution may use unless told otherwise: 5 MiB of words, about the depth that the replica's 5 MiB of native stack gives.
-pub const STACK_SLOTS_DEFAULT: u32 = 5 << 17;
+/// Slots that an execution may use unless told otherwise: 16 MiB of words. The replica gives 5 MiB of native stack, in which a frame holds only what
+/// registers do not; a recursion of one parameter gets 100,000 deep there and 160,000 here, so that what runs there runs here.
+pub const STACK_SLOTS_DEFAULT: u32 = 2 << 20;
 /// Machine code and tables that the cache keeps unless told otherwise.
 pub const CACHE_BYTES_DEFAULT: usize = 1 << 30;
 

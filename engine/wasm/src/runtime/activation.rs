@@ -141,7 +141,8 @@ impl Activation {
             instructions: 0,
             heap_bytes: 0,
             libcalls: null(),
-            activation: std::ptr::from_mut::<Activation>(self).cast(),
+            // Set when an execution starts.
+            activation: null_mut(),
             func_refs: self.module.func_refs().as_ptr(),
             index64_bound: INDEX64_BOUND,
             stack_slots: self.module.stack_slots(),

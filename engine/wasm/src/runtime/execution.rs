@@ -103,6 +103,7 @@ impl<H: Host> Execution<H> {
             Ok(stack) => stack,
             Err(error) => return Err(StartError { error, seated, host }),
         };
+        let pointer = SendPointer(seated.activation_ptr());
         let activation = seated.activation_mut();
         assert!(activation.seat.is_busy(), "a message begins before it is executed");
         activation.raised = None;
@@ -115,12 +116,12 @@ impl<H: Host> Execution<H> {
         // SAFETY: the context is mapped and ours.
         unsafe {
             (*activation.vmctx).instructions = 0;
+            (*activation.vmctx).activation = pointer.0.cast();
             (*activation.vmctx).libcalls = LibcallsFor::<H>::TABLE;
         }
         let target =
             find_target(activation, entry).and_then(|target| set_args(activation, &target, args).map(|()| target));
         let results = Results { type_index: target.map_or(0, |target| target.type_index) };
-        let pointer = SendPointer(std::ptr::from_mut::<Activation>(activation));
         let coroutine = Coroutine::with_stack(stack, move |yielder, ()| {
             let SendPointer(activation) = pointer;
             let target = match target {
@@ -150,7 +151,7 @@ impl<H: Host> Execution<H> {
     /// Runs until the function ends or `slice` instructions (and what the last block exceeded them by) are used.
     pub fn resume(mut self, slice: Instructions) -> Outcome<H> {
         signals::prepare_thread();
-        let activation: *mut Activation = self.seated_mut().activation_mut();
+        let activation = self.seated().activation_ptr();
         // SAFETY: the activation is boxed and ours; from here to the end of the switch only the coroutine and the signal
         // handler use it, through this pointer.
         let result = unsafe {
@@ -220,13 +221,17 @@ impl<H: Host> Execution<H> {
                 Err(trap)
             }
         };
+        let was_deep = matches!(&result, Err(Trap { code: TrapCode::StackOverflow, .. }));
         let mut this = ManuallyDrop::new(self);
         let seated = this.take_seated();
-        // SAFETY: `this` is never dropped or used again, so each field is taken once; the coroutine has ended.
-        let host = unsafe {
-            ManuallyDrop::drop(&mut this.coroutine);
-            ManuallyDrop::take(&mut this.host).into_inner()
-        };
+        // SAFETY: `this` is never dropped or used again, so each field is taken once.
+        let (coroutine, host) =
+            unsafe { (ManuallyDrop::take(&mut this.coroutine), ManuallyDrop::take(&mut this.host).into_inner()) };
+        let mut stack = coroutine.into_stack();
+        if was_deep {
+            stack.trim_after_use();
+        }
+        drop(stack);
         Finished { host, seated, result, instructions, dirty_pages }
     }
 

@@ -3,6 +3,8 @@
 //! Enters: a module, a seat. Leaves: [`Instance`] (module and saved globals) and [`Seated`] (the same in a seat, ready to execute).
 //! Never here: which seats are kept (the owner's policy), the heap's bytes (they belong to the seat's heap).
 
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use cyclotron_heap::{Heap, HeapError, PreImageMap, Seat};
@@ -80,7 +82,7 @@ impl Instance {
     fn seat(self, seat: Seat, read_only: bool) -> Seated {
         // The values were made by this module or checked on entry, so each has a word.
         let words: Vec<u128> = self.globals.iter().map(|value| self.module.word(*value).unwrap_or(0)).collect();
-        Seated(Activation::new(self.module, seat, &words, read_only))
+        Seated(NonNull::from(Box::leak(Activation::new(self.module, seat, &words, read_only))))
     }
 }
 
@@ -105,7 +107,9 @@ impl std::fmt::Display for InstantiateError {
 impl std::error::Error for InstantiateError {}
 
 /// An instance in its seat. Between executions it may be kept there or detached.
-pub struct Seated(Box<Activation>);
+///
+/// The activation's address is also in the context of compiled code, hence a raw owner instead of a `Box`.
+pub struct Seated(NonNull<Activation>);
 
 // SAFETY: the activation owns its seat; its raw pointers lead into itself, its seat or its module, or are null while nothing runs.
 unsafe impl Send for Seated {}
@@ -115,60 +119,61 @@ impl Seated {
     ///
     /// Errors: another message of the heap is in progress; no undo log. Panics: when the seat maps another heap, or a view.
     pub fn begin_message(&mut self, heap: &Heap) -> Result<(), HeapError> {
-        self.0.begin_message(heap)
+        self.activation_mut().begin_message(heap)
     }
 
     /// Begins a query on a view of `heap`, as it was before the message whose pre-images are given.
     ///
     /// Errors: the kernel's refusal. Panics: when the seat does not map a view of this heap.
     pub fn begin_view(&mut self, heap: &Heap, before: &PreImageMap<'_>) -> Result<(), HeapError> {
-        self.0.begin_view(heap, before)
+        self.activation_mut().begin_view(heap, before)
     }
 
     /// Writes to the heap as part of the message in progress; `None` beyond its end.
     pub fn write_heap(&mut self, address: u64, bytes: &[u8]) -> Option<()> {
-        self.0.seat.write(address, bytes).ok()
+        self.activation_mut().seat.write(address, bytes).ok()
     }
 
     /// The heap's bytes `[address, address + len)` during a message (until its verdict); `None` beyond its end or without a message. Between
     /// messages the heap itself answers.
     pub fn read_heap(&self, address: u64, len: u64) -> Option<&[u8]> {
-        self.0.seat.slice(address, len).ok()
+        self.activation().seat.slice(address, len).ok()
     }
 
     /// Size of the heap during a message, in bytes.
     pub fn heap_bytes(&self) -> u64 {
-        self.0.seat.size_bytes()
+        self.activation().seat.size_bytes()
     }
 
     /// The module.
     pub fn module(&self) -> &Arc<Module> {
-        &self.0.module
+        &self.activation().module
     }
 
     /// All globals in index order, free of addresses.
     pub fn globals(&self) -> Vec<Value> {
-        let module = &self.0.module;
+        let module = &self.activation().module;
         module
             .shape()
             .globals
             .iter()
-            .zip(self.0.globals())
+            .zip(self.activation().globals())
             .map(|(global, word)| module.value(global.ty, *word))
             .collect()
     }
 
     /// The current value of an exported global.
     pub fn exported_global(&self, name: &str) -> Option<Value> {
-        let export = self.0.module.shape().export(name).filter(|export| export.kind == ExportKind::Global)?;
-        let global = self.0.module.shape().globals.get(export.index as usize)?;
-        Some(self.0.module.value(global.ty, *self.0.globals().get(export.index as usize)?))
+        let export =
+            self.activation().module.shape().export(name).filter(|export| export.kind == ExportKind::Global)?;
+        let global = self.activation().module.shape().globals.get(export.index as usize)?;
+        Some(self.activation().module.value(global.ty, *self.activation().globals().get(export.index as usize)?))
     }
 
     /// The instance as it was before the message that is running or uncommitted here: what a query's view starts from.
     pub fn instance_before(&self) -> Instance {
-        let module = &self.0.module;
-        let words = self.0.globals_before.iter();
+        let module = &self.activation().module;
+        let words = self.activation().globals_before.iter();
         let globals =
             module.shape().globals.iter().zip(words).map(|(global, word)| module.value(global.ty, *word)).collect();
         Instance { module: module.clone(), globals }
@@ -176,32 +181,52 @@ impl Seated {
 
     /// Takes the instance out of its seat, rolling back what was not committed.
     pub fn detach(mut self) -> (Instance, Seat) {
-        self.0.rollback();
+        self.activation_mut().rollback();
         let globals = self.globals();
-        let Activation { module, seat, .. } = *self.0;
+        let this = ManuallyDrop::new(self);
+        // SAFETY: the pointer came from `Box::leak`; `this` is not dropped.
+        let Activation { module, seat, .. } = *unsafe { Box::from_raw(this.0.as_ptr()) };
         (Instance { module, globals }, seat)
     }
 
     /// Keeps what the message did. Panics: on a view, or when the message is another heap's.
     pub fn commit(&mut self, heap: &mut Heap) {
-        self.0.commit(heap);
+        self.activation_mut().commit(heap);
     }
 
     /// Undoes what the message did: heap, globals, growth, tables. Nothing happens if there is none.
     pub fn rollback(&mut self) {
-        self.0.rollback();
+        self.activation_mut().rollback();
     }
 
     /// The seat.
     pub fn seat(&self) -> &Seat {
-        &self.0.seat
+        &self.activation().seat
     }
 
+    #[inline]
     pub(crate) fn activation(&self) -> &Activation {
-        &self.0
+        // SAFETY: `self` owns the activation, which lives until `drop`; compiled code does not run while `&self` is borrowed
+        // (the execution that runs it owns `self`).
+        unsafe { self.0.as_ref() }
     }
 
+    #[inline]
     pub(crate) fn activation_mut(&mut self) -> &mut Activation {
-        &mut self.0
+        // SAFETY: as in `activation`, and `&mut self` is exclusive.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// The activation's address, for compiled code and its libcalls.
+    #[inline]
+    pub(crate) fn activation_ptr(&self) -> *mut Activation {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from `Box::leak` and is given back once.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }

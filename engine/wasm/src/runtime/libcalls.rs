@@ -250,7 +250,7 @@ unsafe extern "C" fn table_grow(vmctx: *mut VmCtx, table: u32, init: u64, delta:
     };
     let old = elements.len() as u64;
     let Some(new) = old.checked_add(delta).filter(|new| *new <= shape.max) else { return FAILED };
-    if elements.try_reserve_exact(delta as usize).is_err() {
+    if elements.try_reserve(delta as usize).is_err() {
         return FAILED;
     }
     elements.resize(new as usize, init);

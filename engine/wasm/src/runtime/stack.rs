@@ -15,8 +15,8 @@ use corosensei::stack::{Stack, StackPointer};
 
 use crate::abi::NATIVE_BYTES_PER_SLOT;
 
-/// Largest stack limit in slots that an engine may be configured with: 1 Mi slots, 8 MiB if each were one word.
-pub const STACK_SLOTS_MAX: usize = 1 << 20;
+/// Largest stack limit in slots that an engine may be configured with: 2 Mi slots, 16 MiB if each were one word.
+pub const STACK_SLOTS_MAX: usize = 2 << 20;
 /// Largest native frame of one function. A callee whose budget fails has its frame already, hence this once in the sum.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 /// Room for host functions and libcalls, which run on the same stack.
@@ -24,8 +24,8 @@ pub const HOST_STACK_BYTES: usize = 1 << 20;
 /// Inaccessible bytes at the low end.
 const GUARD_BYTES: usize = 64 << 10;
 
-/// Usable bytes: 1 Mi slots of 24 bytes (every frame is at most that many bytes a slot, see `Module`) + one largest frame + the
-/// host's room = 41 MiB. It is address space; memory is what was touched.
+/// Usable bytes: 2 Mi slots of 24 bytes (every frame is at most that many bytes a slot, see `Module`) + one largest frame + the
+/// host's room = 65 MiB. It is address space; memory is what was touched.
 const USABLE_BYTES: usize = STACK_SLOTS_MAX * NATIVE_BYTES_PER_SLOT as usize + FRAME_BYTES_MAX + HOST_STACK_BYTES;
 const TOTAL_BYTES: usize = GUARD_BYTES + USABLE_BYTES;
 
@@ -112,6 +112,13 @@ impl PooledStack {
         match &self.0 {
             Some(memory) => memory.limit.get(),
             None => unreachable!("a stack's memory leaves it only in drop"),
+        }
+    }
+
+    /// Notes that the deep part was used: it goes back to the kernel when this stack does to the pool.
+    pub(crate) fn trim_after_use(&mut self) {
+        if let Some(memory) = &mut self.0 {
+            memory.uses = TRIM_EVERY;
         }
     }
 

@@ -210,3 +210,58 @@ fn executions_run_in_parallel() {
         }
     });
 }
+
+#[test]
+fn executions_that_wander_between_threads_end_as_ever() {
+    use std::sync::Mutex;
+    let (expected, heap) = unsliced();
+    let engine = engine();
+    let module = engine.compile(&wat::parse_str(WORK).unwrap()).unwrap();
+    let mut instances: Vec<Standalone> =
+        (0..32).map(|_| Standalone::new(module.clone(), engine.tracking(), NoHost).unwrap().0).collect();
+    let mut waiting = Vec::new();
+    for (at, instance) in instances.iter_mut().enumerate() {
+        // Every fourth traps at once, for signals among the switches.
+        let argument = if at % 4 == 3 { Value::I64(0) } else { Value::I32(200) };
+        let execution = instance.start(Entry::Export("go"), &[argument], NoHost, Instructions(LIMIT)).unwrap();
+        waiting.push((at, execution));
+    }
+    let (waiting, done) = (Mutex::new(waiting), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (waiting, done) = (&waiting, &done);
+            scope.spawn(move || {
+                let mut state = thread;
+                loop {
+                    let taken = {
+                        let mut waiting = waiting.lock().unwrap();
+                        let at = next(&mut state) as usize % waiting.len().max(1);
+                        (!waiting.is_empty()).then(|| waiting.swap_remove(at))
+                    };
+                    // Others may put theirs back: leave only when all are done.
+                    let Some((at, execution)) = taken else {
+                        if done.lock().unwrap().len() == 32 {
+                            return;
+                        }
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    match execution.resume(Instructions(next(&mut state) % 20_000)) {
+                        Outcome::Suspended(suspended) => waiting.lock().unwrap().push((at, suspended)),
+                        Outcome::Finished(finished) => done.lock().unwrap().push((at, finished)),
+                    }
+                }
+            });
+        }
+    });
+    for (at, finished) in done.into_inner().unwrap() {
+        if at % 4 == 3 {
+            assert!(finished.result.is_err());
+        } else {
+            assert_eq!((&finished.result, finished.instructions), (&expected.result, expected.instructions));
+        }
+        instances[at].put_back(finished.seated, true);
+        let bytes = instances[at].read(0, 2 << 16).unwrap();
+        assert!(if at % 4 == 3 { bytes.iter().all(|byte| *byte == 0) } else { bytes == heap });
+    }
+}
