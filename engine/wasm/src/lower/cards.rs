@@ -9,8 +9,8 @@
 
 use super::func::{Region, Translator};
 use super::trampolines::Helper;
-use super::{LowerError, memory::Address};
-use cranelift_codegen::ir::{InstBuilder, Value, types};
+use super::{LowerError, memory::Address, x64};
+use cranelift_codegen::ir::{self, InstBuilder, Value, types};
 use std::collections::HashMap;
 
 /// Bytes of the card table below `vmctx`.
@@ -18,7 +18,10 @@ pub(super) const CARD_TABLE_BYTES: i32 = 2 << 20;
 /// Stores whose constant offsets share a block of this size share a test.
 const CARD_GROUP: u64 = 512;
 /// `log2` of the page size.
-const PAGE_SHIFT: i64 = 12;
+pub(super) const PAGE_SHIFT: i64 = 12;
+
+/// The trap code of a test that becomes a stub.
+pub(super) const CARD_CODE: u8 = 31;
 
 /// What a test established: the base's value, a constant added to it, and the group of the offset.
 type Fact = (Option<Value>, i64, u64);
@@ -118,6 +121,14 @@ impl Translator<'_, '_> {
     /// Tests the card at `card + page` and marks heap address `at` if it is clean.
     fn card_branch(&mut self, card: Value, page: i32, at: Value) -> Result<(), LowerError> {
         let flags = self.trusted(Region::Cards);
+        if self.stubs {
+            // Rewritten in the machine code: see `x64`.
+            self.mark_location(x64::CARD);
+            let dirty = self.b.ins().load(types::I8, flags, card, page - CARD_TABLE_BYTES);
+            self.b.ins().trapz(dirty, ir::TrapCode::unwrap_user(CARD_CODE));
+            self.mark_location(0);
+            return Ok(());
+        }
         let dirty = self.b.ins().load(types::I8, flags, card, page - CARD_TABLE_BYTES);
         let cold = self.b.create_block();
         let next = self.b.create_block();

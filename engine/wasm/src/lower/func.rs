@@ -8,7 +8,7 @@ use super::control::Frame;
 use super::meter::Meter;
 use super::scan::{Scan, ends_segment};
 use super::types::{clif_type, slots_of};
-use super::{Config, LowerError, ModuleInfo, Tracking};
+use super::{Config, LowerError, ModuleInfo, Tracking, x64};
 use crate::abi::{self, TrapCode};
 use cranelift_codegen::ir::immediates::Imm64;
 use cranelift_codegen::ir::{
@@ -88,6 +88,8 @@ pub(super) struct Translator<'a, 'f> {
     pub frames: Vec<Frame>,
     /// Whether the code being read can be reached.
     pub live: bool,
+    /// Whether card tests are made for rewriting, see `x64`.
+    pub stubs: bool,
     /// Module offset of the operator being read.
     pub offset: u32,
     pub vmctx: Value,
@@ -115,6 +117,7 @@ pub(super) fn translate(
     scan: &Scan,
     func: &mut Function,
     context: &mut FunctionBuilderContext,
+    stubs: bool,
 ) -> Result<Translated, LowerError> {
     let mut builder = FunctionBuilder::new(func, context);
     let regions = [
@@ -137,6 +140,7 @@ pub(super) fn translate(
         stack: Operands::default(),
         frames: Vec::new(),
         live: true,
+        stubs,
         offset: start,
         vmctx,
         stack_below: stack_left,
@@ -172,7 +176,10 @@ fn region(builder: &mut FunctionBuilder<'_>, user_id: u32, name: &'static str) -
 }
 
 fn to_u32(offset: usize) -> Result<u32, LowerError> {
-    u32::try_from(offset).map_err(|_| LowerError::Malformed { message: "module larger than 4 GiB".into(), offset })
+    match u32::try_from(offset) {
+        Ok(offset) if offset <= x64::OFFSET_MASK => Ok(offset),
+        _ => Err(LowerError::Malformed { message: "module larger than 1 GiB".into(), offset }),
+    }
 }
 
 impl Translator<'_, '_> {
@@ -341,6 +348,11 @@ impl Translator<'_, '_> {
         self.offset = offset;
         self.b.set_srcloc(ir::SourceLoc::new(offset));
         self.meter.at(offset);
+    }
+
+    /// Marks the code that follows as instrumentation of kind `mark`, or as ordinary (0).
+    pub fn mark_location(&mut self, mark: u32) {
+        self.b.set_srcloc(ir::SourceLoc::new(self.offset | mark));
     }
 
     /// The variable of a local.

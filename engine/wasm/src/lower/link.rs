@@ -4,11 +4,13 @@
 //!
 //! Layout of the code: defined functions by index, wrappers of imports, entry trampolines, helpers; each aligned as the target asks.
 
+use super::cards::{CARD_CODE, CARD_TABLE_BYTES};
 use super::func::{Env, NAMESPACE_HELPER, NAMESPACE_WASM, translate};
 use super::memory::{HEAP_CODE_FIRST, HEAP_CODES};
 use super::scan::{Scan, scan};
-use super::trampolines::{self, HELPERS};
+use super::trampolines::{self, HELPERS, Helper};
 use super::types::wasm_signature;
+use super::x64::{self, CARD, CHARGE, OFFSET_MASK};
 use super::{Compiler, LowerError, ModuleInfo, OperatorCost, canonical_types};
 use crate::abi::{NATIVE_BYTES_PER_SLOT, TrapCode};
 use crate::compiled::{CallSite, CompiledFunction, CompiledModule, TrapSite};
@@ -41,6 +43,20 @@ struct PieceReloc {
     addend: i64,
 }
 
+/// Why there is no piece.
+enum Refused {
+    /// For good.
+    Lower(LowerError),
+    /// The machine code of a card test has another shape than can be rewritten: make tests of branches instead.
+    Shape,
+}
+
+impl From<LowerError> for Refused {
+    fn from(error: LowerError) -> Self {
+        Self::Lower(error)
+    }
+}
+
 /// What a thread keeps between functions.
 struct Worker {
     context: Context,
@@ -60,17 +76,25 @@ impl Worker {
         function: u32,
         stack_slots: u32,
         pending: &[(u32, u32)],
-    ) -> Result<Piece, LowerError> {
+    ) -> Result<Piece, Refused> {
         let refused = |message: String| LowerError::Codegen { function, message };
         let isa = &*compiler.isa;
         self.context.compile(isa, &mut self.control).map_err(|error| refused(format!("{:?}", error.inner)))?;
         let Some(compiled) = self.context.take_compiled_code() else {
-            return Err(refused("no code".into()));
+            return Err(refused("no code".into()).into());
         };
         let buffer = &compiled.buffer;
         let locations = Locations(buffer.get_srclocs_sorted());
+        let mut code = buffer.data().to_vec();
+        let mut relocs = Vec::with_capacity(buffer.relocs().len());
+        if isa.name() == "x64" {
+            rewrite(&mut code, locations.0, &mut relocs).ok_or(Refused::Shape)?;
+        }
         let mut traps = Vec::with_capacity(buffer.traps().len());
         for trap in buffer.traps() {
+            if trap.code == ir::TrapCode::unwrap_user(CARD_CODE) {
+                continue;
+            }
             let wasm_offset = locations.at(trap.offset);
             let code = trap_code(trap.code).ok_or_else(|| refused(format!("trap {}", trap.code)))?;
             let place = pending.partition_point(|entry| entry.0 <= wasm_offset);
@@ -84,15 +108,14 @@ impl Worker {
                 wasm_offset: locations.at(site.ret_addr.saturating_sub(1)),
             })
             .collect();
-        let mut relocs = Vec::with_capacity(buffer.relocs().len());
         for reloc in buffer.relocs() {
             relocs
                 .push(piece_reloc(reloc, &self.context.func).ok_or_else(|| refused(format!("relocation {reloc:?}")))?);
         }
         let frame_bytes = buffer.frame_layout().map_or(0, |layout| layout.frame_to_fp_offset) + 16;
         Ok(Piece {
-            code: buffer.data().to_vec(),
-            align: buffer.alignment.max(isa.function_alignment().minimum),
+            code,
+            align: buffer.alignment.max(isa.function_alignment().preferred),
             frame_bytes,
             stack_slots,
             traps,
@@ -109,9 +132,51 @@ impl Locations<'_> {
     fn at(&self, offset: u32) -> u32 {
         let place = self.0.partition_point(|range| range.end <= offset);
         match self.0.get(place) {
-            Some(range) if range.start <= offset && !range.loc.is_default() => range.loc.bits(),
+            Some(range) if range.start <= offset && !range.loc.is_default() => range.loc.bits() & OFFSET_MASK,
             _ => 0,
         }
+    }
+}
+
+/// Rewrites the instrumentation in `code`. `None`: a card test does not have the expected shape.
+fn rewrite(
+    code: &mut Vec<u8>,
+    locations: &[MachSrcLoc<cranelift_codegen::Final>],
+    relocs: &mut Vec<PieceReloc>,
+) -> Option<()> {
+    for range in locations {
+        let bits = if range.loc.is_default() { 0 } else { range.loc.bits() };
+        let (start, end) = (range.start as usize, range.end as usize);
+        if bits & CHARGE != 0 {
+            x64::fuse_charges(&mut code[start..], end - start);
+        } else if bits & CARD != 0 && !x64::is_trap(&code[start..end]) {
+            let at = x64::rewrite_card_test(code, start, end, -CARD_TABLE_BYTES)?;
+            relocs.push(PieceReloc {
+                offset: at as u32,
+                namespace: NAMESPACE_HELPER,
+                index: HELPERS.len() as u32,
+                addend: -4,
+            });
+        }
+    }
+    Some(())
+}
+
+/// The thunk that card tests' stubs call.
+fn mark_thunk(align: u32) -> Piece {
+    Piece {
+        code: x64::MARK_THUNK.to_vec(),
+        align,
+        frame_bytes: 0,
+        stack_slots: 0,
+        traps: Vec::new(),
+        calls: Vec::new(),
+        relocs: vec![PieceReloc {
+            offset: x64::MARK_THUNK_CALL as u32,
+            namespace: NAMESPACE_HELPER,
+            index: Helper::MarkPage as u32,
+            addend: -4,
+        }],
     }
 }
 
@@ -156,12 +221,18 @@ fn compile(
     task: Task<'_>,
     worker: &mut Worker,
 ) -> Result<Piece, LowerError> {
-    let piece = compile_task(compiler, env, scans, task, worker);
+    let piece = match compile_task(compiler, env, scans, task, worker, compiler.stubs()) {
+        Err(Refused::Shape) => compile_task(compiler, env, scans, task, worker, false),
+        piece => piece,
+    };
     if piece.is_err() {
         // A body given up halfway leaves the builder's context in use, and the next body must not find it so.
         worker.builder = FunctionBuilderContext::new();
     }
-    piece
+    piece.map_err(|refused| match refused {
+        Refused::Lower(error) => error,
+        Refused::Shape => unreachable!("without stubs there is nothing to rewrite"),
+    })
 }
 
 fn compile_task(
@@ -170,7 +241,8 @@ fn compile_task(
     scans: &[Scan],
     task: Task<'_>,
     worker: &mut Worker,
-) -> Result<Piece, LowerError> {
+    stubs: bool,
+) -> Result<Piece, Refused> {
     worker.context.clear();
     let func = &mut worker.context.func;
     let module = env.module;
@@ -179,14 +251,12 @@ fn compile_task(
             let function = module.imported_functions + defined as u32;
             let ty = type_of(module, function)?;
             func.signature = wasm_signature(&module.types[ty as usize]);
-            let translated = translate(env, ty, &module.bodies[defined], &scans[defined], func, &mut worker.builder)?;
+            let (body, scan) = (&module.bodies[defined], &scans[defined]);
+            let translated = translate(env, ty, body, scan, func, &mut worker.builder, stubs)?;
             let piece = worker.emit(compiler, function, translated.stack_slots, &translated.pending)?;
             if piece.frame_bytes > piece.stack_slots.saturating_mul(NATIVE_BYTES_PER_SLOT) {
-                return Err(LowerError::FrameTooLarge {
-                    function,
-                    frame_bytes: piece.frame_bytes,
-                    stack_slots: piece.stack_slots,
-                });
+                let Piece { frame_bytes, stack_slots, .. } = piece;
+                return Err(LowerError::FrameTooLarge { function, frame_bytes, stack_slots }.into());
             }
             Ok(piece)
         }
@@ -258,13 +328,14 @@ pub(super) fn lower_module(
         (0..module.types.len()).filter(|index| env.type_ids[*index] as usize == *index).collect();
     tasks.extend(distinct.iter().map(|index| Task::Entry(&module.types[*index])));
     tasks.extend(HELPERS.map(Task::Helper));
-    let pieces: Vec<Piece> = tasks
+    let mut pieces: Vec<Piece> = tasks
         .par_iter()
         .map_init(Worker::new, |worker, task| compile(compiler, &env, &scans, *task, worker))
         .collect::<Vec<_>>()
         // The first error in this order, whichever thread was first.
         .into_iter()
         .collect::<Result<_, _>>()?;
+    pieces.push(mark_thunk(compiler.isa.function_alignment().preferred));
     link(module, &env.type_ids, &distinct, pieces)
 }
 
@@ -333,7 +404,7 @@ fn link(
     Ok(out)
 }
 
-/// The first function as text, for tests.
+/// The machine code of the first function, disassembled, and how many tries it took.
 #[cfg(test)]
 pub(super) fn first_function_text(
     compiler: &Compiler,
@@ -341,17 +412,16 @@ pub(super) fn first_function_text(
     costs: &dyn OperatorCost,
 ) -> Result<String, LowerError> {
     let costs = compiler.config.metering.then_some(costs);
-    let scans = [scan(&module.bodies[0], costs)?];
+    let scans: Vec<Scan> = module.bodies.iter().map(|body| scan(body, costs)).collect::<Result<_, _>>()?;
     let env = Env::new(compiler, module, &scans);
-    let mut worker = Worker::new();
-    worker.context.set_disasm(true);
-    let ty = type_of(module, module.imported_functions)?;
-    worker.context.func.signature = wasm_signature(&module.types[ty as usize]);
-    translate(&env, ty, &module.bodies[0], &scans[0], &mut worker.context.func, &mut worker.builder)?;
-    worker
-        .context
-        .compile(&*compiler.isa, &mut worker.control)
-        .map_err(|error| LowerError::Codegen { function: 0, message: format!("{:?}", error.inner) })?;
-    let compiled = worker.context.take_compiled_code();
-    Ok(compiled.and_then(|compiled| compiled.vcode).unwrap_or_default())
+    let piece = compile(compiler, &env, &scans, Task::Body(0), &mut Worker::new())?;
+    let capstone = compiler.isa.to_capstone().expect("a disassembler for this machine");
+    let instructions = capstone.disasm_all(&piece.code, 0).expect("code disassembles");
+    let mut text = String::new();
+    for instruction in instructions.iter() {
+        let (name, operands) = (instruction.mnemonic().unwrap_or(""), instruction.op_str().unwrap_or(""));
+        text.push_str(format!("{:4x}  {name} {operands}", instruction.address()).trim_end());
+        text.push('\n');
+    }
+    Ok(text)
 }

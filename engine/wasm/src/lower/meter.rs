@@ -16,9 +16,9 @@
 //!
 //! So every test, call and trap sees exactly the replica's number.
 
-use super::LowerError;
 use super::func::Translator;
 use super::trampolines::Helper;
+use super::{LowerError, x64};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Inst, InstBuilder, Value, types};
 
@@ -95,10 +95,12 @@ impl Translator<'_, '_> {
 
     /// Subtracts `amount` from the counter and returns the new value.
     fn subtract(&mut self, amount: i64) -> (Value, Charge) {
+        self.mark_location(x64::CHARGE);
         let before = self.b.ins().get_pinned_reg(types::I64);
         let constant = self.b.ins().iconst(types::I64, -amount);
         let after = self.b.ins().iadd(before, constant);
         let set = self.b.ins().set_pinned_reg(after);
+        self.mark_location(0);
         let constant = self.def_of(constant);
         let insts = [set, self.def_of(after), constant, self.def_of(before)];
         (after, Charge { constant, insts })
@@ -116,12 +118,14 @@ impl Translator<'_, '_> {
 
     /// Leaves compiled code if `counter` is negative, and comes back when there are instructions again.
     fn check(&mut self, counter: Value) -> Result<(), LowerError> {
+        self.mark_location(x64::CHARGE);
         let zero = self.b.ins().iconst(types::I64, 0);
         let negative = self.b.ins().icmp(IntCC::SignedLessThan, counter, zero);
         let cold = self.b.create_block();
         let next = self.b.create_block();
         self.b.set_cold_block(cold);
         self.b.ins().brif(negative, cold, &[], next, &[]);
+        self.mark_location(0);
         self.b.switch_to_block(cold);
         self.b.seal_block(cold);
         let helper = self.helper(Helper::OutOfInstructions)?;

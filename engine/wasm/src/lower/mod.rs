@@ -23,6 +23,7 @@ mod tables;
 mod tests;
 mod trampolines;
 mod types;
+mod x64;
 
 use crate::compiled::CompiledModule;
 use cranelift_codegen::isa::OwnedTargetIsa;
@@ -230,6 +231,11 @@ impl Compiler {
     /// The configuration that it was made with.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Whether card tests may be made for rewriting.
+    fn stubs(&self) -> bool {
+        self.isa.name() == "x64"
     }
 
     /// Lowers `module` on the current rayon pool.

@@ -88,16 +88,16 @@ fn a_load_is_one_instruction() {
         PLAIN,
         "(module (memory 1) (func (param i32) (result i32) (i32.load offset=8 (local.get 0))))",
         expect![[r#"
-              pushq %rbp
-              movq %rsp, %rbp
-            block0:
-              cmpq $0xa, %rsi
-              jl #trap=user9
-              movl %edx, %r8d
-              movl 0x10008(%rdi, %r8), %eax
-              movq %rbp, %rsp
-              popq %rbp
-              retq
+               0  pushq %rbp
+               1  movq %rsp, %rbp
+               4  cmpq $0xa, %rsi
+               8  jl 0x1e
+               e  movl %edx, %r8d
+              11  movl 0x10008(%rdi, %r8), %eax
+              19  movq %rbp, %rsp
+              1c  popq %rbp
+              1d  retq
+              1e  ud2
         "#]],
     );
 }
@@ -109,48 +109,30 @@ fn a_loop_head_charges_once() {
         "(module (func (param i32) (result i32)
             (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (local.get 0)))",
         expect![[r#"
-              pushq %rbp
-              movq %rsp, %rbp
-            block0:
-              cmpq $0xb, %rsi
-              jl #trap=user9
-              movq    %r15, %rax
-              leaq -1(%rax), %rax
-              movq    %rax, %r15
-              testq %rax, %rax
-              jl      label2; j label1
-            block1:
-              jmp     label3
-            block3:
-              movq %rdx, %rax
-              jmp     label4
-            block4:
-              movq    %r15, %rcx
-              leaq -5(%rcx), %rcx
-              movq    %rcx, %r15
-              testq %rcx, %rcx
-              jl      label6; j label5
-            block5:
-              jmp     label7
-            block7:
-              subl $0x1, %eax
-              testl %eax, %eax
-              jnz     label8; j label9
-            block8:
-              jmp     label4
-            block9:
-              movq    %r15, %rcx
-              leaq -1(%rcx), %rcx
-              movq    %rcx, %r15
-              movq %rbp, %rsp
-              popq %rbp
-              retq
-            block2:
-              call    User(userextname0)
-              jmp     label3
-            block6:
-              call    User(userextname0)
-              jmp     label7
+               0  pushq %rbp
+               1  movq %rsp, %rbp
+               4  cmpq $0xb, %rsi
+               8  jl 0x6e
+               e  nopw (%rax, %rax)
+              1a  addq $-1, %r15
+              1e  jl 0x5a
+              24  movq %rdx, %rax
+              27  nopw (%rax, %rax)
+              33  addq $-5, %r15
+              37  jl 0x64
+              3d  subl $1, %eax
+              40  testl %eax, %eax
+              42  jne 0x27
+              48  nopw (%rax, %rax)
+              51  addq $-1, %r15
+              55  movq %rbp, %rsp
+              58  popq %rbp
+              59  retq
+              5a  callq 0x5f
+              5f  jmp 0x24
+              64  callq 0x69
+              69  jmp 0x3d
+              6e  ud2
         "#]],
     );
 }
@@ -163,28 +145,27 @@ fn a_second_store_near_the_first_is_not_tested() {
             (i32.store offset=4 (local.get 0) (i32.const 1))
             (i64.store offset=500 (local.get 0) (i64.const 1))))",
         expect![[r#"
-              pushq %rbp
-              movq %rsp, %rbp
-            block0:
-              cmpq $0xb, %rsi
-              jl #trap=user9
-              movl %edx, %esi
-              movq %rsi, %r8
-              shrq $0xc, %r8
-              movzbq -0x200000(%rdi, %r8), %r8
-              testb %r8b, %r8b
-              jnz     label1; j label2
-            block1:
-              jmp     label3
-            block3:
-              movl $0x1, 0x10004(%rdi, %rsi)
-              movq $0x1, 0x101f4(%rdi, %rsi)
-              movq %rbp, %rsp
-              popq %rbp
-              retq
-            block2:
-              call    User(userextname0)
-              jmp     label3
+               0  pushq %rbp
+               1  movq %rsp, %rbp
+               4  cmpq $0xb, %rsi
+               8  jl 0x47
+               e  movl %edx, %r8d
+              11  movq %r8, %r9
+              14  shrq $0xc, %r9
+              18  nopl (%rax)
+              1b  cmpb $0, -0x200000(%rdi, %r9)
+              24  je 0x4b
+              2a  movl $1, 0x10004(%rdi, %r8)
+              36  movq $1, 0x101f4(%rdi, %r8)
+              42  movq %rbp, %rsp
+              45  popq %rbp
+              46  retq
+              47  ud2
+              49  ud2
+              4b  pushq %r9
+              4d  pushq %rdi
+              4e  callq 0x53
+              53  jmp 0x2a
         "#]],
     );
 }

@@ -3,9 +3,11 @@
 //! Enters: signatures. Leaves: small functions in Cranelift IR. Never here: Wasm operators.
 
 use super::LowerError;
+use super::cards::PAGE_SHIFT;
 use super::func::{NAMESPACE_HELPER, Translator, clif_trap};
 use super::types::{WASM_CONV, c_signature, clif_type, wasm_signature};
 use crate::abi::{HOST_ARGS_MAX, Libcalls, TrapCode, VmCtx};
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, MemFlagsData, Signature, Type, Value, types};
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -19,10 +21,12 @@ pub(super) enum Helper {
     Mark = 0,
     /// `(vmctx)`
     OutOfInstructions = 1,
+    /// `(vmctx, page)` in either order
+    MarkPage = 2,
 }
 
-/// All helpers, by number.
-pub(super) const HELPERS: [Helper; 2] = [Helper::Mark, Helper::OutOfInstructions];
+/// All helpers, by number. In relocations, the number after the last is [`super::x64::MARK_THUNK`].
+pub(super) const HELPERS: [Helper; 3] = [Helper::Mark, Helper::OutOfInstructions, Helper::MarkPage];
 
 /// The runtime's functions that bodies call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +149,7 @@ impl<'f> Small<'f> {
 fn helper_signature(helper: Helper) -> Signature {
     let mut signature = Signature::new(CallConv::PreserveAll);
     let params = match helper {
-        Helper::Mark => 2,
+        Helper::Mark | Helper::MarkPage => 2,
         Helper::OutOfInstructions => 1,
     };
     signature.params.extend((0..params).map(|_| AbiParam::new(types::I64)));
@@ -164,6 +168,17 @@ pub(super) fn build_helper(
     match helper {
         Helper::Mark => {
             let address = f.params[1];
+            f.libcall(offset_of!(Libcalls, mark), &[types::I64, types::I64], &[], &[vmctx, address]);
+        }
+        Helper::MarkPage => {
+            // Machine code adds the two, so it may hold them either way round. The card table lies below `vmctx` and has more bytes than
+            // there are pages, so the smaller one is the page.
+            let other = f.params[1];
+            let vmctx_below = f.b.ins().icmp(IntCC::UnsignedLessThan, vmctx, other);
+            let page = f.b.ins().select(vmctx_below, vmctx, other);
+            let vmctx = f.b.ins().select(vmctx_below, other, vmctx);
+            let shift = f.b.ins().iconst(types::I32, PAGE_SHIFT);
+            let address = f.b.ins().ishl(page, shift);
             f.libcall(offset_of!(Libcalls, mark), &[types::I64, types::I64], &[], &[vmctx, address]);
         }
         Helper::OutOfInstructions => {
