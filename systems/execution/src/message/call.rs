@@ -223,7 +223,11 @@ pub(super) fn begin_task(env: &RoundEnv, canister: &mut CanisterMut<'_>, task: S
         Program::Installed(installed) if *canister.run_state == RunState::Running => installed.system_method(method),
         _ => None,
     };
-    let Some(function) = function else { return nothing(canister, prior.burned) };
+    let Some(function) = function else {
+        // An aborted task whose module is gone: what was prepaid for it goes back.
+        canister.balance.0 = canister.balance.0.saturating_add(prior.prepaid);
+        return nothing(canister, prior.burned);
+    };
     let limit = env.subnet.limits.message.message;
     let caller = Principal::management_canister();
     let Ok(prepaid) = prepay(env, canister, &prior, limit, &caller) else { return nothing(canister, prior.burned) };

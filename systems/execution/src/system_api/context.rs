@@ -95,6 +95,11 @@ impl Entry {
         )
     }
 
+    /// Whether what it does to memory can outlast it.
+    pub const fn keeps_memory(self) -> bool {
+        self.is_replicated() && !matches!(self, Self::ReplicatedQuery)
+    }
+
     /// Whether the entry belongs to `install_code`.
     pub const fn is_install(self) -> bool {
         matches!(self, Self::Start | Self::Init | Self::PreUpgrade)

@@ -87,7 +87,7 @@ impl SystemApi {
         if book.taken.saturating_add(from_subnet) > book.available {
             return Ok(Taken::OutOfMemory);
         }
-        if self.identity.entry.is_replicated() && from_subnet > Bytes::ZERO {
+        if self.identity.entry.keeps_memory() && from_subnet > Bytes::ZERO {
             self.pay_for_memory(bytes, from_subnet, used)?;
         }
         self.memory.used = used;

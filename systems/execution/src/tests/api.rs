@@ -76,7 +76,11 @@ fn check_refusal(entry: Entry, body: &str) -> Option<String> {
             let outcome = subnet.task(canister, task);
             outcome.effects.task_failure.map(|reject| reject.message)
         }
-        _ => subnet.update(canister, "go", b"").err().map(|reject| reject.message).filter(|m| !m.contains("did not reply")),
+        _ => subnet
+            .update(canister, "go", b"")
+            .err()
+            .map(|reject| reject.message)
+            .filter(|m| !m.contains("did not reply")),
     }
 }
 
@@ -164,7 +168,10 @@ fn a_trap_undoes_everything_but_the_charge_and_the_log() {
     assert_eq!(log[0], "\u{7}");
     assert!(log[1].starts_with("[TRAP]: unreachable"), "{}", log[1]);
     let looked = subnet.update(canister, "look", b"").unwrap();
-    assert_eq!(looked, [&0u32.to_le_bytes()[..], &5u32.to_le_bytes(), &1u32.to_le_bytes(), &0u64.to_le_bytes()].concat());
+    assert_eq!(
+        looked,
+        [&0u32.to_le_bytes()[..], &5u32.to_le_bytes(), &1u32.to_le_bytes(), &0u64.to_le_bytes()].concat()
+    );
 }
 
 #[test]

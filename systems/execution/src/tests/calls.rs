@@ -220,7 +220,11 @@ fn more_cycles_than_are_liquid_cannot_be_attached() {
     let mut subnet = Subnet::new();
     let (caller, callee) = pair(&mut subnet);
     let reject = subnet.update(caller, "rich", &arg("ping", callee)).unwrap_err();
-    assert!(reject.message.contains("is out of cycles: please top up the canister with at least"), "{}", reject.message);
+    assert!(
+        reject.message.contains("is out of cycles: please top up the canister with at least"),
+        "{}",
+        reject.message
+    );
     clean(&subnet);
 }
 

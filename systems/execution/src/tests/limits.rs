@@ -21,6 +21,7 @@ const MODULE: &str = r#"
         (call $stable64_write (i64.const 4000) (i64.const 0) (i64.const 200))
         (call $stable64_write (i64.const 4100) (i64.const 0) (i64.const 200))
         (call $msg_reply ))
+    (func (export "canister_query qgrow") (drop (memory.grow (i32.const 100))) (call $msg_reply ))
     (func (export "canister_update spin") (loop $l (br $l)))
     (func (export "canister_update none") (call $msg_reply ))
     (func (export "canister_heartbeat") (global.set $beats (i32.add (global.get $beats) (i32.const 1))))
@@ -65,7 +66,9 @@ fn growing_must_not_freeze_the_canister() {
     subnet.canister_mut(canister).settings.freezing_threshold = Seconds(1_000_000_000);
     let reject = subnet.update(canister, "sgrow", &(1u64 << 14).to_le_bytes()).unwrap_err();
     assert_eq!(reject.error, Some(ErrorCode::InsufficientCyclesInMemoryGrow));
-    assert!(reject.message.contains("Canister cannot grow memory by 1073741824 bytes due to insufficient cycles. At least"));
+    assert!(
+        reject.message.contains("Canister cannot grow memory by 1073741824 bytes due to insufficient cycles. At least")
+    );
     assert_eq!(subnet.update(canister, "sgrow", &1u64.to_le_bytes()).unwrap(), 0u64.to_le_bytes());
 }
 
@@ -80,6 +83,9 @@ fn growing_on_a_full_subnet_reserves_cycles() {
     subnet.update(canister, "sgrow", &(1u64 << 10).to_le_bytes()).unwrap();
     let after = subnet.canister(canister).reserved.0;
     assert!(after > reserved, "{after}");
+    // A query in replicated mode keeps no memory and reserves nothing for it.
+    subnet.update(canister, "qgrow", b"").unwrap();
+    assert_eq!(subnet.canister(canister).reserved.0, after);
     subnet.canister_mut(canister).settings.reserved_cycles_limit = after;
     let code = error(subnet.update(canister, "sgrow", &(1u64 << 10).to_le_bytes()));
     assert_eq!(code, ErrorCode::ReservedCyclesLimitExceededInMemoryGrow);
@@ -170,4 +176,18 @@ fn the_low_memory_hook_becomes_due_once_until_there_is_memory_again() {
     subnet.canister_mut(canister).settings.wasm_memory_threshold = Bytes::ZERO;
     assert!(!grow(&mut subnet, 1));
     assert_eq!(subnet.canister(canister).low_memory, LowMemoryHook::NotSatisfied);
+}
+
+#[test]
+fn an_aborted_task_whose_module_is_gone_gives_back_what_was_prepaid() {
+    let mut subnet = Subnet::with_slice(1);
+    let canister = subnet.install(&module(MODULE));
+    let before = subnet.canister(canister).balance;
+    let step = subnet.slice(canister, Some(Job::Task(SystemTask::Heartbeat)));
+    assert!(matches!(step, Step::Suspended { .. }));
+    subnet.abort(canister);
+    subnet.borrow(canister, |_, canister| assert!(crate::management::uninstall_exhausted(canister).is_empty()));
+    let Step::Done(outcome) = subnet.slice(canister, None) else { panic!() };
+    subnet.route(outcome);
+    assert_eq!(subnet.canister(canister).balance, before);
 }
