@@ -9,7 +9,7 @@ use cyclotron_wasm::validate::{ModuleError, Rules};
 use expect_test::{Expect, expect};
 
 fn load_wat(wat: &str) -> Result<(), ModuleError> {
-    let wasm = wat::parse_str(wat).unwrap();
+    let wasm = wat::parse_str(wat).expect("well-formed text");
     decode::load(&wasm, &Rules::canister()).map(|_| ())
 }
 

@@ -104,13 +104,9 @@ fn operators_after_locals<'a>(
 
 fn section<'a>(module: &mut DecodedModule<'a>, payload: Payload<'a>, rules: &Rules) -> Result<(), ModuleError> {
     match payload {
-        Payload::Version { encoding, range, .. } => {
-            if encoding != Encoding::Module {
-                return Err(ModuleError::Invalid {
-                    message: "components are not modules".to_owned(),
-                    offset: range.start,
-                });
-            }
+        Payload::Version { encoding, range, .. } if encoding != Encoding::Module => {
+            let message = "components are not modules".to_owned();
+            return Err(ModuleError::Invalid { message, offset: range.start });
         }
         Payload::TypeSection(reader) => {
             for ty in reader.into_iter_err_on_gc_types() {

@@ -37,9 +37,8 @@ pub struct Tally {
     pub dead: u64,
 }
 
-impl Tally {
-    /// Adds another tally.
-    pub fn add(&mut self, other: Self) {
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
         self.calls += other.calls;
         self.traps += other.traps;
         self.limits += other.limits;
@@ -265,9 +264,6 @@ impl Oracle {
         }
     }
 }
-
-/// Native stack for the comparing thread: wasmtime runs on it.
-pub const STACK_BYTES: usize = 16 << 20;
 
 /// A host call checks, however little it charges.
 fn check(caller: &mut wasmtime::Caller<'_, ()>) -> wasmtime::Result<()> {
