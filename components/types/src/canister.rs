@@ -347,6 +347,10 @@ pub struct CanisterHistory {
     pub changes: VecDeque<Change>,
     /// All changes ever.
     pub total: u64,
+    /// When the canister was created.
+    pub created: Option<Time>,
+    /// When code was last put in; none while there is no code.
+    pub installed: Option<Time>,
 }
 
 /// What the scheduler remembers of a canister.

@@ -5,7 +5,7 @@
 
 use crate::active::ActiveSet;
 use crate::directory::Directory;
-use crate::queues::{check_place, enqueue, place_of, Place};
+use crate::queues::{Place, check_place, enqueue, place_of};
 use crate::state::{CurrentRound, Deadlines, Input, ManagementInbox, Outbox, Tally, Touched};
 use cyclotron_execution::Outgoing;
 use cyclotron_types::canister::{CyclesBalance, InputQueue, RunState, Settings};
@@ -132,7 +132,12 @@ fn place(
 }
 
 /// Stores the message in the pool and puts it in the queue. Its place has been checked, its slot reserved.
-pub(crate) fn store(queue: &mut InputQueue, message: Message, pool: &mut Pool<Message>, slots: &mut Query<&mut Message>) {
+pub(crate) fn store(
+    queue: &mut InputQueue,
+    message: Message,
+    pool: &mut Pool<Message>,
+    slots: &mut Query<&mut Message>,
+) {
     let take_place = place_of(&message);
     match pool.put(slots, message) {
         Ok(slot) => enqueue(queue, take_place, MessageIx(slot)),

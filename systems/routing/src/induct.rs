@@ -33,7 +33,9 @@ pub fn apply_actions(
     for action in input.0.actions.drain(..) {
         match action {
             OperatorAction::AddCycles { canister, amount } => {
-                let Some(mut balance) = directory.entity(canister).and_then(|e| balances.get_mut(e).ok()) else { continue };
+                let Some(mut balance) = directory.entity(canister).and_then(|e| balances.get_mut(e).ok()) else {
+                    continue;
+                };
                 let before = balance.0;
                 balance.0 = before.saturating_add(amount);
                 tally.minted = tally.minted.saturating_add(balance.0.saturating_sub(before));
@@ -60,7 +62,9 @@ pub fn time_out_calls(
             return;
         }
         deadlines.open.pop_first();
-        let Some((mut mailbox, contexts)) = directory.entity(id).and_then(|e| canisters.get_mut(e).ok()) else { continue };
+        let Some((mut mailbox, contexts)) = directory.entity(id).and_then(|e| canisters.get_mut(e).ok()) else {
+            continue;
+        };
         let Some(call) = contexts.callbacks.get(&callback) else { continue };
         deadlines.timed_out.insert((id, callback));
         let response = Response {
@@ -112,7 +116,10 @@ pub fn induct_ingress(
             }
             let mut mailboxes = canisters.p1();
             let receiver = ingress.receiver;
-            let mut mailbox = directory.entity(receiver).and_then(|e| mailboxes.get_mut(e).ok()).ok_or_else(|| not_found(receiver))?;
+            let mut mailbox = directory
+                .entity(receiver)
+                .and_then(|e| mailboxes.get_mut(e).ok())
+                .ok_or_else(|| not_found(receiver))?;
             may_take(receiver, &mailbox.queue, mailbox.run_state)?;
             store(&mut mailbox.queue, Message::Ingress(ingress), &mut pool, &mut slots);
             active.insert(receiver, directory.ix(receiver).expect("the canister was found"));
@@ -157,11 +164,13 @@ fn may_take(id: CanisterId, queue: &cyclotron_types::canister::InputQueue, run_s
         RunState::Stopped => return Err(Reject::new(ErrorCode::CanisterStopped, format!("Canister {id} is stopped"))),
     }
     check_place(queue, Place::Ingress).map_err(|full| {
-        Reject::new(ErrorCode::CanisterQueueFull, format!("{} ingress messages wait at canister {id} already", full.waiting))
+        Reject::new(
+            ErrorCode::CanisterQueueFull,
+            format!("{} ingress messages wait at canister {id} already", full.waiting),
+        )
     })
 }
 
 fn not_found(id: CanisterId) -> Reject {
     Reject::new(ErrorCode::CanisterNotFound, format!("Canister {id} not found"))
 }
-

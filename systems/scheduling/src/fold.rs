@@ -2,7 +2,9 @@
 
 use crate::order::Cores;
 use crate::run::Results;
-use cyclotron_routing::{ActiveSet, Answered, CurrentRound, Directory, IngressHistory, Outbox, Stopping, Tally, Touched};
+use cyclotron_routing::{
+    ActiveSet, Answered, CurrentRound, Directory, IngressHistory, Outbox, Stopping, Tally, Touched,
+};
 use cyclotron_types::canister::{InputQueue, RunState};
 use cyclotron_types::message::{IngressStatus, Message, SystemTask};
 use cyclotron_world::prelude::*;

@@ -14,8 +14,8 @@ mod order;
 mod run;
 mod tasks;
 
-pub use fold::fold_results;
 pub use abort::abort_suspended;
+pub use fold::fold_results;
 pub use order::{Cores, Installing, begin_round, choose_canisters, end_round};
 pub use run::{Results, Workers, execute_canisters};
 pub use tasks::{Heartbeats, queue_due_tasks};

@@ -40,10 +40,24 @@ pub struct Cores {
 
 impl Cores {
     /// Cores with a full budget.
-    pub fn new(count: usize, round_instructions: Instructions, message_overhead: Instructions, paused_max: usize) -> Self {
+    pub fn new(
+        count: usize,
+        round_instructions: Instructions,
+        message_overhead: Instructions,
+        paused_max: usize,
+    ) -> Self {
         let left = vec![0; count];
         let chosen = vec![Vec::new(); count];
-        Self { count, round_instructions, message_overhead, paused_max, left, dealt: BTreeMap::new(), rested: BTreeSet::new(), chosen }
+        Self {
+            count,
+            round_instructions,
+            message_overhead,
+            paused_max,
+            left,
+            dealt: BTreeMap::new(),
+            rested: BTreeSet::new(),
+            chosen,
+        }
     }
 }
 
@@ -96,7 +110,9 @@ pub fn end_round(
     mut canisters: Query<(&mut Priority, &Settings)>,
 ) {
     for &id in cores.dealt.keys() {
-        let Some((mut priority, settings)) = directory.entity(id).and_then(|e| canisters.get_mut(e).ok()) else { continue };
+        let Some((mut priority, settings)) = directory.entity(id).and_then(|e| canisters.get_mut(e).ok()) else {
+            continue;
+        };
         let share = i64::try_from(settings.compute_allocation).unwrap_or(FULL_CORE);
         if priority.last_full_round == round.0.height.0 {
             priority.accumulated = (priority.accumulated + share - FULL_CORE).max(0);

@@ -74,14 +74,19 @@ pub fn execute_canisters(
     mut canisters: Query<(CanisterData, &mut InputQueue, &mut Priority)>,
 ) {
     let cores = &mut *cores;
-    let listed: Vec<Entity> =
-        cores.chosen.iter().flatten().map(|&(_, ix)| directory.entity_at(ix).expect("a chosen canister exists")).collect();
+    let listed: Vec<Entity> = cores
+        .chosen
+        .iter()
+        .flatten()
+        .map(|&(_, ix)| directory.entity_at(ix).expect("a chosen canister exists"))
+        .collect();
     let mut items = canisters.iter_many_unique_mut(unique(listed));
     let mut work: Vec<Vec<Work<'_>>> = Vec::with_capacity(cores.count);
     for chosen in &cores.chosen {
         let mut of_core = Vec::with_capacity(chosen.len());
         for &(id, _) in chosen {
-            let (data, queue, priority) = items.next().and_then(Result::ok).expect("a chosen canister has its components");
+            let (data, queue, priority) =
+                items.next().and_then(Result::ok).expect("a chosen canister has its components");
             let (queue, priority) = (queue.into_inner(), priority.into_inner());
             let slots_of = queue.messages.iter().take(FETCH_MAX);
             let messages = slots_of.map(|slot| pool.swap(&mut slots, slot.0, Message::Vacant)).collect();

@@ -6,7 +6,7 @@ use cyclotron_crypto::RootSigner;
 use cyclotron_execution::Program;
 use cyclotron_routing::{Answered, CurrentRound, Directory, IngressHistory, Touched};
 use cyclotron_types::batch::CertifiedView;
-use cyclotron_types::canister::{CertifiedData, Controllers};
+use cyclotron_types::canister::{CanisterHistory, CertifiedData, Controllers};
 use cyclotron_world::prelude::*;
 use std::sync::Arc;
 
@@ -28,19 +28,25 @@ pub fn certify_canisters(
     mut touched: ResMut<Touched>,
     mut tree: ResMut<Tree>,
     mut hash: ResMut<StateHash>,
-    canisters: Query<(&Controllers, &CertifiedData, &Program)>,
+    canisters: Query<(&Controllers, &CertifiedData, &CanisterHistory, &Program)>,
 ) {
     for id in std::mem::take(&mut touched.0) {
         hash.canister_changed(id);
-        let Some((controllers, data, program)) = directory.entity(id).and_then(|e| canisters.get(e).ok()) else {
+        let Some((controllers, data, history, program)) = directory.entity(id).and_then(|e| canisters.get(e).ok())
+        else {
             tree.0.remove_canister(id);
             continue;
         };
         let installed = program.installed();
         let metadata: Vec<(&str, &[u8])> =
             installed.into_iter().flat_map(|i| i.all_metadata()).map(|(name, _, content)| (name, content)).collect();
-        let code = installed.map(|i| CodeFacts { module_hash: &i.module_hash, installed: None, metadata: &metadata });
-        let facts = CanisterFacts { controllers: &controllers.0, certified_data: &data.0, created: None, code };
+        let code = installed.map(|i| CodeFacts {
+            module_hash: &i.module_hash,
+            installed: history.installed,
+            metadata: &metadata,
+        });
+        let facts =
+            CanisterFacts { controllers: &controllers.0, certified_data: &data.0, created: history.created, code };
         tree.0.upsert_canister(id, &facts);
     }
 }

@@ -77,7 +77,8 @@ pub fn check_cycles(world: &World) -> Result<(), Unbalanced> {
         })
         .sum();
     let inbox: Cycles = world.resource::<ManagementInbox>().0.iter().map(carried).sum();
-    let deferred: Cycles = world.resource::<Deferred>().0.iter().map(|call| call.payment).sum();
+    let Deferred { next_round, busy } = world.resource::<Deferred>();
+    let deferred: Cycles = next_round.iter().chain(busy).map(|call| call.payment).sum();
     let installs: Cycles = world.resource::<Installing>().0.values().map(PendingInstall::cycles).sum();
     let held: Cycles = [canisters, outbox, inbox, deferred, installs].into_iter().sum();
     let Tally { minted, burned } = *world.resource::<Tally>();

@@ -14,7 +14,7 @@ use cyclotron_routing::{
 use cyclotron_scheduling::Installing;
 use cyclotron_types::canister::{CallContexts, InputQueue, Priority};
 use cyclotron_types::ids::CanisterId;
-use cyclotron_types::message::{IngressStatus, Message};
+use cyclotron_types::message::{IngressStatus, Message, SystemTask};
 use cyclotron_world::prelude::*;
 use std::collections::VecDeque;
 
@@ -22,9 +22,14 @@ use std::collections::VecDeque;
 #[derive(Clone, Debug, Resource)]
 pub struct Ids(pub CanisterIds);
 
-/// Calls that go on in the next round, before any other.
+/// Calls that could not be executed yet, oldest first.
 #[derive(Clone, Debug, Default, Resource)]
-pub struct Deferred(pub VecDeque<ManagementCall>);
+pub struct Deferred {
+    /// They wait for the next round's randomness.
+    pub next_round: VecDeque<ManagementCall>,
+    /// They wait for a suspended message of their canister: tried again whenever one may have ended.
+    pub busy: VecDeque<ManagementCall>,
+}
 
 /// What the management canister may still do in this round.
 #[derive(Debug, Resource)]
@@ -103,11 +108,11 @@ pub fn run_management(world: &mut World) {
             let step = in_context(world, |context| resume_install(context, pending));
             settle_step(world, step);
         }
-        for call in std::mem::take(&mut world.resource_mut::<Deferred>().0) {
-            let step = in_context(world, |context| execute_management(context, call));
-            settle_step(world, step);
-        }
+        let due = std::mem::take(&mut world.resource_mut::<Deferred>().next_round);
+        execute_all(world, due);
     }
+    let busy = std::mem::take(&mut world.resource_mut::<Deferred>().busy);
+    execute_all(world, busy);
     while world.resource::<ManagementRound>().left > 0 {
         let Some(message) = world.resource_mut::<ManagementInbox>().0.pop_front() else { return };
         let call = match message {
@@ -115,6 +120,13 @@ pub fn run_management(world: &mut World) {
             Message::Request(request) => ManagementCall::from(request),
             Message::Response(_) | Message::Vacant => unreachable!("the management canister makes no calls"),
         };
+        let step = in_context(world, |context| execute_management(context, call));
+        settle_step(world, step);
+    }
+}
+
+fn execute_all(world: &mut World, calls: VecDeque<ManagementCall>) {
+    for call in calls {
         let step = in_context(world, |context| execute_management(context, call));
         settle_step(world, step);
     }
@@ -140,7 +152,8 @@ fn settle_step(world: &mut World, step: ManagementStep) {
             world.resource_mut::<Installing>().0.insert(pending.canister(), *pending);
             apply_effects(world, effects);
         }
-        ManagementStep::NextRound(call) => world.resource_mut::<Deferred>().0.push_back(call),
+        ManagementStep::NextRound(call) if call.deferred => world.resource_mut::<Deferred>().next_round.push_back(call),
+        ManagementStep::NextRound(call) => world.resource_mut::<Deferred>().busy.push_back(call),
     }
 }
 
@@ -154,8 +167,23 @@ fn apply_effects(world: &mut World, effects: ManagementEffects) {
         recount(world, id);
         world.resource_mut::<Touched>().0.insert(id);
     }
+    if let Some(id) = effects.low_memory {
+        queue_low_memory(world, id);
+    }
     route_answers(world, effects.answers);
     stop_idle(world);
+}
+
+/// Queues `canister_on_low_wasm_memory`, before any message.
+fn queue_low_memory(world: &mut World, id: CanisterId) {
+    let directory = world.resource::<Directory>();
+    let (Some(entity), Some(ix)) = (directory.entity(id), directory.ix(id)) else { return };
+    if let Some(mut queue) = world.get_mut::<InputQueue>(entity)
+        && !queue.tasks.contains(&SystemTask::OnLowWasmMemory)
+    {
+        queue.tasks.push_front(SystemTask::OnLowWasmMemory);
+        world.resource_mut::<ActiveSet>().insert(id, ix);
+    }
 }
 
 fn route_answers(world: &mut World, answers: Vec<Answer>) {

@@ -21,14 +21,8 @@ pub trait RoundObserver: Send + Sync {
 }
 
 /// The stages in their order; [`stage_ended`] names one by its place.
-const STAGES: [RoundSet; 6] = [
-    RoundSet::TimeOut,
-    RoundSet::Induct,
-    RoundSet::Execute,
-    RoundSet::Checkpoint,
-    RoundSet::Sync,
-    RoundSet::Certify,
-];
+const STAGES: [RoundSet; 6] =
+    [RoundSet::TimeOut, RoundSet::Induct, RoundSet::Execute, RoundSet::Checkpoint, RoundSet::Sync, RoundSet::Certify];
 
 /// Who watches, if anybody does. Local to the process: no part of the state.
 #[derive(Default, Resource)]

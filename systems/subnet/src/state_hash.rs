@@ -130,7 +130,8 @@ fn hash_subnet(world: &World) -> [u8; 32] {
     hasher.put(&VERSION);
     hasher.put(world.resource::<Tally>());
     hasher.put(&world.resource::<ManagementInbox>().0);
-    hasher.put(&world.resource::<Deferred>().0);
+    let Deferred { next_round, busy } = world.resource::<Deferred>();
+    hasher.put(&(next_round, busy));
     hasher.put(&world.resource::<Ids>().0);
     let deadlines = world.resource::<Deadlines>();
     hasher.put(&(&deadlines.open, &deadlines.timed_out));

@@ -262,14 +262,15 @@ impl Subnet {
         }
     }
 
-    /// Whether a round at `now` would find something to do besides setting the time. Heartbeats do not count: they beat with the
+    /// Whether a round at `now` would find something to do besides setting the time and heartbeats, which beat with every round but
+    /// ask for none. Heartbeats do not count: they beat with the
     /// rounds, and must not drive them.
     pub fn has_work(&self, now: Time) -> bool {
         let world = &self.replicated;
         !self.pool.is_empty()
             || !world.resource::<ActiveSet>().is_empty()
             || !world.resource::<ManagementInbox>().0.is_empty()
-            || !world.resource::<Deferred>().0.is_empty()
+            || !world.resource::<Deferred>().next_round.is_empty()
             || !world.resource::<Installing>().0.is_empty()
             || self.next_alarm().is_some_and(|time| time <= now)
     }

@@ -18,6 +18,12 @@ pub fn record(history: &mut CanisterHistory, time: Time, version: u64, origin: C
     if history.changes.len() >= limits::HISTORY_MAX {
         history.changes.pop_front();
     }
+    match details {
+        ChangeDetails::Creation { .. } => history.created = Some(time),
+        ChangeDetails::CodeDeployment { .. } => history.installed = Some(time),
+        ChangeDetails::CodeUninstall => history.installed = None,
+        ChangeDetails::ControllersChange { .. } | ChangeDetails::SettingsChange { .. } => {}
+    }
     history.changes.push_back(Change { time, version, origin, details });
     history.total = history.total.saturating_add(1);
 }
