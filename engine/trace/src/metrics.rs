@@ -70,10 +70,6 @@ pub struct Metrics {
     pub history: Gauge,
     /// Bytes of memory that canisters use.
     pub memory: Gauge,
-    /// Messages executed.
-    pub messages: Counter,
-    /// Instructions executed.
-    pub instructions: Counter,
     /// Queries answered.
     pub queries: Counter,
 }
@@ -99,8 +95,6 @@ impl Default for Metrics {
             pool: Gauge::default(),
             history: Gauge::default(),
             memory: Gauge::default(),
-            messages: Counter::default(),
-            instructions: Counter::default(),
             queries: Counter::default(),
         };
         registry.register("height", "Height of the last round", metrics.height.clone());
@@ -113,8 +107,6 @@ impl Default for Metrics {
             Unit::Bytes,
             metrics.memory.clone(),
         );
-        registry.register("messages", "Messages executed", metrics.messages.clone());
-        registry.register("instructions", "Instructions executed", metrics.instructions.clone());
         registry.register("queries", "Queries answered", metrics.queries.clone());
         metrics.registry = Mutex::new(registry);
         metrics

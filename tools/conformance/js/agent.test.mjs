@@ -134,7 +134,7 @@ test("a certified variable verifies, and a flipped byte does not", async () => {
 });
 
 test("a Motoko actor runs, keeps its state over an upgrade, and traps without a trace", async () => {
-  const wasm = await compileMotoko("counter.mo");
+  const wasm = compileMotoko("counter.mo");
   const idl = ({ IDL }) =>
     IDL.Service({
       increment: IDL.Func([], [IDL.Nat], []),

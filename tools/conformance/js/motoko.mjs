@@ -1,4 +1,4 @@
-// Compiles a Motoko actor of this folder with the npm package `motoko`.
+// Compiles Motoko with the npm package `motoko`.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -6,9 +6,12 @@ import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
 
-/** Resolves to the Wasm of the actor in `file`. */
-export async function compileMotoko(file) {
+/** The Wasm of an actor, given its source. */
+export function compile(name, source) {
   const { default: motoko } = createRequire(import.meta.url)("motoko");
-  motoko.write(file, readFileSync(join(here, file), "utf8"));
-  return Uint8Array.from(motoko.wasm(file, "ic").wasm);
+  motoko.write(name, source);
+  return Uint8Array.from(motoko.wasm(name, "ic").wasm);
 }
+
+/** The Wasm of the actor in a file of this folder. */
+export const compileMotoko = (file) => compile(file, readFileSync(join(here, file), "utf8"));

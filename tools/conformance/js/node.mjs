@@ -8,6 +8,9 @@ import { fileURLToPath } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../../..");
 
+// `run` builds the node; CYCLOTRON names another program to test.
+const program = process.env.CYCLOTRON ?? join(root, "target/debug/cyclotron");
+
 /** The counter of tools/canisters, compiled. */
 export const counterWasm = () =>
   readFileSync(join(root, "target/canisters/wasm32-unknown-unknown/release/counter.wasm"));
@@ -16,7 +19,7 @@ export const counterWasm = () =>
 export async function startNode() {
   const state = mkdtempSync(join(tmpdir(), "cyclotron-e2e-"));
   const child = spawn(
-    join(root, "target/debug/cyclotron"),
+    program,
     ["start", "--json", "--bind", "127.0.0.1:0", "--no-metrics", "--state-dir", state, "--log", "warn"],
     { stdio: ["ignore", "pipe", "inherit"] },
   );

@@ -1,2 +1,56 @@
-//! Not built yet.
-fn main() {}
+//! The `cyclotron` program: a node, and a few commands to talk to one.
+#![forbid(unsafe_code)]
+
+mod client;
+mod node;
+mod start;
+
+use clap::{Parser, Subcommand};
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Internet Computer node software.
+///
+/// `cyclotron start` runs a node on this machine. The other commands talk to a node through its public API, this one or any other;
+/// every client of the Internet Computer (ic-agent, @icp-sdk/core, icp-cli) can do the same.
+#[derive(Parser)]
+#[command(version, max_term_width = 120)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a node until Ctrl-C
+    Start(start::StartArguments),
+    #[command(flatten)]
+    Client(client::ClientCommand),
+}
+
+/// Exit codes: 0 success, 1 the operation failed, 2 the arguments are wrong (clap's).
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Start(arguments) => start::run(arguments),
+        Command::Client(command) => client::run(command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cyclotron: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line to standard output; a reader that has gone, as `head` does, is no error.
+fn print(line: &str) -> Result<(), String> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("cannot write to standard output: {error}")),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,234 @@
+//! Admission threads: requests from the HTTP queue, checked many at a time, and answered or handed on.
+
+use super::Shared;
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use cyclotron_admission::{
+    AdmissionError, Admitted, AdmittedCall, AdmittedQuery, AdmittedReadState, Condition, RequestBytes, admit_batch,
+};
+use cyclotron_certification::{ReadError, Reader};
+use cyclotron_net::{Reply, Request, Response};
+use cyclotron_queries::Query;
+use cyclotron_subnet::{POOL_MESSAGES_MAX, Subnet};
+use cyclotron_trace::{Outcome, Stage, StageClock};
+use cyclotron_types::ids::MessageId;
+use cyclotron_types::message::IngressStatus;
+use cyclotron_types::reject::Reject;
+use cyclotron_wire::{
+    ApiVersion, NodeSignature, QueryAnswer, Rejection, Route, Status, Target, encode_call_certificate,
+    encode_query_response, encode_read_state, encode_rejection_async, encode_rejection_sync, encode_status,
+    query_signature_payload,
+};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Requests checked together: enough to fill wide verification, few enough that the first does not wait long.
+const BATCH_MAX: usize = 256;
+/// How often an idle thread looks whether the node stops.
+const STOP_POLL: Duration = Duration::from_millis(200);
+/// What a refused client is told to do.
+pub const RETRY_LATER: &str = "The node has no room for this message now. Try again later.";
+
+/// Answers requests until the node stops or the server is gone.
+pub fn run(shared: &Shared, requests: &Receiver<Request>) {
+    let mut batch = Vec::new();
+    let mut admitted = Vec::new();
+    while !shared.stopping.load(Ordering::Acquire) {
+        match requests.recv_timeout(STOP_POLL) {
+            Ok(request) => batch.push(request),
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        batch.extend(requests.try_iter().take(BATCH_MAX - 1));
+        let mut clock = StageClock::start();
+        let checked: Vec<_> = batch
+            .iter()
+            .filter(|request| request.route != Route::Status)
+            .map(|request| RequestBytes { route: request.route, body: &request.body })
+            .collect();
+        admitted.clear();
+        admit_batch(&checked, shared.now(), &shared.admission, &mut admitted);
+        shared.metrics.mark(&mut clock, Stage::Admit);
+        let mut results = admitted.drain(..);
+        for request in batch.drain(..) {
+            if request.route == Route::Status {
+                request.reply.send(status(shared));
+                continue;
+            }
+            let version = version_of(request.route);
+            match results.next().expect("one result a request") {
+                Err(error) => {
+                    shared.metrics.count_request(Outcome::Refused);
+                    request.reply.send(refusal(&error, version));
+                }
+                Ok(message) => {
+                    shared.metrics.count_request(Outcome::Accepted);
+                    answer(shared, message, request.reply);
+                }
+            }
+        }
+    }
+}
+
+fn version_of(route: Route) -> ApiVersion {
+    match route {
+        Route::Call(version, _) | Route::Query(version, _) | Route::ReadState(version, _) => version,
+        Route::Status => ApiVersion::V2,
+    }
+}
+
+fn refusal(error: &AdmissionError, version: ApiVersion) -> Response {
+    match error {
+        AdmissionError::Rejected { reject, .. } => rejection(reject, version),
+        error => Response::text(error.http_status(), error.to_string()),
+    }
+}
+
+/// A call that is rejected before it enters the subnet: HTTP 200, the reject as the body.
+fn rejection(reject: &Reject, version: ApiVersion) -> Response {
+    let error_code = reject.error.map(|code| code.to_string());
+    let body = Rejection {
+        reject_code: reject.code as u8,
+        reject_message: &reject.message,
+        error_code: error_code.as_deref(),
+    };
+    Response::cbor(
+        200,
+        match version {
+            ApiVersion::V2 => encode_rejection_async(&body),
+            ApiVersion::V3 | ApiVersion::V4 => encode_rejection_sync(&body),
+        },
+    )
+}
+
+fn status(shared: &Shared) -> Response {
+    let height = shared.height.load(Ordering::Acquire);
+    let status = Status {
+        root_key: &shared.root_key,
+        impl_version: env!("CARGO_PKG_VERSION"),
+        replica_health_status: if height == 0 { "starting" } else { "healthy" },
+        certified_height: Some(height),
+    };
+    Response::cbor(200, encode_status(&status))
+}
+
+fn answer(shared: &Shared, message: Admitted, reply: Reply) {
+    let mut clock = StageClock::start();
+    match message {
+        Admitted::Call(call) => answer_call(shared, call, reply),
+        Admitted::Query(query) => {
+            reply.send(answer_query(shared, query));
+            shared.metrics.queries.inc();
+            shared.metrics.mark(&mut clock, Stage::Query);
+        }
+        Admitted::ReadState(read) => {
+            reply.send(answer_read_state(&shared.read_subnet(), &read));
+            shared.metrics.mark(&mut clock, Stage::ReadState);
+        }
+    }
+}
+
+/// Submits a call, or joins those who wait for it. The read lock is held throughout: no round can answer the message between the
+/// look at its status and the place among the waiting.
+fn answer_call(shared: &Shared, call: AdmittedCall, reply: Reply) {
+    let AdmittedCall { version, ingress, .. } = call;
+    let id = ingress.id;
+    let subnet = shared.read_subnet();
+    if subnet.height().0 == 0 {
+        return reply.send(unavailable(&ReadError::NotCertified));
+    }
+    match subnet.ingress_status(&id).map(|entry| &entry.status) {
+        Some(_) if version == ApiVersion::V2 => return reply.send(Response::empty(202)),
+        Some(IngressStatus::Received | IngressStatus::Processing) => return shared.calls.wait(id, reply),
+        Some(_) => return reply.send(certificate_of(&subnet, id)),
+        None => {}
+    }
+    if let Err(reject) = subnet.inspect(&ingress) {
+        return reply.send(rejection(&reject, version));
+    }
+    if subnet.waiting() + shared.submissions.len() >= POOL_MESSAGES_MAX || shared.submissions.try_send(ingress).is_err()
+    {
+        shared.metrics.count_request(Outcome::Overloaded);
+        return reply.send(Response::text(503, RETRY_LATER));
+    }
+    match version {
+        ApiVersion::V2 => reply.send(Response::empty(202)),
+        ApiVersion::V3 | ApiVersion::V4 => shared.calls.wait(id, reply),
+    }
+    drop(subnet);
+    shared.wake();
+}
+
+/// The answer to a synchronous call whose message is answered.
+pub fn certificate_of(subnet: &Subnet, id: MessageId) -> Response {
+    match subnet.status_certificate(id) {
+        Ok(certificate) => Response::cbor(200, encode_call_certificate(&certificate)),
+        Err(error) => unavailable(&error),
+    }
+}
+
+fn unavailable(error: &ReadError) -> Response {
+    match error {
+        ReadError::NotCertified => Response::text(503, "Nothing is certified yet. Try again in a second."),
+        error => Response::text(400, error.to_string()),
+    }
+}
+
+fn answer_query(shared: &Shared, query: AdmittedQuery) -> Response {
+    let AdmittedQuery { id, sender, receiver, method, arg, .. } = query;
+    let outcome = {
+        let subnet = shared.read_subnet();
+        if subnet.height().0 == 0 {
+            return unavailable(&ReadError::NotCertified);
+        }
+        subnet.query(vec![Query { sender, receiver, method, arg }]).pop().expect("one answer a query")
+    };
+    let code;
+    let answer = match &outcome {
+        Ok(bytes) => QueryAnswer::Replied(bytes),
+        Err(reject) => {
+            code = reject.error.map(|code| code.to_string());
+            QueryAnswer::Rejected(Rejection {
+                reject_code: reject.code as u8,
+                reject_message: &reject.message,
+                error_code: code.as_deref(),
+            })
+        }
+    };
+    let timestamp = shared.now().0;
+    let payload = query_signature_payload(&answer, timestamp, &id.0);
+    let signature = NodeSignature {
+        timestamp,
+        signature: shared.node_key.sign(&payload).to_vec(),
+        identity: shared.node_key.node_id(),
+    };
+    Response::cbor(200, encode_query_response(&answer, &[signature]))
+}
+
+fn answer_read_state(subnet: &Subnet, read: &AdmittedReadState) -> Response {
+    for condition in &read.conditions {
+        if !holds(subnet, condition) {
+            let error = condition.refusal();
+            return Response::text(error.http_status(), error.to_string());
+        }
+    }
+    let reader = Reader { target: read.target, version: read.version };
+    match subnet.read_state(&reader, &read.paths) {
+        Ok(certificate) => Response::cbor(200, encode_read_state(&certificate)),
+        Err(error) => unavailable(&error),
+    }
+}
+
+fn holds(subnet: &Subnet, condition: &Condition) -> bool {
+    match condition {
+        Condition::OwnRequest { id, sender, target, callees } => {
+            let Some(entry) = subnet.ingress_status(id) else { return true };
+            let target_matches = match target {
+                Target::Canister(id) => entry.effective_canister.is_none_or(|effective| effective.principal() == *id),
+                Target::Subnet(_) => entry.effective_canister.is_none(),
+            };
+            let callee_matches = callees.as_ref().is_none_or(|callees| callees.binary_search(&entry.receiver).is_ok());
+            entry.sender == *sender && target_matches && callee_matches
+        }
+        Condition::ReadableMetadata { canister, name, sender } => subnet.may_read_metadata(*canister, name, *sender),
+    }
+}

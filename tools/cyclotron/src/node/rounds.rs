@@ -1,0 +1,85 @@
+//! The round thread: a round at once when there is something to do, otherwise one a second so that the certified time stays fresh.
+
+use super::Shared;
+use super::answer::{RETRY_LATER, certificate_of};
+use crossbeam::channel::Receiver;
+use cyclotron_net::Response;
+use cyclotron_ports::{Entropy, SystemEntropy};
+use cyclotron_subnet::Statistics;
+use cyclotron_trace::{Metrics, Outcome, error};
+use cyclotron_types::message::Ingress;
+use cyclotron_types::units::Height;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Time between rounds in which nobody asks for anything; heartbeats beat at this pace too.
+const IDLE_ROUND: Duration = Duration::from_secs(1);
+
+/// Runs rounds until the node stops.
+pub fn run(shared: &Shared, woken: &Receiver<()>, submitted: &Receiver<Ingress>) {
+    let mut last = Instant::now() - IDLE_ROUND;
+    while !shared.stopping.load(Ordering::Acquire) {
+        let due = {
+            let subnet = shared.read_subnet();
+            let now = shared.now();
+            let idle = IDLE_ROUND.saturating_sub(last.elapsed());
+            if !submitted.is_empty() || subnet.has_work(now) {
+                Duration::ZERO
+            } else {
+                let alarm = subnet.next_alarm().map(|time| Duration::from_nanos(time.nanos_since(now)));
+                alarm.map_or(idle, |alarm| alarm.min(idle))
+            }
+        };
+        if !due.is_zero() && woken.recv_timeout(due).is_ok() {
+            continue;
+        }
+        one_round(shared, submitted);
+        last = Instant::now();
+        for reply in shared.calls.take_overdue(last) {
+            reply.send(Response::empty(202));
+        }
+    }
+}
+
+fn one_round(shared: &Shared, submitted: &Receiver<Ingress>) {
+    let mut randomness = [0; 32];
+    if let Err(error) = SystemEntropy.fill(&mut randomness) {
+        // Without randomness no round can be made; the next attempt is a moment away.
+        error!("no randomness from the operating system: {error}");
+        std::thread::sleep(IDLE_ROUND);
+        return;
+    }
+    let view = {
+        let mut subnet = shared.write_subnet();
+        for ingress in submitted.try_iter() {
+            let id = ingress.id;
+            if subnet.submit(ingress).is_err() {
+                shared.metrics.count_request(Outcome::Overloaded);
+                for reply in shared.calls.take(&id) {
+                    reply.send(Response::text(503, RETRY_LATER));
+                }
+            }
+        }
+        let batch = subnet.next_batch(shared.now(), randomness);
+        subnet.execute(batch)
+    };
+    shared.height.store(view.height.0, Ordering::Release);
+    let subnet = shared.read_subnet();
+    show(&shared.metrics, view.height, subnet.statistics());
+    if !view.answered.is_empty() {
+        for (id, _) in &view.answered {
+            for reply in shared.calls.take(id) {
+                reply.send(certificate_of(&subnet, *id));
+            }
+        }
+    }
+}
+
+fn show(metrics: &Metrics, height: Height, statistics: Statistics) {
+    let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    metrics.height.set(gauge(height.0));
+    metrics.canisters.set(gauge(statistics.canisters as u64));
+    metrics.pool.set(gauge(statistics.waiting as u64));
+    metrics.history.set(gauge(statistics.history as u64));
+    metrics.memory.set(gauge(statistics.memory.0));
+}

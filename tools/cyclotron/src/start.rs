@@ -1,0 +1,180 @@
+//! `cyclotron start`: options, state directory, banner, and the node until Ctrl-C.
+
+use crate::node::{Node, NodeOptions};
+use crate::print;
+use clap::Args;
+use cyclotron_net::{Server, ServerConfig, serve};
+use cyclotron_ports::{SystemDisk, SystemEntropy};
+use cyclotron_storage::StateDirectory;
+use cyclotron_trace::{LogFormat, Metrics, info, init_log, warn};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Threads that anyone may ask for: far more than help.
+const THREADS_MAX: i64 = 1_024;
+/// Nodes that prices may be computed for: more than the Internet Computer has.
+const NODES_MAX: u64 = 10_000;
+/// Exit code of a process that a second Ctrl-C ends: 128 and the number of SIGINT, as shells have it.
+const INTERRUPTED: i32 = 130;
+
+/// Options of `cyclotron start`.
+#[derive(Args)]
+pub struct StartArguments {
+    /// Address of the client API (/api/v2/status and so on); port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    bind: SocketAddr,
+
+    /// Address of the Prometheus metrics page (/metrics)
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    metrics: SocketAddr,
+
+    /// Serve no metrics page
+    #[arg(long, conflicts_with = "metrics")]
+    no_metrics: bool,
+
+    /// Directory of the node's keys; made on the first start [default: $XDG_STATE_HOME/cyclotron or ~/.local/state/cyclotron]
+    #[arg(long, value_name = "DIRECTORY")]
+    state_dir: Option<PathBuf>,
+
+    /// Threads that run canisters; changes no result [default: the machine's cores]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=THREADS_MAX))]
+    threads: Option<u16>,
+
+    /// Threads that answer queries [default: the machine's cores, at most 4]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=THREADS_MAX))]
+    query_threads: Option<u16>,
+
+    /// Nodes of the subnet that cycle prices are computed for
+    #[arg(long, value_name = "COUNT", default_value_t = 13, value_parser = clap::value_parser!(u64).range(1..=NODES_MAX))]
+    priced_as: u64,
+
+    /// Log lines and the banner as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// What to log, for example `debug` or `info,cyclotron_net=debug`
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+/// Runs a node until the process is told to stop.
+pub fn run(arguments: StartArguments) -> Result<(), String> {
+    abort_on_panic();
+    let format = if arguments.json { LogFormat::Json } else { LogFormat::Text };
+    init_log(format, &arguments.log).map_err(|error| format!("--log {}: {error}", arguments.log))?;
+    let path = match arguments.state_dir.clone() {
+        Some(path) => path,
+        None => default_state_directory()?,
+    };
+    let state = StateDirectory::open(&SystemDisk, &path, &SystemEntropy, std::process::id())
+        .map_err(|error| error.to_string())?;
+
+    let metrics = Arc::new(Metrics::default());
+    let page = metrics.clone();
+    let mut config = ServerConfig::new(arguments.bind);
+    config.metrics = (!arguments.no_metrics).then_some(arguments.metrics);
+    let (server, requests) =
+        serve(config, Arc::new(move || page.page())).map_err(|error| explain_bind(&arguments, &error))?;
+    if !server.api_address().ip().is_loopback() {
+        warn!("{} is reachable from other machines, and anyone there can make cycles", server.api_address());
+    }
+
+    let (stop, stopped) = crossbeam::channel::bounded(1);
+    ctrlc::set_handler(move || {
+        // The first one stops the node in order; whoever asks again does not want to wait.
+        if stop.try_send(()).is_err() {
+            std::process::exit(INTERRUPTED);
+        }
+    })
+    .map_err(|error| format!("cannot handle Ctrl-C: {error}"))?;
+
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let options = NodeOptions {
+        threads: arguments.threads.map_or(cores, usize::from),
+        query_threads: arguments.query_threads.map_or(cores.min(4), usize::from),
+        priced_as: arguments.priced_as,
+    };
+    let node = Node::start(state.keys(), options, requests, metrics)?;
+    print(&banner(arguments.json, &server, &node, &state))?;
+
+    // An error would mean that the handler is gone, and then there is nothing to wait for.
+    let _stop_asked = stopped.recv();
+    info!("stopping: requests under way are answered first");
+    node.drain();
+    server.shutdown();
+    node.stop();
+    info!("stopped");
+    Ok(())
+}
+
+/// Ends the process when any thread panics: a node that went on without one of its threads would look alive and not be.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+/// Says which of the addresses cannot be had, and what to do.
+fn explain_bind(arguments: &StartArguments, error: &io::Error) -> String {
+    let api_is_free = TcpListener::bind(arguments.bind).is_ok();
+    let (flag, address) = if api_is_free && !arguments.no_metrics {
+        ("--metrics", arguments.metrics)
+    } else {
+        ("--bind", arguments.bind)
+    };
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("{address} is taken by another process; choose another address with {flag}")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{address} is no address of this machine; choose another with {flag}")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("not allowed to listen on {address}; choose a port above 1023 with {flag}")
+        }
+        _ => format!("cannot listen on {address}: {error}"),
+    }
+}
+
+fn default_state_directory() -> Result<PathBuf, String> {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    from("XDG_STATE_HOME")
+        .or_else(|| from("HOME").map(|home| home.join(".local/state")))
+        .map(|base| base.join("cyclotron"))
+        .ok_or_else(|| "neither HOME nor XDG_STATE_HOME is set: name a directory with --state-dir".into())
+}
+
+/// What the node says on standard output once it serves, so that scripts can read it; log lines go to standard error.
+fn banner(json: bool, server: &Server, node: &Node, state: &StateDirectory<SystemDisk>) -> String {
+    let api = format!("http://{}", server.api_address());
+    let metrics = server.metrics_address().map(|address| format!("http://{address}/metrics"));
+    let root_key = hex::encode(node.root_key());
+    let directory = state.path().display();
+    if json {
+        let banner = serde_json::json!({
+            "api": api,
+            "metrics": metrics,
+            "root_key": root_key,
+            "state_dir": directory.to_string(),
+            "state": "memory",
+        });
+        return banner.to_string();
+    }
+    let made = if state.is_created() { " (made now)" } else { "" };
+    [
+        format!("Cyclotron {} serves the Internet Computer's API", env!("CARGO_PKG_VERSION")),
+        String::new(),
+        format!("  API       {api}"),
+        format!("  Metrics   {}", metrics.as_deref().unwrap_or("none")),
+        format!("  Root key  {root_key}"),
+        format!("  Keys      {directory}{made}"),
+        "  State     in memory: canisters are gone when this process ends".into(),
+        String::new(),
+        "  Next      cyclotron create, install, call, query and status; Ctrl-C stops the node".into(),
+    ]
+    .join("\n")
+}

@@ -1,0 +1,163 @@
+//! Canisters that others compiled, from the public registries: they install and answer. Where a registry cannot be reached the test
+//! says that it is skipped, and nothing is claimed.
+
+mod common;
+
+use candid::{CandidType, Encode, Nat, Principal};
+use common::*;
+use cyclotron_conformance::{Package, TestNode, fetch};
+use ic_management_canister_types::CanisterInstallMode;
+use std::path::PathBuf;
+
+fn find(package: Package, file: &str) -> Option<Vec<u8>> {
+    let directory = match fetch(package) {
+        Ok(directory) => directory,
+        Err(error) => {
+            eprintln!("SKIPPED: {package:?} cannot be fetched: {error}");
+            return None;
+        }
+    };
+    let found: Vec<PathBuf> = std::fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().join(file))
+        .filter(|path| path.exists())
+        .collect();
+    Some(std::fs::read(found.first().unwrap_or_else(|| panic!("no {file} in {}", directory.display()))).unwrap())
+}
+
+#[derive(CandidType)]
+struct Account {
+    owner: Principal,
+    subaccount: Option<Vec<u8>>,
+}
+
+#[derive(CandidType)]
+struct ArchiveOptions {
+    num_blocks_to_archive: u64,
+    trigger_threshold: u64,
+    max_transactions_per_response: Option<u64>,
+    max_message_size_bytes: Option<u64>,
+    cycles_for_archive_creation: Option<u64>,
+    node_max_memory_size_bytes: Option<u64>,
+    controller_id: Principal,
+}
+
+#[derive(CandidType)]
+enum MetadataValue {
+    Text(String),
+}
+
+#[derive(CandidType)]
+struct InitArgs {
+    decimals: Option<u8>,
+    token_symbol: String,
+    token_name: String,
+    transfer_fee: Nat,
+    metadata: Vec<(String, MetadataValue)>,
+    minting_account: Account,
+    initial_balances: Vec<(Account, Nat)>,
+    archive_options: ArchiveOptions,
+}
+
+#[derive(CandidType)]
+enum LedgerArgs {
+    Init(InitArgs),
+}
+
+#[derive(CandidType)]
+struct Transfer {
+    to: Account,
+    fee: Option<Nat>,
+    memo: Option<Vec<u8>>,
+    from_subaccount: Option<Vec<u8>>,
+    created_at_time: Option<u64>,
+    amount: Nat,
+}
+
+#[derive(CandidType, serde::Deserialize, Debug)]
+enum TransferResult {
+    Ok(Nat),
+    Err(candid::Reserved),
+}
+
+#[tokio::test]
+async fn the_icrc_ledger_installs_and_transfers() {
+    let Some(wasm) = find(Package::PypiSource("pocket-ic==3.1.2"), "examples/ledger_canister/ledger_canister.wasm")
+    else {
+        return;
+    };
+    let node = TestNode::start(PROGRAM);
+    let agent = agent(&node, key(1));
+    let me = agent.get_principal().unwrap();
+    let other = key(2);
+    let account = |owner: Principal| Account { owner, subaccount: None };
+    let other = ic_agent::Identity::sender(&other).unwrap();
+    let arg = LedgerArgs::Init(InitArgs {
+        decimals: None,
+        token_symbol: "TEST".into(),
+        token_name: "A test".into(),
+        transfer_fee: Nat::from(10u8),
+        metadata: vec![("note".into(), MetadataValue::Text("for a test".into()))],
+        minting_account: account(ic_agent::Identity::sender(&key(9)).unwrap()),
+        initial_balances: vec![(account(me), Nat::from(1_000u32))],
+        archive_options: ArchiveOptions {
+            num_blocks_to_archive: 1_000,
+            trigger_threshold: 2_000,
+            max_transactions_per_response: None,
+            max_message_size_bytes: None,
+            cycles_for_archive_creation: None,
+            node_max_memory_size_bytes: None,
+            controller_id: me,
+        },
+    });
+    let ledger = create(&agent).await;
+    install(&agent, ledger, CanisterInstallMode::Install, &wasm, &Encode!(&arg).unwrap()).await.unwrap();
+    let (name,): (String,) = query(&agent, ledger, "icrc1_name", Encode!().unwrap()).await.unwrap();
+    assert_eq!(name, "A test");
+    let transfer = Transfer {
+        to: account(other),
+        fee: None,
+        memo: None,
+        from_subaccount: None,
+        created_at_time: None,
+        amount: Nat::from(100u8),
+    };
+    let (block,): (TransferResult,) =
+        update(&agent, ledger, "icrc1_transfer", Encode!(&transfer).unwrap()).await.unwrap();
+    assert!(matches!(&block, TransferResult::Ok(index) if *index == Nat::from(1u8)), "{block:?}");
+    for (owner, balance) in [(me, 890u32), (other, 100)] {
+        let (found,): (Nat,) =
+            query(&agent, ledger, "icrc1_balance_of", Encode!(&account(owner)).unwrap()).await.unwrap();
+        assert_eq!(found, Nat::from(balance));
+    }
+    // An upgrade carries the balances through stable memory.
+    #[derive(CandidType)]
+    enum Upgrade {
+        #[allow(dead_code, reason = "the other arm of the ledger's argument")]
+        Init(InitArgs),
+        Upgrade(Option<()>),
+    }
+    let arg = Encode!(&Upgrade::Upgrade(None)).unwrap();
+    install(&agent, ledger, CanisterInstallMode::Upgrade(None), &wasm, &arg).await.unwrap();
+    let (found,): (Nat,) = query(&agent, ledger, "icrc1_balance_of", Encode!(&account(other)).unwrap()).await.unwrap();
+    assert_eq!(found, Nat::from(100u8));
+}
+
+#[tokio::test]
+async fn azles_template_installs_in_chunks_and_answers() {
+    let Some(wasm) = find(Package::Npm("azle@0.33.0"), "dist/canister_templates/stable.wasm") else { return };
+    let node = TestNode::start(PROGRAM);
+    let agent = agent(&node, key(1));
+    let canister = create(&agent).await;
+    let mut hash = [[0; 32]];
+    cyclotron_crypto::sha256_batch(&[&wasm], &mut hash);
+    install_chunked(&agent, canister, &wasm, hash[0].to_vec()).await;
+    assert_eq!(agent.read_state_canister_module_hash(canister).await.unwrap(), hash[0]);
+    // The template has no JavaScript in it yet; its own methods are there.
+    let () = update(&agent, canister, "_azle_chunk", Encode!().unwrap()).await.unwrap();
+    let (bytes,): (u32,) = query(&agent, canister, "_azle_heap_allocation", Encode!().unwrap()).await.unwrap();
+    assert!(bytes > 0, "the canister's allocator has been at work");
+    let stranger = common::agent(&node, key(2));
+    let refused = query::<(u32,)>(&stranger, canister, "_azle_heap_allocation", Encode!().unwrap()).await;
+    assert!(reject(refused.unwrap_err()).1.contains("Not Authorized"));
+}
