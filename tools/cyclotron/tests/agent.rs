@@ -110,7 +110,7 @@ async fn an_upgrade_keeps_the_state_and_a_reinstall_does_not() {
     install(&agent, canister, CanisterInstallMode::Upgrade(None), &wasm, &none).await.unwrap();
     assert_eq!(count(&agent, canister).await, 3);
     let (code, _) = reject(install(&agent, canister, CanisterInstallMode::Install, &wasm, &none).await.unwrap_err());
-    assert_eq!(code, "IC0538", "code is installed only where there is none");
+    assert_eq!(code, "IC0514", "code is installed only where there is none");
     install(&agent, canister, CanisterInstallMode::Reinstall, &wasm, &none).await.unwrap();
     assert_eq!(count(&agent, canister).await, 0);
 }
