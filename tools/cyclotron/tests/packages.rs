@@ -9,20 +9,26 @@ use cyclotron_conformance::{Package, TestNode, fetch};
 use ic_management_canister_types::CanisterInstallMode;
 use std::path::PathBuf;
 
-fn find(package: Package, file: &str) -> Option<Vec<u8>> {
-    let directory = match fetch(package) {
-        Ok(directory) => directory,
-        Err(error) => {
-            eprintln!("SKIPPED: {package:?} cannot be fetched: {error}");
-            return None;
-        }
-    };
+/// A file of a package, or why the package cannot be had.
+fn find(package: Package, file: &str) -> Result<Vec<u8>, String> {
+    let directory = fetch(package)?;
     let found: Vec<PathBuf> = std::fs::read_dir(&directory)
         .unwrap()
         .map(|entry| entry.unwrap().path().join(file))
         .filter(|path| path.exists())
         .collect();
-    Some(std::fs::read(found.first().unwrap_or_else(|| panic!("no {file} in {}", directory.display()))).unwrap())
+    Ok(std::fs::read(found.first().unwrap_or_else(|| panic!("no {file} in {}", directory.display()))).unwrap())
+}
+
+/// Runs the tests one by one; a panic ends the process with a failure.
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let report = |name: &str, outcome: Result<(), String>| match outcome {
+        Ok(()) => println!("test {name} ... ok"),
+        Err(reason) => println!("test {name} ... SKIPPED, nothing was shown: {reason}"),
+    };
+    report("the_icrc_ledger_installs_and_transfers", runtime.block_on(the_icrc_ledger_installs_and_transfers()));
+    report("azles_template_installs_in_chunks_and_answers", runtime.block_on(azles_template_installs_and_answers()));
 }
 
 #[derive(CandidType)]
@@ -80,12 +86,8 @@ enum TransferResult {
     Err(candid::Reserved),
 }
 
-#[tokio::test]
-async fn the_icrc_ledger_installs_and_transfers() {
-    let Some(wasm) = find(Package::PypiSource("pocket-ic==3.1.2"), "examples/ledger_canister/ledger_canister.wasm")
-    else {
-        return;
-    };
+async fn the_icrc_ledger_installs_and_transfers() -> Result<(), String> {
+    let wasm = find(Package::PypiSource("pocket-ic==3.1.2"), "examples/ledger_canister/ledger_canister.wasm")?;
     let node = TestNode::start(PROGRAM);
     let agent = agent(&node, key(1));
     let me = agent.get_principal().unwrap();
@@ -141,11 +143,11 @@ async fn the_icrc_ledger_installs_and_transfers() {
     install(&agent, ledger, CanisterInstallMode::Upgrade(None), &wasm, &arg).await.unwrap();
     let (found,): (Nat,) = query(&agent, ledger, "icrc1_balance_of", Encode!(&account(other)).unwrap()).await.unwrap();
     assert_eq!(found, Nat::from(100u8));
+    Ok(())
 }
 
-#[tokio::test]
-async fn azles_template_installs_in_chunks_and_answers() {
-    let Some(wasm) = find(Package::Npm("azle@0.33.0"), "dist/canister_templates/stable.wasm") else { return };
+async fn azles_template_installs_and_answers() -> Result<(), String> {
+    let wasm = find(Package::Npm("azle@0.33.0"), "dist/canister_templates/stable.wasm")?;
     let node = TestNode::start(PROGRAM);
     let agent = agent(&node, key(1));
     let canister = create(&agent).await;
@@ -160,4 +162,5 @@ async fn azles_template_installs_in_chunks_and_answers() {
     let stranger = common::agent(&node, key(2));
     let refused = query::<(u32,)>(&stranger, canister, "_azle_heap_allocation", Encode!().unwrap()).await;
     assert!(reject(refused.unwrap_err()).1.contains("Not Authorized"));
+    Ok(())
 }

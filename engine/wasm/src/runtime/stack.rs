@@ -24,8 +24,8 @@ pub const HOST_STACK_BYTES: usize = 1 << 20;
 /// Inaccessible bytes at the low end.
 const GUARD_BYTES: usize = 64 << 10;
 
-/// Usable bytes: 2 Mi slots of 24 bytes (every frame is at most that many bytes a slot, see `Module`) + one largest frame + the
-/// host's room = 65 MiB. It is address space; memory is what was touched.
+/// Usable bytes: 2 Mi slots of 64 bytes (every frame is at most that many bytes a slot, see `Module`) + one largest frame + the
+/// host's room = 145 MiB. It is address space; memory is what was touched.
 const USABLE_BYTES: usize = STACK_SLOTS_MAX * NATIVE_BYTES_PER_SLOT as usize + FRAME_BYTES_MAX + HOST_STACK_BYTES;
 const TOTAL_BYTES: usize = GUARD_BYTES + USABLE_BYTES;
 
