@@ -33,9 +33,9 @@
 pub mod abi;
 pub mod code;
 pub mod compiled;
-pub mod lower;
 pub mod decode;
 pub mod engine;
+pub mod lower;
 pub mod meter;
 pub mod runtime;
 mod standalone;

@@ -25,8 +25,6 @@ pub fn failed(error: impl fmt::Display) -> Failure {
 pub enum Unit {
     /// Milliseconds.
     Ms,
-    /// Microseconds.
-    Us,
     /// Nanoseconds.
     Ns,
     /// Megabytes (10^6) a second: the only one of which more is better.
@@ -38,7 +36,6 @@ impl Unit {
     pub const fn name(self) -> &'static str {
         match self {
             Unit::Ms => "ms",
-            Unit::Us => "us",
             Unit::Ns => "ns",
             Unit::MbPerS => "MB/s",
         }
@@ -48,7 +45,6 @@ impl Unit {
     pub fn of_seconds(self, seconds: f64) -> f64 {
         match self {
             Unit::Ms => seconds * 1e3,
-            Unit::Us => seconds * 1e6,
             Unit::Ns => seconds * 1e9,
             Unit::MbPerS => unreachable!("a rate is no duration"),
         }
