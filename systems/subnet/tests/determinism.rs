@@ -1,4 +1,5 @@
 //! The same batches give the same state, whatever may legally vary between two nodes.
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 mod common;
 

@@ -211,7 +211,7 @@ enum Task<'a> {
     Body(usize),
     ImportWrapper(u32),
     Entry(&'a wasmparser::FuncType),
-    Helper(trampolines::Helper),
+    Helper(Helper),
 }
 
 fn compile(

@@ -1,5 +1,10 @@
 //! A subnet in a test: made in one line, driven by ingress messages as a user would.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test harness: each test file uses its part, and a failure is a panic"
+)]
 
 use candid::{CandidType, Decode, Encode, Principal};
 use cyclotron_crypto::{BlsSecretKey, NodeKey};
