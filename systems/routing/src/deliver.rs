@@ -103,6 +103,7 @@ pub(crate) fn is_management(round: &CurrentRound, receiver: CanisterId) -> bool 
 
 type Refused = (Reject, Request);
 
+#[allow(clippy::result_large_err, reason = "the request goes back to be bounced; it is moved once")]
 fn place(
     mailbox: &mut MailboxItem<'_, '_>,
     request: Request,

@@ -1,5 +1,5 @@
 //! The same batches give the same state, whatever may legally vary between two nodes.
-#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+#![allow(clippy::unwrap_used, clippy::type_complexity, reason = "a failure is a panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! An unmodified ic-agent against a node: create, install, call, query, verify.
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Broken, forged and hostile requests over raw HTTP: each gets the specified error, and the node stays up.
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The program's own commands, as a new user runs them.
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 mod common;
 
@@ -69,7 +70,7 @@ fn the_first_hour_works() {
     let wasm = scratch.file("counter.wasm", &canister("counter"));
     let url = node.banner.api.as_str();
     let id = done(&["create", "--url", url]);
-    assert_eq!(done(&["install", "--url", url, &id, &wasm]).contains(&id), true);
+    assert!(done(&["install", "--url", url, &id, &wasm]).contains(&id));
     assert_eq!(done(&["call", "--url", url, &id, "increment"]), "(1 : nat)");
     assert_eq!(done(&["call", "--url", url, &id, "increment", "()"]), "(2 : nat)");
     assert_eq!(done(&["query", "--url", url, &id, "get"]), "(2 : nat)");

@@ -1,5 +1,11 @@
 //! Canisters that others compiled, from the public registries: they install and answer. Where a registry cannot be reached the test
 //! says that it is skipped, and nothing is claimed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cmp_owned,
+    clippy::large_enum_variant,
+    reason = "a test: a failure is a panic, speed is nothing"
+)]
 
 mod common;
 

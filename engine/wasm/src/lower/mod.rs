@@ -207,10 +207,7 @@ impl std::error::Error for LowerError {}
 
 impl From<wasmparser::BinaryReaderError> for LowerError {
     fn from(error: wasmparser::BinaryReaderError) -> Self {
-        Self::Malformed {
-            message: error.message().to_string(),
-            offset: usize::try_from(error.offset()).unwrap_or(usize::MAX),
-        }
+        Self::Malformed { message: error.message().to_string(), offset: error.offset() }
     }
 }
 

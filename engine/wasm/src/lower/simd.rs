@@ -96,7 +96,7 @@ impl Translator<'_, '_> {
         })
     }
 
-    fn to_i32(&mut self, bit: Value) -> Value {
+    fn bit_as_i32(&mut self, bit: Value) -> Value {
         self.b.ins().uextend(types::I32, bit)
     }
 
@@ -162,13 +162,13 @@ impl Translator<'_, '_> {
             }
             O::V128AnyTrue => self.vector_unary(I8X16, |t, x| {
                 let bit = t.b.ins().vany_true(x);
-                t.to_i32(bit)
+                t.bit_as_i32(bit)
             })?,
             _ => {
                 let all_true = by_shape!(op; I8x16AllTrue I16x8AllTrue I32x4AllTrue I64x2AllTrue => |ty| {
                     self.vector_unary(ty, |t, x| {
                         let bit = t.b.ins().vall_true(x);
-                        t.to_i32(bit)
+                        t.bit_as_i32(bit)
                     })
                 });
                 if let Some(done) = all_true {

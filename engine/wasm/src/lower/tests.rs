@@ -1,9 +1,8 @@
 //! Lowering as text: Wasm above, machine code below.
 
 use super::*;
-use crate::abi::TrapCode;
 use expect_test::{Expect, expect};
-use wasmparser::{BinaryReader, Parser, Payload, TypeRef};
+use wasmparser::{Parser, Payload, TypeRef};
 
 /// One for every operator but the structural ones, as most of the real weights are.
 struct One;
@@ -61,11 +60,6 @@ fn decode(wasm: &[u8]) -> ModuleInfo<'_> {
         }
     }
     info
-}
-
-fn lower_with(config: Config, wat: &str) -> Result<CompiledModule, LowerError> {
-    let wasm = wat::parse_str(wat).unwrap();
-    Compiler::new(config).unwrap().lower(&decode(&wasm), &One)
 }
 
 /// The machine code of the first function, as Cranelift writes it.

@@ -215,6 +215,7 @@ pub(super) fn build_import_wrapper(
     let vmctx = f.params[0];
     let args = offset_of!(VmCtx, args);
     let mut at = args;
+    #[allow(clippy::unnecessary_to_owned, reason = "the loop's body borrows `f` mutably")]
     for value in f.params[2..].to_vec() {
         let ty = f.b.func.dfg.value_type(value);
         // A place is read as a whole: a narrow integer fills it.
