@@ -136,24 +136,3 @@ impl Reencode for Copies {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn calls_of_a_copy_stay_inside_it() {
-        let text = r#"(module (import "a" "b" (func)) (func $f (export "f") call 0 call $g) (func $g))"#;
-        let three = Copies::of(&wat::parse_str(text).unwrap(), 3).unwrap();
-        let expected = r#"(module (import "a" "b" (func)) (func $f (export "f") call 0 call 2) (func)
-            (func call 0 call 4) (func) (func call 0 call 6) (func))"#;
-        assert_eq!(three, Copies::of(&wat::parse_str(expected).unwrap(), 1).unwrap());
-    }
-
-    #[test]
-    fn a_module_reaches_the_size_asked_for() {
-        let wasm = wat::parse_str("(module (func (drop (i32.const 1))) (func))").unwrap();
-        let size = repeat_functions(&wasm, 5_000).unwrap().len();
-        assert!((5_000..5_040).contains(&size), "{size}");
-    }
-}
