@@ -67,7 +67,9 @@ fn text(config: Config, wat: &str) -> String {
     let wasm = wat::parse_str(wat).unwrap();
     let module = decode(&wasm);
     let compiler = Compiler::new(config).unwrap();
-    link::first_function_text(&compiler, &module, &One).unwrap()
+    // An expectation cannot hold the indentation that all lines share.
+    let text = link::first_function_text(&compiler, &module, &One).unwrap();
+    text.lines().map(|line| format!("{}\n", line.trim_start())).collect()
 }
 
 const PLAIN: Config = Config { metering: false, tracking: Tracking::None, verify: true };
@@ -82,16 +84,16 @@ fn a_load_is_one_instruction() {
         PLAIN,
         "(module (memory 1) (func (param i32) (result i32) (i32.load offset=8 (local.get 0))))",
         expect![[r#"
-               0  pushq %rbp
-               1  movq %rsp, %rbp
-               4  cmpq $0xa, %rsi
-               8  jl 0x1e
-               e  movl %edx, %r8d
-              11  movl 0x10008(%rdi, %r8), %eax
-              19  movq %rbp, %rsp
-              1c  popq %rbp
-              1d  retq
-              1e  ud2
+            0  pushq %rbp
+            1  movq %rsp, %rbp
+            4  cmpq $0xa, %rsi
+            8  jl 0x1e
+            e  movl %edx, %r8d
+            11  movl 0x10008(%rdi, %r8), %eax
+            19  movq %rbp, %rsp
+            1c  popq %rbp
+            1d  retq
+            1e  ud2
         "#]],
     );
 }
@@ -103,30 +105,30 @@ fn a_loop_head_charges_once() {
         "(module (func (param i32) (result i32)
             (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (local.get 0)))",
         expect![[r#"
-               0  pushq %rbp
-               1  movq %rsp, %rbp
-               4  cmpq $0xb, %rsi
-               8  jl 0x6e
-               e  nopw (%rax, %rax)
-              1a  addq $-1, %r15
-              1e  jl 0x5a
-              24  movq %rdx, %rax
-              27  nopw (%rax, %rax)
-              33  addq $-5, %r15
-              37  jl 0x64
-              3d  subl $1, %eax
-              40  testl %eax, %eax
-              42  jne 0x27
-              48  nopw (%rax, %rax)
-              51  addq $-1, %r15
-              55  movq %rbp, %rsp
-              58  popq %rbp
-              59  retq
-              5a  callq 0x5f
-              5f  jmp 0x24
-              64  callq 0x69
-              69  jmp 0x3d
-              6e  ud2
+            0  pushq %rbp
+            1  movq %rsp, %rbp
+            4  cmpq $0xb, %rsi
+            8  jl 0x6e
+            e  nopw (%rax, %rax)
+            1a  addq $-1, %r15
+            1e  jl 0x5a
+            24  movq %rdx, %rax
+            27  nopw (%rax, %rax)
+            33  addq $-5, %r15
+            37  jl 0x64
+            3d  subl $1, %eax
+            40  testl %eax, %eax
+            42  jne 0x27
+            48  nopw (%rax, %rax)
+            51  addq $-1, %r15
+            55  movq %rbp, %rsp
+            58  popq %rbp
+            59  retq
+            5a  callq 0x5f
+            5f  jmp 0x24
+            64  callq 0x69
+            69  jmp 0x3d
+            6e  ud2
         "#]],
     );
 }
@@ -139,27 +141,27 @@ fn a_second_store_near_the_first_is_not_tested() {
             (i32.store offset=4 (local.get 0) (i32.const 1))
             (i64.store offset=500 (local.get 0) (i64.const 1))))",
         expect![[r#"
-               0  pushq %rbp
-               1  movq %rsp, %rbp
-               4  cmpq $0xb, %rsi
-               8  jl 0x47
-               e  movl %edx, %r8d
-              11  movq %r8, %r9
-              14  shrq $0xc, %r9
-              18  nopl (%rax)
-              1b  cmpb $0, -0x200000(%rdi, %r9)
-              24  je 0x4b
-              2a  movl $1, 0x10004(%rdi, %r8)
-              36  movq $1, 0x101f4(%rdi, %r8)
-              42  movq %rbp, %rsp
-              45  popq %rbp
-              46  retq
-              47  ud2
-              49  ud2
-              4b  pushq %r9
-              4d  pushq %rdi
-              4e  callq 0x53
-              53  jmp 0x2a
+            0  pushq %rbp
+            1  movq %rsp, %rbp
+            4  cmpq $0xb, %rsi
+            8  jl 0x47
+            e  movl %edx, %r8d
+            11  movq %r8, %r9
+            14  shrq $0xc, %r9
+            18  nopl (%rax)
+            1b  cmpb $0, -0x200000(%rdi, %r9)
+            24  je 0x4b
+            2a  movl $1, 0x10004(%rdi, %r8)
+            36  movq $1, 0x101f4(%rdi, %r8)
+            42  movq %rbp, %rsp
+            45  popq %rbp
+            46  retq
+            47  ud2
+            49  ud2
+            4b  pushq %r9
+            4d  pushq %rdi
+            4e  callq 0x53
+            53  jmp 0x2a
         "#]],
     );
 }
