@@ -35,14 +35,16 @@ pub struct StateDirectory<D: Disk> {
 impl<D: Disk> StateDirectory<D> {
     /// Opens the state directory at `path`, creating it with fresh keys when there is none.
     ///
-    /// 1. Take the lock.
-    /// 2. Read `format`: is the directory ours, and was the first start finished?
-    /// 3. Read the keys; on the first start make those that are missing.
-    /// 4. On the first start, write `format`.
+    /// 1. Look whether the directory is ours, or empty: another's is left as it is.
+    /// 2. Take the lock.
+    /// 3. Read `format`, now that nobody else writes: is the directory ours, and was the first start finished?
+    /// 4. Read the keys; on the first start make those that are missing.
+    /// 5. On the first start, write `format`.
     ///
     /// A start interrupted at any point is continued by the next one.
     pub fn open(disk: &D, path: &Path, entropy: &dyn Entropy, process: u32) -> Result<Self, StorageError> {
         disk.create_directory(path).map_err(io("create the directory", path))?;
+        read_layout(disk, path)?;
         let lock_path = path.join("lock");
         let lock = disk.lock(&lock_path, &format!("{process}\n")).map_err(|error| match error {
             LockError::Held { holder } => {

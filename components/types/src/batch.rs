@@ -1,7 +1,7 @@
 //! The two doors: a [`Batch`] is the only way into the Replicated world, a [`CertifiedView`] the only way out.
 
 use crate::ids::{CanisterId, MessageId};
-use crate::message::{Ingress, IngressStatus};
+use crate::message::Ingress;
 use crate::units::{Cycles, Height, RegistryVersion, Time};
 
 /// One round's input, the same on every node. All of it can be recorded and replayed.
@@ -47,5 +47,5 @@ pub struct CertifiedView {
     /// BLS signature over the root (48 bytes, G1).
     pub signature: [u8; 48],
     /// Ingress messages whose status became final in this round.
-    pub answered: Vec<(MessageId, IngressStatus)>,
+    pub answered: Vec<MessageId>,
 }

@@ -218,6 +218,8 @@ pub struct Callback {
     pub payment: Cycles,
     /// Prepaid for the response's execution, refunded when less is used.
     pub prepaid_execution: Cycles,
+    /// Whether that was at the price of a 64-bit module.
+    pub prepaid_wasm64: bool,
     /// Prepaid for the response's transmission, likewise.
     pub prepaid_transmission: Cycles,
     /// On a reply.
@@ -254,6 +256,17 @@ pub struct LogRecord {
     pub content: Vec<u8>,
 }
 
+impl LogRecord {
+    /// Bytes that a record counts for besides its content: two numbers and a list, so that empty lines are not free.
+    /// Source: dfinity/ic `types/src/canister_log.rs`, which counts the size of the record in memory.
+    pub const OVERHEAD: u64 = 40;
+
+    /// Bytes that a record with such a content counts for.
+    pub const fn counted(content: &[u8]) -> u64 {
+        Self::OVERHEAD + content.len() as u64
+    }
+}
+
 /// The canister's newest log lines, oldest first, within its limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
 pub struct CanisterLog {
@@ -261,8 +274,33 @@ pub struct CanisterLog {
     pub records: VecDeque<LogRecord>,
     /// Next line's number.
     pub next_index: u64,
-    /// Bytes of all contents kept.
+    /// Bytes that the kept lines count for: [`LogRecord::counted`].
     pub bytes: u64,
+}
+
+impl CanisterLog {
+    /// Adds a line. The caller trims the log when it has added all.
+    pub fn push(&mut self, time: Time, content: Vec<u8>) {
+        self.bytes += LogRecord::counted(&content);
+        self.records.push_back(LogRecord { index: self.next_index, time, content });
+        self.next_index += 1;
+    }
+
+    /// Drops the oldest lines beyond `limit`.
+    pub fn trim(&mut self, limit: Bytes) {
+        while self.bytes > limit.0 && self.drop_oldest() {}
+    }
+
+    /// Drops all but the newest `count` lines.
+    pub fn keep_newest(&mut self, count: usize) {
+        while self.records.len() > count && self.drop_oldest() {}
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        let Some(record) = self.records.pop_front() else { return false };
+        self.bytes -= LogRecord::counted(&record.content);
+        true
+    }
 }
 
 /// Chunks of Wasm waiting for `install_chunked_code`, by SHA-256.
@@ -360,4 +398,6 @@ pub struct Priority {
     pub accumulated: i64,
     /// Height of the last round in which all its messages, or a whole slice, ran.
     pub last_full_round: u64,
+    /// Height of the round in which its long message was first suspended; zero when it has none.
+    pub long_since: u64,
 }

@@ -2,7 +2,7 @@
 //!
 //! Spec: developer-docs `docs/references/cycle-costs.md`; the table is for 13 nodes and scales with n / 13.
 
-use crate::units::{Bytes, Cycles, Instructions, Time};
+use crate::units::{Bytes, Cycles, Instructions};
 
 /// Nodes of the subnet for which the table is written.
 pub const REFERENCE_NODES: u128 = 13;
@@ -106,11 +106,6 @@ impl Fees {
 
 /// How often storage and compute are charged: every 10 s of block time (A `config/src/subnet_config.rs`).
 pub const CHARGE_PERIOD_NANOS: u64 = 10_000_000_000;
-
-/// The whole charge periods between two times, in nanoseconds.
-pub fn periods_between(from: Time, to: Time) -> u64 {
-    to.nanos_since(from) / CHARGE_PERIOD_NANOS * CHARGE_PERIOD_NANOS
-}
 
 #[cfg(test)]
 mod tests {

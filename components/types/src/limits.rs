@@ -71,6 +71,8 @@ pub const INSTALL_INSTRUCTIONS_MAX: Instructions = Instructions(300_000_000_000)
 pub const QUERY_INSTRUCTIONS_MAX: Instructions = Instructions(5_000_000_000);
 /// All of a composite query. PROTOCOL A5.
 pub const COMPOSITE_QUERY_INSTRUCTIONS_MAX: Instructions = Instructions(5_000_000_000);
+/// Counted for each call that a composite query makes, besides its own. A `config/src/execution_environment.rs`.
+pub const QUERY_CALL_OVERHEAD: Instructions = Instructions(50_000_000);
 /// Depth of composite queries. PROTOCOL A5.
 pub const COMPOSITE_QUERY_DEPTH_MAX: usize = 6;
 /// `canister_inspect_message`. DD.
@@ -90,7 +92,7 @@ pub const STOP_TIMEOUT: Seconds = Seconds(300);
 /// Sum of compute allocations in percent. DD.
 pub const COMPUTE_ALLOCATION_TOTAL_MAX: u64 = 299;
 
-/// Longest time that a request's expiry may lie ahead. SPEC #http-interface: "no more than 5 minutes".
+/// Longest time that a request's expiry may lie ahead. DD `references/resource-limits.md`: "up to 5 minutes".
 pub const INGRESS_EXPIRY_MAX: Seconds = Seconds(300);
 /// Drift allowed on top of it. A `validator`.
 pub const INGRESS_EXPIRY_DRIFT: Seconds = Seconds(30);
@@ -99,7 +101,7 @@ pub const INGRESS_PER_BATCH_MAX: usize = 1_000;
 /// Statuses that the ingress history may hold: bounded by memory of 4 GiB (PROTOCOL A3); this is the count at 4 KiB each.
 pub const INGRESS_HISTORY_MAX: usize = 1 << 20;
 
-/// Wasm heap of canisters is charged by stable pages of 4 KiB touched by one message. DD.
+/// Stable memory, in whole pages of 4 KiB, that one message may touch. DD.
 pub const STABLE_TOUCHED_BYTES_MAX: Bytes = Bytes(2 * GIB);
 /// Likewise while installing or upgrading. DD.
 pub const STABLE_TOUCHED_BYTES_MAX_UPGRADE: Bytes = Bytes(8 * GIB);

@@ -25,6 +25,8 @@ pub struct Ingress {
     pub arg: Vec<u8>,
     /// When the request expires.
     pub expiry: Time,
+    /// Length of the request's nonce: its bytes are paid for like the argument's.
+    pub nonce_bytes: u8,
 }
 
 /// How a call's response is guaranteed.

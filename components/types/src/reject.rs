@@ -1,5 +1,6 @@
 //! How a call fails: the six reject codes of the specification, and the finer error codes that clients print.
 
+use crate::limits::REJECT_MESSAGE_BYTES_MAX;
 use serde::Serialize;
 use std::fmt;
 
@@ -89,7 +90,7 @@ error_codes! {
     SubnetNotFound = 404 => CanisterReject,
     /// The canister lives on another subnet.
     CanisterNotHostedBySubnet = 405 => CanisterReject,
-    /// `canister_inspect_message` did not accept the message.
+    /// A canister rejected: explicitly, or its `canister_inspect_message` did not accept the message.
     CanisterRejectedMessage = 406 => CanisterReject,
     /// The management canister has no such method.
     UnknownManagementMessage = 407 => CanisterReject,
@@ -189,8 +190,31 @@ pub struct Reject {
 impl Reject {
     /// A rejection by the system.
     pub fn new(error: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code: error.reject_code(), error: Some(error), message: message.into() }
+        Self { code: error.reject_code(), error: Some(error), message: shortened(message.into()) }
     }
+
+    /// The error code that clients see. A canister's own reject has one too, as in dfinity/ic.
+    pub fn error_code(&self) -> ErrorCode {
+        self.error.unwrap_or(ErrorCode::CanisterRejectedMessage)
+    }
+
+    /// A rejection by a canister, or in its name: without a finer code.
+    pub fn by_canister(message: impl Into<String>) -> Self {
+        Self { code: RejectCode::CanisterReject, error: None, message: shortened(message.into()) }
+    }
+}
+
+/// Takes the middle out of a message that is too long: three quarters of what fits are its beginning.
+/// Source: dfinity/ic `types/src/messages/inter_canister.rs`, `RejectContext::new`.
+fn shortened(message: String) -> String {
+    const ELLIPSIS: &str = "...";
+    if message.len() <= REJECT_MESSAGE_BYTES_MAX {
+        return message;
+    }
+    let head = REJECT_MESSAGE_BYTES_MAX * 75 / 100;
+    let tail = REJECT_MESSAGE_BYTES_MAX - ELLIPSIS.len() - head;
+    let (head, tail) = (message.floor_char_boundary(head), message.ceil_char_boundary(message.len() - tail));
+    format!("{}{ELLIPSIS}{}", &message[..head], &message[tail..])
 }
 
 impl fmt::Display for Reject {
@@ -199,5 +223,22 @@ impl fmt::Display for Reject {
             Some(error) => write!(f, "{error}: {}", self.message),
             None => f.write_str(&self.message),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_keeps_its_beginning_and_its_end() {
+        let fits = "x".repeat(REJECT_MESSAGE_BYTES_MAX);
+        assert_eq!(Reject::by_canister(fits.clone()).message, fits);
+        let message = Reject::by_canister(format!("first {fits} last")).message;
+        assert_eq!(message.len(), REJECT_MESSAGE_BYTES_MAX);
+        assert!(message.starts_with("first ") && message.ends_with(" last") && message.contains("x...x"));
+        // No character is cut in two.
+        let message = Reject::new(ErrorCode::CanisterTrapped, "\u{10348}".repeat(5_000)).message;
+        assert!(message.len() <= REJECT_MESSAGE_BYTES_MAX && message.len() > REJECT_MESSAGE_BYTES_MAX - 8);
     }
 }

@@ -106,6 +106,13 @@ impl Cycles {
     pub const fn times(self, count: u128) -> Self {
         Self(self.0.saturating_mul(count))
     }
+    /// Adds `amount` as far as it fits and returns what is lost. Spec: cycles saturate; whoever keeps accounts counts the rest as burned.
+    #[must_use = "what does not fit is burned"]
+    pub fn put(&mut self, amount: Self) -> Self {
+        let before = *self;
+        *self = before.saturating_add(amount);
+        Self(amount.0 - (self.0 - before.0))
+    }
     /// Takes up to `amount` out of `self` and returns what was taken.
     pub fn take(&mut self, amount: Self) -> Self {
         let taken = (*self).min(amount);

@@ -38,21 +38,19 @@ fn sha256(bytes: &[u8]) -> Digest {
     Sha256::digest(bytes).into()
 }
 
-fn hash_nat(mut value: u64) -> Digest {
+/// Writes a natural number in the shortest form of LEB128.
+pub fn leb128(mut value: u64) -> Vec<u8> {
     // 10 = 64 bits / 7 bits a byte, rounded up.
-    let mut leb = [0u8; 10];
-    let mut length = 0;
-    for byte in &mut leb {
+    let mut bytes = Vec::with_capacity(10);
+    loop {
         let low = value.to_le_bytes()[0] & 0x7f;
         value >>= 7;
-        length += 1;
         if value == 0 {
-            *byte = low;
-            break;
+            bytes.push(low);
+            return bytes;
         }
-        *byte = low | 0x80;
+        bytes.push(low | 0x80);
     }
-    sha256(&leb[..length])
 }
 
 impl Value<'_> {
@@ -60,7 +58,7 @@ impl Value<'_> {
         match self {
             Self::Bytes(bytes) => sha256(bytes),
             Self::Text(text) => sha256(text.as_bytes()),
-            Self::Nat(value) => hash_nat(*value),
+            Self::Nat(value) => sha256(&leb128(*value)),
             Self::Array(elements) => {
                 let mut hasher = Sha256::new();
                 elements.iter().for_each(|element| hasher.update(element.hash()));
@@ -84,4 +82,23 @@ pub fn hash_of_map(fields: &[(&'static str, Value<'_>)]) -> Digest {
         hasher.update(value);
     }
     hasher.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn naturals_are_leb128() {
+        for (value, bytes) in [
+            (0, &[0][..]),
+            (1, &[1]),
+            (127, &[127]),
+            (128, &[0x80, 1]),
+            (624_485, &[0xe5, 0x8e, 0x26]),
+            (u64::MAX, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+        ] {
+            assert_eq!(leb128(value), bytes);
+        }
+    }
 }

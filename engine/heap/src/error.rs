@@ -32,11 +32,6 @@ pub enum HeapError {
     },
     /// Every slot of the arena's file is taken.
     SlotsExhausted,
-    /// Every seat of the pool is in use by an execution.
-    SeatsExhausted {
-        /// Seats of the pool.
-        maximum: usize,
-    },
     /// A message is in progress on this memory.
     Busy,
     /// One message changed more pages than an undo log can hold.
@@ -60,7 +55,6 @@ impl fmt::Display for HeapError {
                 write!(f, "{requested} Wasm pages requested, at most {maximum} allowed")
             }
             Self::SlotsExhausted => f.write_str("every slot of the arena is taken"),
-            Self::SeatsExhausted { maximum } => write!(f, "all {maximum} seats are in use"),
             Self::Busy => f.write_str("a message is in progress on this memory"),
             Self::UndoLogFull => f.write_str("the message changed more pages than an undo log holds"),
         }

@@ -52,9 +52,9 @@ pub const HEAP_PAGES_MAX_64: WasmPages = WasmPages(HEAP_BYTES_MAX_64.0 / WasmPag
 /// Largest stable memory.
 pub const STABLE_PAGES_MAX: WasmPages = WasmPages(STABLE_BYTES_MAX.0 / WasmPages::BYTES);
 
-/// Seats that a pool holds unless told otherwise: 1,024 * 8 GiB = 2^43 of the 2^47 bytes of address space,
+/// Seats that a pool holds unless told otherwise: 4,096 * 8 GiB = 2^45 of the 2^47 bytes of address space,
 /// and 4 to 6 of the kernel's 65,530 mappings each.
-pub const SEATS_MAX_DEFAULT: usize = 1_024;
+pub const SEATS_MAX_DEFAULT: usize = 4_096;
 
 /// Address space reserved for the undo data of one message: every page of 8 GiB in full, and a head record for each.
 pub const UNDO_DATA_BYTES: usize = CARD_TABLE_BYTES * (PAGE + UNDO_HEAD);

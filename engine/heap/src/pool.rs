@@ -61,7 +61,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A bounded number of seats.
+/// A number of seats that is bounded except by what runs: who has none to spare makes one more. Messages that are suspended hold theirs, and
+/// how many that are is the scheduler's to bound; a refusal here would be seen on this node alone.
 #[derive(Debug)]
 pub struct SeatPool {
     idle: Mutex<Warm<Seat>>,
@@ -76,14 +77,14 @@ impl Default for SeatPool {
 }
 
 impl SeatPool {
-    /// A pool of at most `seats_max` seats. They are made as they are needed.
+    /// A pool of `seats_max` seats. They are made as they are needed; more than these are given up as soon as they are put back.
     pub fn new(seats_max: usize) -> Self {
         Self { idle: Mutex::default(), shared: Arc::default(), seats_max }
     }
 
     /// A seat that maps `heap`: the one that mapped it last if it is idle, else the least recently used.
     ///
-    /// Errors: `SeatsExhausted`, `Os`. Cost: below 1 us when warm, else 3 to 6 us; making a seat about 10 us.
+    /// Errors: `Os`. Cost: below 1 us when warm, else 3 to 6 us; making a seat about 10 us.
     pub fn take(&self, heap: &Heap, tracking: Tracking) -> Result<Seat, HeapError> {
         let mut seat = self.any((heap.id(), Sharing::Shared))?;
         seat.attach(heap, tracking)?;
@@ -102,18 +103,23 @@ impl SeatPool {
         if let Some(seat) = idle.take(Some(key)).or_else(|| idle.take(None)) {
             return Ok(seat);
         }
-        // New seats are made under this lock alone, so the bound holds.
-        if self.shared.alive.load(Ordering::Relaxed) < self.seats_max {
-            return Seat::new(Arc::clone(&self.shared));
+        // At the bound an idle seat changes hands; if none is idle there is one seat more, until it comes back.
+        if self.shared.alive.load(Ordering::Relaxed) >= self.seats_max
+            && let Some(seat) = idle.take_oldest()
+        {
+            return Ok(seat);
         }
-        idle.take_oldest().ok_or(HeapError::SeatsExhausted { maximum: self.seats_max })
+        Seat::new(Arc::clone(&self.shared))
     }
 
     /// Takes a seat back, still mapping its heap. Panics: when a message is in progress there.
     pub fn put(&self, seat: Seat) {
         assert!(!seat.is_busy(), "a message is in progress on this seat");
         let key = seat.attached.map(|Attachment { id, sharing, .. }| (id, sharing));
-        lock(&self.idle).put(key, seat);
+        let mut idle = lock(&self.idle);
+        if self.shared.alive.load(Ordering::Relaxed) <= self.seats_max {
+            idle.put(key, seat);
+        }
     }
 
     /// Seats alive, idle or in use.

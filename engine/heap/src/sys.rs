@@ -173,7 +173,8 @@ impl Region {
         unsafe { libc::madvise(self.base.as_ptr().cast(), self.length, libc::MADV_HUGEPAGE) };
     }
 
-    /// Makes an anonymous region longer, moving it if need be. Addresses into it are invalid afterwards.
+    /// Makes a region that is one mapping longer, moving it if need be: zeros follow an anonymous one, the bytes that follow in the file the
+    /// mapping of a file. Addresses into it are invalid afterwards.
     pub(crate) fn extend(&mut self, length: usize, operation: &'static str) -> Result<(), HeapError> {
         assert!(length >= self.length && length.is_multiple_of(PAGE));
         // SAFETY: the old range is owned and no reference into it outlives `&mut self`; the kernel chooses where it moves.

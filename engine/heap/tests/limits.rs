@@ -96,12 +96,26 @@ fn a_dropped_seat_rolls_back_and_frees_the_heap_for_the_next_message() {
     seat.begin_message(&heap).unwrap();
     seat.write(0, b"lost").unwrap();
     seat.grow(WasmPages(1)).unwrap();
-    assert_eq!(pool.take(&heap, Tracking::Cards).err(), Some(HeapError::SeatsExhausted { maximum: 1 }));
     drop(seat);
     let mut seat = pool.take(&heap, Tracking::Cards).unwrap();
     seat.begin_message(&heap).unwrap();
     assert_eq!(seat.slice(0, 4), Ok(&[0; 4][..]));
     assert_eq!(seat.size(), WasmPages(1));
+}
+
+#[test]
+fn whoever_runs_has_a_seat_and_those_beyond_the_bound_go_when_they_are_put_back() {
+    let (arena, pool) = (Arena::new().unwrap(), SeatPool::new(2));
+    let heaps: Vec<_> = (0..5).map(|_| arena.new_heap(WasmPages(1), WasmPages(2)).unwrap()).collect();
+    let seats: Vec<_> = heaps.iter().map(|heap| pool.take(heap, Tracking::Cards).unwrap()).collect();
+    assert_eq!(pool.seats(), 5);
+    seats.into_iter().for_each(|seat| pool.put(seat));
+    assert_eq!(pool.seats(), 2);
+    // Within the bound, seats go round.
+    for heap in &heaps {
+        pool.put(pool.take(heap, Tracking::Cards).unwrap());
+        assert_eq!(pool.seats(), 2);
+    }
 }
 
 #[test]

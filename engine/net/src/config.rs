@@ -22,6 +22,12 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Time for a body to arrive; a slower one is told 408.
     pub body_timeout: Duration,
+    /// Bytes of all answers between the queue's reader and the client; an answer over them is replaced by 503.
+    pub answer_bytes_total_max: usize,
+    /// Connections of the metrics page.
+    pub metrics_connections_max: usize,
+    /// Time for a client to take any part of what is written to it; a slower one is cut off.
+    pub write_timeout: Duration,
     /// Time for the queue's reader to answer; after it the client is told 504. Longer than the 10 s that a synchronous call waits.
     pub reply_timeout: Duration,
     /// Time that open connections get to finish at shutdown.
@@ -38,11 +44,15 @@ impl Default for Limits {
             body_bytes_max: BODY_BYTES_MAX,
             // 51 bodies of 5 MiB, or a full queue of bodies of 64 KiB.
             body_bytes_total_max: 256 << 20,
+            // 85 answers of 3 MiB, the largest of a query.
+            answer_bytes_total_max: 256 << 20,
+            metrics_connections_max: 16,
             // 1,024 connections hold 16 MiB of headers at most.
             header_bytes_max: 16 << 10,
             headers_max: 64,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
             reply_timeout: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(5),
             retry_after_seconds: 1,

@@ -3,6 +3,7 @@
 use crate::config::Limits;
 use crate::handler::Answer;
 use crate::server::Counters;
+use crate::timed::TimedStream;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 /// Told to a connection over the limit, before it said anything.
 const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\naccess-control-allow-origin: *\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 /// After a failed accept (no file descriptors left, say), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -89,7 +90,7 @@ async fn run_connection<H: Handler>(
         .header_read_timeout(limits.header_timeout)
         .max_headers(limits.headers_max)
         .max_buf_size(limits.header_bytes_max)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(TimedStream::new(stream, limits.write_timeout)), service);
     let mut connection = pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

@@ -21,6 +21,7 @@ pub(crate) struct Shared {
     pub limits: Limits,
     pub queue: Sender<Request>,
     pub body_budget: Arc<Semaphore>,
+    pub answer_budget: Arc<Semaphore>,
     pub counters: Arc<Counters>,
 }
 
@@ -49,19 +50,53 @@ pub(crate) async fn handle(request: hyper::Request<Incoming>, shared: &Shared) -
             (Response::text(status, text), header)
         }
     };
-    let mut answer = build(response);
+    let mut answer = match take_answer_budget(shared, &response) {
+        Ok(budget) => build(response, Some(budget)),
+        Err(Refusal { status, text, .. }) => {
+            shared.counters.refused.fetch_add(1, Relaxed);
+            build(Response::text(status, text), None)
+        }
+    };
     if let Some((name, value)) = header {
         answer.headers_mut().insert(name, value);
+    }
+    if matches!(answer.status().as_u16(), 429 | 503) {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(shared.limits.retry_after_seconds));
     }
     answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     answer.headers_mut().insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
     answer
 }
 
-pub(crate) fn build(response: Response) -> Answer {
+/// An answer's bytes and their share of the budget, given back when they are written or the connection is gone.
+struct Budgeted {
+    bytes: Vec<u8>,
+    _budget: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Budgeted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn take_answer_budget(shared: &Shared, response: &Response) -> Result<OwnedSemaphorePermit, Refusal> {
+    take(&shared.answer_budget, response.body.len())
+        .ok_or_else(|| Refusal::new(503, "The node is busy: too many bytes of answers are on their way"))
+}
+
+fn take(budget: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    u32::try_from(bytes).ok().and_then(|permits| Arc::clone(budget).try_acquire_many_owned(permits).ok())
+}
+
+pub(crate) fn build(response: Response, budget: Option<OwnedSemaphorePermit>) -> Answer {
     let Response { status, content_type, body } = response;
     let status = hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
-    let mut answer = Answer::new(Full::new(Bytes::from(body)));
+    let body = match budget {
+        Some(budget) => Bytes::from_owner(Budgeted { bytes: body, _budget: budget }),
+        None => Bytes::from(body),
+    };
+    let mut answer = Answer::new(Full::new(body));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
@@ -69,7 +104,7 @@ pub(crate) fn build(response: Response) -> Answer {
 
 /// Tells a browser that any page may send requests: the API knows no ambient credentials, each request is signed.
 fn preflight(path: &str) -> Answer {
-    let mut answer = build(Response::empty(if path.starts_with("/api/") { 204 } else { 404 }));
+    let mut answer = build(Response::empty(if path.starts_with("/api/") { 204 } else { 404 }), None);
     let allowed = [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
@@ -102,19 +137,14 @@ async fn answer(request: hyper::Request<Incoming>, shared: &Shared) -> Result<Re
     let (slot, answer) = oneshot::channel();
     let request = Request { route, body, reply: Reply::new(slot, budget) };
     shared.queue.try_send(request).map_err(|error| match error {
-        TrySendError::Full(_) => busy(shared, 429, "The node is busy: too many requests are waiting"),
-        TrySendError::Disconnected(_) => busy(shared, 503, "The node is shutting down"),
+        TrySendError::Full(_) => Refusal::new(429, "The node is busy: too many requests are waiting"),
+        TrySendError::Disconnected(_) => Refusal::new(503, "The node is shutting down"),
     })?;
     match timeout(shared.limits.reply_timeout, answer).await {
         Ok(Ok(response)) => Ok(response),
-        Ok(Err(_)) => Err(busy(shared, 503, "The node gave up on the request")),
+        Ok(Err(_)) => Err(Refusal::new(503, "The node gave up on the request")),
         Err(_) => Err(Refusal::new(504, "The node took too long to answer")),
     }
-}
-
-fn busy(shared: &Shared, status: u16, text: &str) -> Refusal {
-    let seconds = HeaderValue::from(shared.limits.retry_after_seconds);
-    Refusal { status, text: text.to_owned(), header: Some((header::RETRY_AFTER, seconds)) }
 }
 
 fn refuse_route(error: RouteError) -> Refusal {
@@ -157,8 +187,5 @@ async fn read_body(mut body: Incoming, shared: &Shared) -> Result<(Vec<u8>, Owne
 }
 
 fn take_budget(shared: &Shared, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-    u32::try_from(bytes)
-        .ok()
-        .and_then(|permits| Arc::clone(&shared.body_budget).try_acquire_many_owned(permits).ok())
-        .ok_or_else(|| busy(shared, 429, "The node is busy: too many bytes are waiting"))
+    take(&shared.body_budget, bytes).ok_or_else(|| Refusal::new(429, "The node is busy: too many bytes are waiting"))
 }

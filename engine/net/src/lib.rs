@@ -5,7 +5,8 @@
 //! the number of clients. Only home of tokio in the node: its runtime lives and dies with a [`Server`].
 //!
 //! What bounds memory: connections by count, headers by buffer size, bodies by one budget of bytes that a request holds until
-//! it is answered, requests by the queue's length. What is over a bound is refused with 429 or 503 and `Retry-After`.
+//! it is answered, requests by the queue's length, answers by another budget until they are written. What is over a bound is refused
+//! with 429 or 503 and `Retry-After`; a client that does not take its answer is cut off.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -13,6 +14,7 @@ mod connection;
 mod handler;
 mod request;
 mod server;
+mod timed;
 
 pub use config::Limits;
 pub use request::{Reply, Request, Response};

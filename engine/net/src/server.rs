@@ -89,7 +89,7 @@ impl Handler for Metrics {
             (_, "/metrics") => Response::text(405, "this endpoint takes GET only"),
             _ => Response::text(404, "no such endpoint; the metrics are at /metrics"),
         };
-        build(response)
+        build(response, None)
     }
 }
 
@@ -115,6 +115,7 @@ pub fn serve(config: ServerConfig, page: MetricsPage) -> io::Result<(Server, Rec
         limits: limits.clone(),
         queue,
         body_budget: Arc::new(Semaphore::new(limits.body_bytes_total_max)),
+        answer_budget: Arc::new(Semaphore::new(limits.answer_bytes_total_max)),
         counters: Arc::clone(&counters),
     };
     let _in_runtime = runtime.enter();
@@ -129,7 +130,7 @@ pub fn serve(config: ServerConfig, page: MetricsPage) -> io::Result<(Server, Rec
         listeners.push(runtime.spawn(accept_loop(
             listener,
             Arc::new(Metrics(page)),
-            limits.clone(),
+            Limits { connections_max: limits.metrics_connections_max, ..limits.clone() },
             counters,
             stopped,
         )));

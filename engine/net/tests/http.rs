@@ -302,6 +302,74 @@ fn slow_clients_are_cut_off() {
 }
 
 #[test]
+fn an_answer_that_its_client_does_not_take_is_cut_off_and_gives_its_bytes_back() {
+    // More than the kernel keeps for a connection.
+    const LARGE: usize = 32 << 20;
+    let limits = Limits {
+        answer_bytes_total_max: LARGE + 1_000,
+        write_timeout: Duration::from_millis(500),
+        connections_max: 2,
+        ..Limits::default()
+    };
+    let (server, requests) = start(limits);
+    let address = server.api_address();
+    let reader = thread::spawn(move || {
+        for Request { route, reply, .. } in requests {
+            reply.send(Response::cbor(200, vec![0; if route == Route::Status { 2_000 } else { LARGE }]));
+        }
+    });
+    let mut deaf = connect(address);
+    deaf.write_all(&post(&call_path(), "application/cbor", b"x")).expect("sent");
+    // Its first bytes tell that the whole answer is on its way.
+    deaf.read_exact(&mut [0; 100]).expect("an answer");
+    let answer = exchange(address, &get("/api/v2/status"));
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "the bytes are taken");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while exchange(address, &get("/api/v2/status")).status != 200 {
+        assert!(Instant::now() < deadline, "the bytes come back");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let mut rest = Vec::new();
+    drop(deaf.read_to_end(&mut rest));
+    assert!(rest.len() < LARGE, "the connection was closed in the middle of its answer");
+    server.shutdown();
+    reader.join().expect("the reader ends");
+}
+
+#[test]
+fn a_client_that_takes_its_answer_slowly_gets_it_whole() {
+    let limits = Limits { write_timeout: Duration::from_millis(500), ..Limits::default() };
+    let (server, requests) = start(limits);
+    let mut slow = connect(server.api_address());
+    slow.write_all(&get("/api/v2/status")).expect("sent");
+    let length = 16 << 20;
+    requests.recv().expect("queued").reply.send(Response::cbor(200, vec![1; length]));
+    // A second in all: longer than the timeout, which is for each part.
+    let mut found = 0;
+    let mut part = vec![0; 1 << 20];
+    while found < length {
+        found += slow.read(&mut part).expect("more of the answer");
+        thread::sleep(Duration::from_millis(1_000 / 16));
+    }
+    server.shutdown();
+}
+
+#[test]
+fn every_answer_of_the_queues_reader_that_asks_for_patience_says_how_much() {
+    let (server, requests) = start(Limits::default());
+    let address = server.api_address();
+    for status in [429, 503] {
+        let mut stream = connect(address);
+        stream.write_all(&get("/api/v2/status")).expect("sent");
+        requests.recv().expect("queued").reply.send(Response::text(status, "later"));
+        let answer = read_answer(&mut stream);
+        assert_eq!((answer.status, answer.header("retry-after")), (status, Some("1")));
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    }
+    server.shutdown();
+}
+
+#[test]
 fn connections_over_the_limit_are_told_so() {
     let limits = Limits { connections_max: 2, ..Limits::default() };
     with_echo(limits, |address, server| {
@@ -313,6 +381,7 @@ fn connections_over_the_limit_are_told_so() {
         let mut third = connect(address);
         let answer = read_answer(&mut third);
         assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "a page may see why");
         assert_eq!(server.counters().connections_refused.load(Relaxed), 1);
         drop(open);
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -10,6 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Permission bits of a lock file, as the system's disk makes it.
+const LOCK_MODE: u32 = 0o600;
+
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -261,7 +264,23 @@ impl Disk for SimDisk {
         if let Some(holder) = state.locks.get(path) {
             return Err(LockError::Held { holder: holder.clone() });
         }
+        if !path.parent().is_some_and(|parent| state.directories.contains(parent)) {
+            return Err(LockError::Io(not_found()));
+        }
+        // The lock file is there from now on, and stays when the lock is dropped; its content is only a note.
+        let inode = match state.names.get(path) {
+            Some(&inode) => inode,
+            None => {
+                let inode = state.inodes.len();
+                state.inodes.push(Inode { bytes: Vec::new(), written_through: false, mode: LOCK_MODE });
+                state.names.insert(path.to_owned(), inode);
+                state.pending.push(NameChange::Link { path: path.to_owned(), inode });
+                inode
+            }
+        };
         outcome.map_err(LockError::Io)?;
+        state.inodes[inode].bytes = holder.as_bytes().to_vec();
+        state.inodes[inode].written_through = false;
         state.locks.insert(path.to_owned(), holder.to_owned());
         Ok(SimLock { state: self.state.clone(), path: path.to_owned() })
     }
@@ -296,12 +315,18 @@ mod tests {
         assert!(disk.list(&directory).unwrap().is_empty());
 
         let lock = directory.join("lock");
+        let nowhere = disk.lock(&root.join("nowhere/lock"), "first");
+        assert!(matches!(nowhere, Err(LockError::Io(error)) if error.kind() == io::ErrorKind::NotFound));
         let first = disk.lock(&lock, "first").unwrap();
         assert!(matches!(disk.lock(&lock, "second"), Err(LockError::Held { holder }) if holder == "first"));
         drop(first);
         let third = disk.lock(&lock, "3rd").unwrap();
         assert!(matches!(disk.lock(&lock, "second"), Err(LockError::Held { holder }) if holder == "3rd"));
         drop(third);
+        // The file is there from the first lock on, with the last holder's note.
+        assert_eq!(disk.list(&directory).unwrap(), ["lock"]);
+        assert_eq!(disk.read(&lock, 10).unwrap(), FileContent { bytes: b"3rd".to_vec(), mode: 0o600 });
+        assert_eq!(disk.write_new(&lock, b"x", 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Counters, gauges and histograms of one node, and the page that shows them.
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::fmt;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// The stages of a node's work that are timed.
@@ -40,7 +43,7 @@ pub enum Outcome {
     Accepted,
     /// Malformed, unauthenticated or forbidden.
     Refused,
-    /// No room.
+    /// No room, or nothing certified yet: to be tried again.
     Overloaded,
 }
 
@@ -72,6 +75,28 @@ pub struct Metrics {
     pub memory: Gauge,
     /// Queries answered.
     pub queries: Counter,
+    /// Messages executed.
+    executed: Counter,
+}
+
+/// A counter that is kept elsewhere.
+struct Watched<F> {
+    name: &'static str,
+    help: &'static str,
+    read: F,
+}
+
+impl<F> fmt::Debug for Watched<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<F: Fn() -> u64 + Send + Sync + 'static> Collector for Watched<F> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counter = ConstCounter::new((self.read)());
+        counter.encode(encoder.encode_descriptor(self.name, self.help, None, counter.metric_type())?)
+    }
 }
 
 /// From 1 us to 17 s, by factors of four.
@@ -96,6 +121,7 @@ impl Default for Metrics {
             history: Gauge::default(),
             memory: Gauge::default(),
             queries: Counter::default(),
+            executed: Counter::default(),
         };
         registry.register("height", "Height of the last round", metrics.height.clone());
         registry.register("canisters", "Canisters on the subnet", metrics.canisters.clone());
@@ -108,6 +134,7 @@ impl Default for Metrics {
             metrics.memory.clone(),
         );
         registry.register("queries", "Queries answered", metrics.queries.clone());
+        registry.register("messages_executed", "Messages executed", metrics.executed.clone());
         metrics.registry = Mutex::new(registry);
         metrics
     }
@@ -124,6 +151,22 @@ impl Metrics {
     /// Counts a client's request.
     pub fn count_request(&self, outcome: Outcome) {
         self.requests.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Shows how many messages have been executed since genesis.
+    pub fn set_executed(&self, messages: u64) {
+        self.executed.inner().store(messages, Ordering::Relaxed);
+    }
+
+    /// Shows a counter that is kept elsewhere; `read` is called for each visit of the page.
+    pub fn watch_counter(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        let mut registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        registry.register_collector(Box::new(Watched { name, help, read }));
     }
 
     /// The page, in the OpenMetrics text format.
@@ -158,11 +201,15 @@ mod tests {
         metrics.mark(&mut clock, Stage::Execute);
         metrics.count_request(Outcome::Refused);
         metrics.height.set(7);
+        metrics.set_executed(5);
+        metrics.watch_counter("kept_elsewhere", "A counter", || 3);
         let page = metrics.page();
         for line in [
             "cyclotron_stage_duration_seconds_count{stage=\"Execute\"} 1",
             "cyclotron_requests_total{outcome=\"Refused\"} 1",
             "cyclotron_height 7",
+            "cyclotron_messages_executed_total 5",
+            "cyclotron_kept_elsewhere_total 3",
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is missing in\n{page}");
         }

@@ -59,8 +59,8 @@ pub const fn table_view_offset(globals: u32, table: u32) -> i32 {
 /// `vmctx`, `stack_left`, and room for what the compiler keeps besides.
 pub const FRAME_SLOTS: u32 = 8;
 
-/// No compiled frame is larger than this many bytes per slot it takes of `stack_left`; lowering refuses the function otherwise.
-/// A native stack of `stack_slots * NATIVE_BYTES_PER_SLOT` bytes and what host calls need cannot overflow.
+/// A compiled frame larger than this many bytes per slot it takes of `stack_left` is made anew without optimization; where it is larger
+/// even then, the module's executions have larger native stacks (`StackNeeded`).
 ///
 /// A slot is 8 bytes (16 for a vector); values that the compiler spills come on top. The ICRC ledger of pocket-ic 3.1 has a function
 /// of 1,456 bytes for 50 slots, 29 a slot: 64 leaves a factor of two, and costs address space alone.

@@ -280,6 +280,12 @@ impl Code {
         Some((self.tables.start + offset as usize) as *const u8)
     }
 
+    /// The machine code.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `write_protected` has put this many bytes there, which stay mapped readable and unchanged until `self` is dropped.
+        unsafe { std::slice::from_raw_parts(self.tables.start as *const u8, self.tables.len) }
+    }
+
     /// The tables that explain this code.
     pub fn tables(&self) -> &CodeTables {
         &self.tables

@@ -12,15 +12,15 @@ use cyclotron_types::units::{Instructions, WasmPages};
 use sha2::{Digest, Sha256};
 use wasmparser::Operator;
 
-use crate::abi::{FRAME_SLOTS, FuncRef, GLOBALS_OFFSET, NATIVE_BYTES_PER_SLOT, TABLE_VIEW_BYTES, TrapCode};
+use crate::abi::{FRAME_SLOTS, FuncRef, GLOBALS_OFFSET, TABLE_VIEW_BYTES, TrapCode};
 use crate::code::{Code, CodeError};
 use crate::compiled::CompiledModule;
-use crate::decode::{ConstExpr, DecodedModule, ExportKind, SegmentMode, inflate, load};
+use crate::decode::{ConstExpr, DecodedModule, ElementSegment, ExportKind, SegmentMode, inflate, load};
 use crate::lower::{
     Compiler, Config, Constant, GlobalInfo, LowerError, MemoryInfo, ModuleInfo, OperatorCost, TableInfo, Tracking,
 };
 use crate::meter::Meter;
-use crate::runtime::{FRAME_BYTES_MAX, ModuleShape, STACK_SLOTS_MAX, ValType, Value, extern_reference, extern_word};
+use crate::runtime::{ModuleShape, STACK_SLOTS_MAX, StackNeeded, ValType, Value, extern_reference, extern_word};
 use crate::validate::{ModuleError, Rules};
 
 /// Slots that an execution may use unless told otherwise: 16 MiB of words. The replica gives 5 MiB of native stack, in which a frame holds only what
@@ -68,15 +68,6 @@ pub enum EngineError {
     Module(ModuleError),
     /// The memory for code could not be had: the machine's failure.
     Code(CodeError),
-    /// A function's native frame is larger than what it takes of the stack limit allows, or than any may be.
-    Frame {
-        /// Function index.
-        function: u32,
-        /// Its native frame.
-        frame_bytes: u32,
-        /// What it takes of the limit.
-        stack_slots: u32,
-    },
     /// Globals and tables exceed the context area; only modules outside the rules of canisters can.
     Context {
         /// Bytes needed.
@@ -91,9 +82,6 @@ impl fmt::Display for EngineError {
         match self {
             EngineError::Module(error) => error.fmt(f),
             EngineError::Code(error) => error.fmt(f),
-            EngineError::Frame { function, frame_bytes, stack_slots } => {
-                write!(f, "function {function} needs {frame_bytes} bytes of native stack for {stack_slots} slots")
-            }
             EngineError::Context { bytes } => write!(f, "globals and tables take {bytes} bytes of context"),
             EngineError::Lower(error) => error.fmt(f),
         }
@@ -232,11 +220,12 @@ pub struct Module {
     func_refs: Box<[FuncRef]>,
     /// Contents of each table at the start of a message.
     table_images: Vec<Vec<u64>>,
-    /// Words of each element segment.
-    elements: Vec<Vec<u64>>,
+    /// Words of the passive element segments, where `table.init` may ask for them: never under the rules of canisters.
+    elements: BTreeMap<usize, Vec<u64>>,
     globals: Vec<u128>,
     instantiation_error: Option<TrapCode>,
     stack_slots: u32,
+    stack: StackNeeded,
     compile_operators: u64,
 }
 
@@ -256,8 +245,8 @@ impl Module {
         config: &EngineConfig,
     ) -> Result<Module, EngineError> {
         let shape = ModuleShape::of(decoded, &config.rules.limits);
-        check_frames(&compiled, shape.imports.len() as u32)?;
         check_context(&shape)?;
+        let stack = stack_needed(&compiled, config.stack_slots);
         let code = Code::publish(compiled, shape.imports.len() as u32).map_err(EngineError::Code)?;
         let func_refs = shape.functions.iter().zip(0u32..).map(|(ty, index)| FuncRef {
             code: code.function(index).unwrap_or(std::ptr::null()),
@@ -270,41 +259,54 @@ impl Module {
             code,
             func_refs,
             table_images: Vec::new(),
-            elements: Vec::new(),
+            elements: BTreeMap::new(),
             globals: Vec::new(),
             instantiation_error: None,
             stack_slots: config.stack_slots,
+            stack,
             compile_operators: decoded.compile_operators(),
             shape,
         };
-        module.evaluate();
+        module.evaluate(&decoded.elements, !config.rules.are_for_canisters());
         Ok(module)
     }
 
     /// Evaluates constants: globals, then tables with their active segments, then whether data fits.
-    fn evaluate(&mut self) {
+    fn evaluate(&mut self, elements: &[ElementSegment<'_>], keep_passive: bool) {
         for at in 0..self.shape.globals.len() {
             let word = self.constant(self.shape.globals[at].init);
             self.globals.push(word);
         }
-        let elements = self.shape.elements.iter();
-        self.elements =
-            elements.map(|segment| segment.items.iter().map(|item| self.constant(*item) as u64).collect()).collect();
         let tables = self.shape.tables.iter();
-        self.table_images = tables.map(|table| vec![self.constant(table.init) as u64; table.min as usize]).collect();
-        for at in 0..self.shape.elements.len() {
-            if let SegmentMode::Active { table, offset } = self.shape.elements[at].mode {
-                let start = self.address(offset);
-                let segment = &self.elements[at];
-                let room = self.table_images.get_mut(table as usize).and_then(|image| {
-                    let end = start.checked_add(segment.len() as u64)?;
-                    image.get_mut(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
-                });
-                match room {
-                    Some(room) => room.copy_from_slice(segment),
-                    None => return self.instantiation_error = Some(TrapCode::TableOutOfBounds),
+        let mut images: Vec<Vec<u64>> =
+            tables.map(|table| vec![self.constant(table.init) as u64; table.min as usize]).collect();
+        for (at, segment) in elements.iter().enumerate() {
+            let words = segment.items().map(|item| self.constant(item) as u64);
+            match segment.mode {
+                SegmentMode::Active { table, offset } => {
+                    let start = self.address(offset);
+                    let room = images.get_mut(table as usize).and_then(|image| {
+                        let end = start.checked_add(u64::from(segment.len))?;
+                        image.get_mut(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+                    });
+                    match room {
+                        Some(room) => room.iter_mut().zip(words).for_each(|(place, word)| *place = word),
+                        None => {
+                            self.instantiation_error = Some(TrapCode::TableOutOfBounds);
+                            break;
+                        }
+                    }
                 }
+                SegmentMode::Passive if keep_passive => {
+                    let words = words.collect();
+                    self.elements.insert(at, words);
+                }
+                SegmentMode::Passive | SegmentMode::Declared => {}
             }
+        }
+        self.table_images = images;
+        if self.instantiation_error.is_some() {
+            return;
         }
         let heap = self.shape.memory.map_or(0, |memory| memory.min_pages.saturating_mul(1 << 16));
         let fits =
@@ -377,12 +379,13 @@ impl Module {
         Instructions(self.compile_operators.saturating_mul(cyclotron_types::host_costs::COMPILE_PER_OPERATOR.0))
     }
 
-    /// Bytes that the module keeps resident: code, tables of the runtime, segments.
+    /// Bytes that the module keeps resident: code, tables of the runtime, segments, names.
     pub fn resident_bytes(&self) -> usize {
         let tables = self.code.tables();
-        let words = self.table_images.iter().chain(&self.elements).map(Vec::len).sum::<usize>() * 8;
-        let data = self.shape.data.iter().map(|segment| segment.bytes.len()).sum::<usize>();
-        tables.len() + tables.table_bytes() + size_of_val(&*self.func_refs) + words + data
+        let words = self.table_images.iter().chain(self.elements.values()).map(Vec::len).sum::<usize>() * 8;
+        let globals = size_of_val(&*self.globals);
+        let refs = size_of_val(&*self.func_refs);
+        tables.len() + tables.table_bytes() + refs + words + globals + self.shape.resident_bytes()
     }
 
     pub(crate) fn func_refs(&self) -> &[FuncRef] {
@@ -394,7 +397,7 @@ impl Module {
     }
 
     pub(crate) fn element_words(&self, segment: usize) -> &[u64] {
-        self.elements.get(segment).map_or(&[], Vec::as_slice)
+        self.elements.get(&segment).map_or(&[], Vec::as_slice)
     }
 
     pub(crate) fn data(&self, segment: u32) -> &[u8] {
@@ -411,6 +414,11 @@ impl Module {
 
     pub(crate) fn instantiation_error(&self) -> Option<TrapCode> {
         self.instantiation_error
+    }
+
+    /// The native stack that executions need.
+    pub fn stack_needed(&self) -> StackNeeded {
+        self.stack
     }
 
     pub(crate) fn stack_slots(&self) -> i64 {
@@ -522,20 +530,19 @@ fn plain_constant(constant: ConstExpr) -> Option<Constant> {
     })
 }
 
-/// Every function's frame fits into the native bytes that its slots stand for, so that the limit in slots is always met first.
-fn check_frames(compiled: &CompiledModule, imported: u32) -> Result<(), EngineError> {
-    for (function, at) in compiled.functions.iter().zip(imported..) {
-        let allowed = u64::from(function.stack_slots) * u64::from(NATIVE_BYTES_PER_SLOT);
-        let fits = u64::from(function.frame_bytes) <= allowed.min(FRAME_BYTES_MAX as u64);
-        if !fits || function.stack_slots < FRAME_SLOTS {
-            return Err(EngineError::Frame {
-                function: at,
-                frame_bytes: function.frame_bytes,
-                stack_slots: function.stack_slots,
-            });
-        }
+/// The native stack that an execution of this code needs so that the limit in slots is always met first. Frames depend on the processor,
+/// which must not decide what a module may contain: where one takes more bytes a slot than is usual, the stack is larger.
+///
+/// Every frame takes at most `per_slot` bytes for each slot that it takes of the limit, so all whose budget has held take that times the
+/// limit together. A callee whose budget fails has its frame already, hence the largest once more.
+fn stack_needed(compiled: &CompiledModule, stack_slots: u32) -> StackNeeded {
+    let (mut per_slot, mut frame) = (0, 0);
+    for function in &compiled.functions {
+        assert!(function.stack_slots >= FRAME_SLOTS, "a function takes at least its frame of the stack limit");
+        per_slot = per_slot.max(function.frame_bytes.div_ceil(function.stack_slots));
+        frame = frame.max(function.frame_bytes);
     }
-    Ok(())
+    StackNeeded { frames_bytes: stack_slots as usize * per_slot as usize, largest_bytes: frame as usize }
 }
 
 /// Globals and views of tables lie between the context and the heap.

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use cyclotron_types::imports::{IMPORTS, ImportScope, ImportType, MemoryKind};
 use cyclotron_types::module_limits::MODULE_LIMITS;
-use cyclotron_wasm::decode::{self, MethodKind, SystemMethod};
+use cyclotron_wasm::decode::{self, ConstExpr, MethodKind, SystemMethod};
 use cyclotron_wasm::validate::{ModuleError, Rules};
 use expect_test::{Expect, expect};
 
@@ -55,7 +55,8 @@ fn a_canister_is_taken_apart() {
     assert!(!module.metadata[""].public);
     assert_eq!(module.metadata.len(), 2);
     assert_eq!(module.data[0].bytes, b"hello");
-    assert_eq!(module.elements[0].items.len(), 2);
+    assert_eq!(module.elements[0].len, 2);
+    assert_eq!(module.elements[0].items().collect::<Vec<_>>(), [ConstExpr::RefFunc(0), ConstExpr::RefFunc(1)]);
     // `call; end`, three times `end`, and two for the global.
     assert_eq!(module.compile_operators(), 2 + 3 + 2);
 }
@@ -485,4 +486,26 @@ fn a_gzipped_module_loads_like_the_plain_one() {
     let unzipped = decode::inflate(&zipped, MODULE_LIMITS.module).unwrap();
     assert_eq!(unzipped.as_ref(), &wasm[..]);
     assert!(decode::load(&unzipped, &Rules::canister()).is_ok());
+}
+
+#[path = "../../../tools/fuzz/checks/wasm_module.rs"]
+mod wasm_module;
+
+#[test]
+fn the_fuzz_targets_corpus_and_its_cuts_are_answered_without_a_panic() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/fuzz/corpus/wasm_module");
+    let files = std::fs::read_dir(folder).expect("corpus folder").map(|entry| entry.expect("corpus entry").path());
+    let uploads: Vec<_> = files.map(|file| std::fs::read(file).expect("corpus file")).collect();
+    assert!(uploads.len() >= 2, "the corpus is gone");
+    for upload in &uploads {
+        let taken = wasm_module::check(upload);
+        // A cut at each of a thousand places, and a flipped bit there.
+        for place in (0..upload.len()).step_by(upload.len().div_ceil(1_000)) {
+            wasm_module::check(&upload[..place]);
+            let mut flipped = upload.clone();
+            flipped[place] ^= 1 << (place % 8);
+            wasm_module::check(&flipped);
+        }
+        assert_eq!(wasm_module::check(upload), taken);
+    }
 }

@@ -54,7 +54,12 @@ fn measure(runner: &Runner, report: &mut Report, case: &str, wasm: &[u8], thread
             module.map(|_| rate(seconds)).map_err(failed)
         }),
     ];
-    let measured = runner.measure_rounds(case, Unit::MbPerS, runner.rounds.min(5), subjects)?;
+    let measured = runner.measure_rounds(
+        case,
+        Unit::MbPerS,
+        runner.rounds.min(if wasm.len() > 3_000_000 { 3 } else { 5 }),
+        subjects,
+    )?;
     report.case(case, Unit::MbPerS, PLAIN.name, &measured);
     Ok(())
 }
@@ -134,5 +139,26 @@ impl Reencode for Copies {
         _: wasmparser::CustomSectionReader<'_>,
     ) -> Result<(), Error<Infallible>> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_of_a_copy_stay_inside_it() {
+        let text = r#"(module (import "a" "b" (func)) (func $f (export "f") call 0 call $g) (func $g))"#;
+        let three = Copies::of(&wat::parse_str(text).unwrap(), 3).unwrap();
+        let expected = r#"(module (import "a" "b" (func)) (func $f (export "f") call 0 call 2) (func)
+            (func call 0 call 4) (func) (func call 0 call 6) (func))"#;
+        assert_eq!(three, Copies::of(&wat::parse_str(expected).unwrap(), 1).unwrap());
+    }
+
+    #[test]
+    fn a_module_reaches_the_size_asked_for() {
+        let wasm = wat::parse_str("(module (func (drop (i32.const 1))) (func))").unwrap();
+        let size = repeat_functions(&wasm, 5_000).unwrap().len();
+        assert!((5_000..5_040).contains(&size), "{size}");
     }
 }

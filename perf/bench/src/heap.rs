@@ -11,20 +11,21 @@ use cyclotron_heap::{Arena, Heap, SeatPool, Tracking};
 use cyclotron_types::units::{Instructions, WasmPages};
 use cyclotron_wasm::runtime::{Entry, Execution, Instance, Outcome, Seated, Value};
 
-/// `touch` stores one word in each of `pages` pages, `repeats` times; where in the page differs from page to page. `fill` stores all words
-/// of them. The stored value makes every message change what it stores to.
+/// `touch` stores one word in each of `pages` pages (a power of two), `repeats` times, in scattered order and at another place in each page.
+/// `fill` stores all words of them in order, `bulk` does so by one `memory.fill`. The value makes every message change what it stores to.
 const MODULE: &str = r#"(module
   (memory (export "memory") 16384)
-  (func (export "touch") (param $pages i32) (param $repeats i32) (param $value i64) (local $page i32)
+  (func (export "touch") (param $pages i32) (param $repeats i32) (param $value i64) (local $left i32) (local $page i32)
     (loop $again
-      (local.set $page (local.get $pages))
+      (local.set $left (local.get $pages))
       (loop $next
-        (local.set $page (i32.sub (local.get $page) (i32.const 1)))
+        (local.set $page (i32.and (i32.mul (local.get $left) (i32.const 0x9e3779b1))
+                                  (i32.sub (local.get $pages) (i32.const 1))))
         (i64.store
           (i32.add (i32.shl (local.get $page) (i32.const 12))
                    (i32.and (i32.mul (local.get $page) (i32.const 72)) (i32.const 4088)))
           (local.get $value))
-        (br_if $next (local.get $page)))
+        (br_if $next (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
       (local.set $value (i64.add (local.get $value) (i64.const 1)))
       (br_if $again (local.tee $repeats (i32.sub (local.get $repeats) (i32.const 1))))))
   (func (export "fill") (param $pages i32) (param $repeats i32) (param $value i64) (local $at i32) (local $end i32)
@@ -37,13 +38,13 @@ const MODULE: &str = r#"(module
 
 const SUBJECTS: [Variant; 3] = [CYCLOTRON, PROTECT, UNTRACKED];
 /// Stores to each page in `repeated_write`.
-const REPEATS: i32 = 100;
+const REPEATS: i32 = 5_000;
 const GIB_PAGES: i32 = 1 << 18;
 
 pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
     let wasm = wat::parse_str(MODULE).map_err(failed)?;
     report.suite("heap", "ns a page of 4 KiB, undo and commit included; cyclotron marks cards; ratios to no tracking");
-    let pages = runner.size(8_192, 512);
+    let pages = runner.size(4_096, 512);
     let case = |report: &mut Report, name: &str, rounds: usize, sample: fn(&mut Bench, i32) -> Cost, pages: i32| {
         if !runner.wants(name) {
             return Ok(());
@@ -87,7 +88,7 @@ fn first_write_after_checkpoint(bench: &mut Bench, pages: i32) -> Cost {
 }
 
 fn repeated_write(bench: &mut Bench, pages: i32) -> Cost {
-    let pages = pages / 8;
+    let pages = pages / 16;
     let once = bench.message("touch", pages, 1)?;
     let often = bench.message("touch", pages, 1 + REPEATS)?;
     Ok(((often - once).max(0.0), f64::from(pages) * f64::from(REPEATS)))

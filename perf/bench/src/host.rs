@@ -142,6 +142,7 @@ impl Canister {
             method: method.into(),
             arg: ARG.to_vec(),
             expiry: Time(u64::MAX),
+            nonce_bytes: 0,
         };
         let job = Job::Message(Message::Ingress(ingress));
         let mut canister = self.bundle.borrow(self.id);

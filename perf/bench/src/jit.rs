@@ -8,17 +8,17 @@ use crate::runner::{Failure, Runner, Sample, Subject, Unit};
 use crate::wasmtime_peer::{self, FUEL, NAN, PLAIN, Peer};
 use cyclotron_wasm::runtime::Value;
 
-/// Exports with what they get, chosen for some 50 ms each: a message of about 10^8 instructions.
+/// Exports with what they get, chosen for some 50 to 100 ms each: a message of about 10^8 instructions.
 const CASES: [(&str, u32); 9] = [
-    ("sha256", 10),
+    ("sha256", 12),
     ("xorshift", 30_000),
-    ("fib", 33),
-    ("memwalk", 6),
-    ("sort", 250),
-    ("btree", 100),
-    ("json", 10),
-    ("matmul", 16),
-    ("interp", 40),
+    ("fib", 36),
+    ("memwalk", 16),
+    ("sort", 8),
+    ("btree", 150),
+    ("json", 30),
+    ("matmul", 32),
+    ("interp", 16),
 ];
 
 const OURS: [cyclotron::Variant; 5] = [CYCLOTRON, UNTRACKED, UNMETERED, BARE, PROTECT];

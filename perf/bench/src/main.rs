@@ -14,6 +14,7 @@ mod jit;
 mod kernels;
 mod machine;
 mod report;
+mod round;
 mod runner;
 mod wasmtime_peer;
 
@@ -21,6 +22,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use report::Report;
 use runner::{Failure, Runner};
 use std::process::ExitCode;
+
+/// The node's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 #[command(name = "cyclotron-perf", about = "Measures Cyclotron beside its peers")]
@@ -66,12 +71,14 @@ enum Suite {
     Host,
     /// Stores to heap pages under each way of noticing them.
     Heap,
+    /// Messages, queries and idle rounds of a whole subnet.
+    Round,
     /// All of them.
     All,
 }
 
 impl Suite {
-    const EACH: [Suite; 4] = [Suite::Jit, Suite::Compile, Suite::Host, Suite::Heap];
+    const EACH: [Suite; 5] = [Suite::Jit, Suite::Compile, Suite::Host, Suite::Heap, Suite::Round];
 
     fn run(self, runner: &Runner, report: &mut Report) -> Result<(), Failure> {
         match self {
@@ -79,6 +86,7 @@ impl Suite {
             Suite::Compile => compile::run(runner, report),
             Suite::Host => host::run(runner, report),
             Suite::Heap => heap::run(runner, report),
+            Suite::Round => round::run(runner, report),
             Suite::All => Suite::EACH.iter().try_for_each(|suite| suite.run(runner, report)),
         }
     }

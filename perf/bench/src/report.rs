@@ -132,3 +132,20 @@ pub fn geometric_mean(values: impl IntoIterator<Item = f64>) -> f64 {
     let (sum, count) = values.into_iter().fold((0.0, 0), |(sum, count), value: f64| (sum + value.ln(), count + 1));
     (sum / f64::from(count)).exp()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_geometric_mean_of_two_and_eight_is_four() {
+        assert!((geometric_mean([2.0, 8.0]) - 4.0).abs() < 1e-12);
+        assert!(geometric_mean([]).is_nan());
+    }
+
+    #[test]
+    fn bounds_include_themselves() {
+        assert!(Bound::AtMost(1.0).is_met(1.0) && !Bound::AtMost(1.0).is_met(1.1));
+        assert!(Bound::AtLeast(1.0).is_met(1.0) && !Bound::AtLeast(1.0).is_met(0.9));
+    }
+}

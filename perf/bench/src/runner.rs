@@ -25,6 +25,8 @@ pub fn failed(error: impl fmt::Display) -> Failure {
 pub enum Unit {
     /// Milliseconds.
     Ms,
+    /// Microseconds.
+    Us,
     /// Nanoseconds.
     Ns,
     /// Megabytes (10^6) a second: the only one of which more is better.
@@ -36,6 +38,7 @@ impl Unit {
     pub const fn name(self) -> &'static str {
         match self {
             Unit::Ms => "ms",
+            Unit::Us => "us",
             Unit::Ns => "ns",
             Unit::MbPerS => "MB/s",
         }
@@ -45,6 +48,7 @@ impl Unit {
     pub fn of_seconds(self, seconds: f64) -> f64 {
         match self {
             Unit::Ms => seconds * 1e3,
+            Unit::Us => seconds * 1e6,
             Unit::Ns => seconds * 1e9,
             Unit::MbPerS => unreachable!("a rate is no duration"),
         }
@@ -157,5 +161,44 @@ fn median(sorted: &[f64]) -> f64 {
     match (low, high) {
         (Some(low), Some(high)) => (low + high) / 2.0,
         _ => f64::NAN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runner() -> Runner {
+        Runner { rounds: 3, quick: false, filter: Some("so".into()), clock: Clock::Wall }
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_middle_two() {
+        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
+        assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
+        assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn subjects_that_compute_different_things_are_refused() {
+        let subject = |name, check| Subject::new(name, move || Ok(Sample { value: 1.0, check }));
+        let refused = runner().measure("sort", Unit::Ms, vec![subject("a", 1), subject("b", 2)]);
+        assert_eq!(refused.unwrap_err().to_string(), "sort, b: computed 0x2, not 0x1");
+        assert!(runner().measure("sort", Unit::Ms, vec![subject("a", 1), subject("b", 1)]).is_ok());
+    }
+
+    #[test]
+    fn the_best_of_a_rate_is_the_highest() {
+        let measure = |unit| {
+            let mut next = 0.0;
+            let subject = Subject::new("a", move || {
+                next += 1.0;
+                Ok(Sample { value: next, check: 0 })
+            });
+            runner().measure("case", unit, vec![subject]).unwrap()[0]
+        };
+        // The first sample warms up.
+        assert_eq!((measure(Unit::Ms).best, measure(Unit::MbPerS).best), (2.0, 4.0));
+        assert_eq!(measure(Unit::Ms).median, 3.0);
     }
 }

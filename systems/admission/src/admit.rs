@@ -218,7 +218,7 @@ fn check_content(
 fn admitted(checked: Checked<'_>) -> Admitted {
     let Checked { content, id, version, target, effective_canister, conditions, .. } = checked;
     match content {
-        Content::Call(CallContent { ingress_expiry, sender, canister_id, method_name, arg, .. }) => {
+        Content::Call(CallContent { nonce, ingress_expiry, sender, canister_id, method_name, arg, .. }) => {
             let ingress = Ingress {
                 id,
                 sender,
@@ -227,6 +227,7 @@ fn admitted(checked: Checked<'_>) -> Admitted {
                 method: method_name.to_owned(),
                 arg: arg.to_vec(),
                 expiry: Time(ingress_expiry),
+                nonce_bytes: u8::try_from(nonce.map_or(0, <[u8]>::len)).expect("a nonce was checked to be short"),
             };
             Admitted::Call(AdmittedCall { version, target, ingress })
         }

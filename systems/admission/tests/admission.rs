@@ -526,24 +526,50 @@ fn creation_takes_any_effective_canister_or_this_subnet() {
 }
 
 #[test]
-fn management_calls_that_name_no_canister_are_rejected_by_the_system() {
+fn management_requests_that_name_no_canister_are_rejected_by_the_system() {
+    use ErrorCode::{CanisterMethodNotFound, CanisterRejectedMessage, InvalidManagementPayload};
     let empty = Encode!().unwrap();
     // A vector of 2^40 nulls costs nothing on the wire.
     let bomb = b"DIDL\x02\x6c\x01\x00\x01\x6d\x7f\x01\x00\x80\x80\x80\x80\x80\x20";
-    for (method, arg) in
-        [("raw_rand", &empty[..]), ("no_such_method", &empty), ("canister_status", b"junk"), ("x", bomb)]
-    {
-        let error = refused(send_call(&management_call(method, arg)), 200);
-        let AdmissionError::Rejected { id, reject } = error else { panic!("{method}: {error}") };
-        assert_eq!(reject.error, Some(ErrorCode::InvalidManagementPayload));
-        let content = CallContent {
-            canister_id: Principal::management_canister(),
-            method_name: method,
-            arg,
-            ..call(Principal::anonymous())
+    let calls = [
+        ("raw_rand", &empty[..], CanisterRejectedMessage),
+        ("fetch_canister_logs", &empty, CanisterRejectedMessage),
+        ("no_such_method", &empty, CanisterMethodNotFound),
+        ("canister_status", b"junk", InvalidManagementPayload),
+        ("canister_status", &empty, InvalidManagementPayload),
+        ("canister_status", bomb, InvalidManagementPayload),
+    ];
+    let queries = [
+        ("raw_rand", &empty[..], CanisterMethodNotFound),
+        ("canister_status", b"junk", InvalidManagementPayload),
+        ("fetch_canister_logs", bomb, InvalidManagementPayload),
+    ];
+    for canister_id in [Principal::management_canister(), SUBNET] {
+        let check = |content: Content<'_>, route: Route, code: ErrorCode| {
+            let error = refused(send(route, &anonymous(content.clone())), 200);
+            let AdmissionError::Rejected { id, reject } = error else { panic!("{content:?}: {error}") };
+            assert_eq!((reject.error, id), (Some(code), MessageId(content.request_id())), "{content:?}");
         };
-        assert_eq!(id, MessageId(Content::Call(content).request_id()));
+        let content = |method_name, arg| CallContent { canister_id, method_name, arg, ..call(Principal::anonymous()) };
+        for (method, arg, code) in calls {
+            check(Content::Call(content(method, arg)), Route::Call(ApiVersion::V3, target()), code);
+        }
+        for (method, arg, code) in queries {
+            check(Content::Query(content(method, arg)), Route::Query(ApiVersion::V3, target()), code);
+        }
     }
+}
+
+#[test]
+fn the_subnets_own_id_names_the_management_canister() {
+    let arg = Encode!(&management::CanisterIdRecord { canister_id: CANISTER.principal() }).unwrap();
+    let content =
+        CallContent { canister_id: SUBNET, method_name: "canister_status", arg: &arg, ..call(Principal::anonymous()) };
+    assert_eq!(effective(send_call(&anonymous(Content::Call(content.clone())))), Some(CANISTER));
+    assert_eq!(
+        effective(send(Route::Query(ApiVersion::V3, target()), &anonymous(Content::Query(content)))),
+        Some(CANISTER)
+    );
 }
 
 /// Sends a read_state request by `user` and sorts the answer into a short text.

@@ -5,10 +5,8 @@ use cyclotron_crypto::RootSigner;
 use cyclotron_tree::{CborWitness, Digest, Lookup};
 use cyclotron_types::Principal;
 use cyclotron_types::ids::{CanisterId, MessageId};
-use cyclotron_wire::{ApiVersion, CertificateDelegation, Target, encode_certificate};
+use cyclotron_wire::{ApiVersion, CertificateDelegation, Target, domain, encode_certificate};
 use std::fmt;
-
-const ROOT_DOMAIN: &[u8; 14] = b"\x0dic-state-root";
 
 /// The signature over the tree as it is.
 pub(crate) type Seal = [u8; 48];
@@ -17,7 +15,7 @@ pub(crate) type Seal = [u8; 48];
 /// Spec: ic-interface-spec #certificate, `verify_cert`.
 pub fn root_message(root: &Digest) -> [u8; 46] {
     let mut message = [0; 46];
-    message[..14].copy_from_slice(ROOT_DOMAIN);
+    message[..14].copy_from_slice(domain::STATE_ROOT);
     message[14..].copy_from_slice(root);
     message
 }

@@ -4,17 +4,6 @@ use cyclotron_types::Principal;
 use cyclotron_types::units::{Bytes, Cycles};
 use cyclotron_wire::Writer;
 
-/// Encodes a natural number in LEB128.
-pub(crate) fn natural(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(10);
-    while value >= 0x80 {
-        bytes.push(value as u8 & 0x7f | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
 /// Encodes principals as a tagged CBOR array, in the order given.
 pub(crate) fn controllers<'a>(controllers: impl ExactSizeIterator<Item = &'a Principal>) -> Vec<u8> {
     let mut writer = Writer::tagged();
@@ -64,20 +53,6 @@ pub(crate) fn subnet_metrics(metrics: &SubnetMetrics) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn naturals_are_leb128() {
-        for (value, bytes) in [
-            (0, &[0][..]),
-            (1, &[1]),
-            (127, &[127]),
-            (128, &[0x80, 1]),
-            (624_485, &[0xe5, 0x8e, 0x26]),
-            (u64::MAX, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
-        ] {
-            assert_eq!(natural(value), bytes);
-        }
-    }
 
     #[test]
     fn controllers_and_ranges_decode_as_clients_decode_them() {

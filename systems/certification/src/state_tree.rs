@@ -6,8 +6,8 @@ use cyclotron_tree::{LabeledTree, Lookup, PathError};
 use cyclotron_types::Principal;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::IngressStatus;
-use cyclotron_types::reject::ErrorCode;
 use cyclotron_types::units::Time;
+use cyclotron_wire::leb128;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels that recur in every subtree, sorted.
@@ -107,7 +107,7 @@ impl StateTree {
 
     /// Sets `/time`.
     pub fn set_time(&mut self, time: Time) {
-        self.set(&[b"time"], &leaves::natural(time.0));
+        self.set(&[b"time"], &leb128(time.0));
     }
 
     /// Sets everything that the tree shows of a canister; facts that are as they were cost a comparison.
@@ -117,8 +117,8 @@ impl StateTree {
         let canister: [&[u8]; 2] = [b"canister", canister.as_slice()];
         let is_new = self.tree.lookup(&canister) == Lookup::Absent;
         let controllers = leaves::controllers(facts.controllers.iter());
-        let created = facts.created.map(|time| leaves::natural(time.0));
-        let installed = facts.code.and_then(|code| code.installed).map(|time| leaves::natural(time.0));
+        let created = facts.created.map(|time| leb128(time.0));
+        let installed = facts.code.and_then(|code| code.installed).map(|time| leb128(time.0));
         let metadata = facts.code.map_or(&[][..], |code| code.metadata);
         let values: [(&[u8], Option<&[u8]>); 5] = [
             (b"certified_data", Some(facts.certified_data)),
@@ -193,13 +193,12 @@ impl StateTree {
         let outcome = match status {
             IngressStatus::Replied(reply) => self.tree.insert_below(&request, &[name, (&[b"reply"], reply)]),
             IngressStatus::Rejected(reject) => {
-                // A canister's own reject has the same error code as in dfinity/ic.
-                let error = reject.error.unwrap_or(ErrorCode::CanisterRejectedMessage).to_string();
+                let error = reject.error_code().to_string();
                 self.tree.insert_below(
                     &request,
                     &[
                         name,
-                        (&[b"reject_code"], &leaves::natural(reject.code as u64)),
+                        (&[b"reject_code"], &leb128(reject.code as u64)),
                         (&[b"reject_message"], reject.message.as_bytes()),
                         (&[b"error_code"], error.as_bytes()),
                     ],

@@ -71,6 +71,7 @@ impl Bench {
             method: method.into(),
             arg: vec![0; 32],
             expiry: Time(u64::MAX),
+            nonce_bytes: 0,
         }));
         while let Some(message) = job.take() {
             let Step::Done(outcome) = start(&self.env, &mut self.bundle.borrow(self.id), Job::Message(message)) else {

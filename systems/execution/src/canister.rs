@@ -3,13 +3,14 @@
 //! Enters: components of `cyclotron_types::canister` and those defined here. Leaves: [`CanisterMut`]. Never here: the world.
 
 use crate::machine::Installed;
+use crate::management::history_memory;
 use crate::message::install::Installing;
 use crate::message::{Aborted, Suspended};
 use bevy_ecs::component::Component;
 use bevy_ecs::query::QueryData;
 use cyclotron_types::canister::{
-    CallContexts, CanisterHistory, CanisterLog, CanisterVersion, CertifiedData, Change, ChangeDetails, ChunkStore,
-    Controllers, CyclesBalance, GlobalTimer, PaidUntil, ReservedBalance, RunState, Settings,
+    CallContexts, CanisterHistory, CanisterLog, CanisterVersion, CertifiedData, ChunkStore, Controllers, CyclesBalance,
+    GlobalTimer, PaidUntil, ReservedBalance, RunState, Settings,
 };
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits::CHUNK_BYTES_MAX;
@@ -158,21 +159,7 @@ impl CanisterMut<'_> {
 
 fn memory_used(program: &Program, chunks: &ChunkStore, history: &CanisterHistory) -> Bytes {
     let chunks = chunks.0.len() as u64 * CHUNK_BYTES_MAX as u64;
-    let history = history.changes.iter().map(change_bytes).sum::<u64>();
-    Bytes(program.memory_used().0 + chunks + history)
-}
-
-/// Size at which an entry of the history is charged for: what its record takes in memory.
-fn change_bytes(change: &Change) -> u64 {
-    let controllers = match &change.details {
-        ChangeDetails::Creation { controllers, .. } | ChangeDetails::ControllersChange { controllers } => {
-            controllers.len()
-        }
-        ChangeDetails::SettingsChange { controllers, .. } => controllers.as_ref().map_or(0, Vec::len),
-        ChangeDetails::CodeUninstall | ChangeDetails::CodeDeployment { .. } => 0,
-    };
-    // Fixed by this protocol, not by Rust's layout: 160 bytes an entry, 30 a principal.
-    160 + 30 * controllers as u64
+    Bytes(program.memory_used().0 + chunks + history_memory(history).0)
 }
 
 /// The components of one canister that a query looks at, borrowed unchanged.

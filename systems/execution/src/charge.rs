@@ -109,9 +109,9 @@ pub fn due(fees: &Fees, canister: &CanisterMut<'_>) -> Option<Time> {
     canister.paid_until.0.0.checked_add(periods.checked_mul(CHARGE_PERIOD_NANOS)?).map(Time)
 }
 
-/// The bytes of an ingress message that are charged for: its method name and argument.
-pub fn ingress_bytes(ingress: &Ingress) -> Bytes {
-    Bytes((ingress.method.len() + ingress.arg.len()) as u64)
+/// The bytes of an ingress message that are charged for: its method name, argument and nonce.
+fn ingress_bytes(ingress: &Ingress) -> Bytes {
+    Bytes((ingress.method.len() + ingress.arg.len()) as u64 + u64::from(ingress.nonce_bytes))
 }
 
 /// Charges the receiver for taking an ingress message into its queue; nothing changes on an error.
@@ -209,6 +209,27 @@ mod tests {
         let error = withdraw(ID, &mut balance, Cycles(1), Cycles(40), true).unwrap_err();
         assert_eq!((balance, error.available, error.requested), (Cycles(40), Cycles(40), Cycles(1)));
         assert!(withdraw(ID, &mut balance, Cycles(0), Cycles(1_000), false).is_ok());
+    }
+
+    #[test]
+    fn the_nonce_of_an_ingress_message_is_paid_for() {
+        let fees = Fees::for_nodes(13);
+        let mut bundle = canister(1 << 60, 0);
+        let mut fee = |nonce_bytes| {
+            let ingress = Ingress {
+                id: cyclotron_types::ids::MessageId([0; 32]),
+                sender: cyclotron_types::Principal::anonymous(),
+                receiver: ID,
+                effective_canister: Some(ID),
+                method: "go".into(),
+                arg: vec![1],
+                expiry: Time::MAX,
+                nonce_bytes,
+            };
+            charge_ingress(&fees, &mut bundle.borrow(ID), &ingress).unwrap()
+        };
+        assert_eq!(fee(0), fees.ingress(Bytes(3)));
+        assert_eq!(fee(32), fees.ingress(Bytes(35)));
     }
 
     #[test]

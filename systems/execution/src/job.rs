@@ -4,7 +4,6 @@
 
 use cyclotron_types::ids::MessageId;
 use cyclotron_types::message::{IngressStatus, Message, Request, Response, SystemTask};
-use cyclotron_types::reject::Reject;
 use cyclotron_types::units::{Cycles, Instructions};
 
 /// One thing for a canister to do, run to its end by [`crate::start`] and [`crate::resume`].
@@ -62,18 +61,10 @@ pub struct Effects {
     pub burned: Cycles,
     /// Bytes by which the canister's memory grew and that count against the subnet (none under a memory allocation).
     pub memory_taken: u64,
-    /// Whether the certified data changed.
-    pub certified_data: bool,
-    /// Whether the global timer changed.
-    pub timer: bool,
-    /// Whether `canister_on_low_wasm_memory` became due: the caller queues [`SystemTask::OnLowWasmMemory`].
+    /// Whether `canister_on_low_wasm_memory` became due: it runs before the next message.
     pub low_memory: bool,
     /// Whether the canister has no open call context left: a stopping canister may become stopped.
     pub idle: bool,
-    /// Why a system task failed: nobody waits for its answer, but an operator may want to know.
-    pub task_failure: Option<Reject>,
-    /// Lines added to the canister's log: its newest ones.
-    pub logged: usize,
     /// How the Wasm ended.
     pub verdict: Verdict,
 }

@@ -30,5 +30,5 @@ pub use job::{Effects, Job, Outcome, Outgoing, Step, Verdict};
 pub use machine::{Installed, Machine};
 pub use message::install;
 pub use message::query;
-pub use message::{Aborted, Suspended, abort, append_log, check_low_memory, resume, start};
+pub use message::{Aborted, Prior, Suspended, abort, affords_message, append_log, check_low_memory, resume, start};
 pub use system_api::{CallerInfo, Entry, SystemApi, may_call};

@@ -6,11 +6,11 @@
 use crate::reject::Failure;
 use crate::system_api::SystemApi;
 use cyclotron_heap::{Arena, Heap, HeapError, PreImageMap, SeatPool, StableAccess, StableMemory, StablePool};
-use cyclotron_types::imports::Ic0;
+use cyclotron_types::imports::IMPORTS;
 use cyclotron_types::limits::STABLE_BYTES_MAX;
 use cyclotron_types::units::{Bytes, WasmPages};
 use cyclotron_wasm::decode::{MethodKind, SystemMethod};
-use cyclotron_wasm::runtime::{Finished, Instance, Seated, Trap, Value};
+use cyclotron_wasm::runtime::{Finished, Instance, InstantiateError, Seated, Trap, Value};
 use cyclotron_wasm::{Engine, Module};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,6 +57,11 @@ impl Machine {
             parked_max: seats_max / 2,
         })
     }
+
+    /// Whether instances at rest hold most of the seats that they may: time to take some back from the idle.
+    pub fn seats_are_scarce(&self) -> bool {
+        self.parked.load(Ordering::Relaxed) >= self.parked_max - self.parked_max / 4
+    }
 }
 
 /// Where an installed module's instance is.
@@ -84,6 +89,7 @@ pub struct Installed {
     heap: Heap,
     stable: StableMemory,
     uses_stable: bool,
+    uses_certificate: bool,
     // Its parts are not `Sync`; queries lock it to look, messages hold it mutably.
     home: Mutex<Home>,
     machine: Arc<Machine>,
@@ -114,30 +120,51 @@ pub(crate) struct Desk {
     pub stable: Option<StableAccess>,
 }
 
-/// A failure of the machine in the words of a canister's failure.
+/// A failure on a path that every replica takes: an answer that only this machine gives must not become a result.
+///
+/// Panics: when this machine lacks what others have (memory, mappings, places in the arena): the node stops, and the subnet goes on without it.
+pub(crate) fn replicated_failure(error: HeapError) -> Failure {
+    match error {
+        HeapError::OutOfBounds { .. } | HeapError::BeyondMaximum { .. } | HeapError::UndoLogFull => {
+            Failure::Engine(error.to_string())
+        }
+        HeapError::Os { .. } | HeapError::SlotsExhausted | HeapError::Busy => missing_resource(error),
+    }
+}
+
+/// Stops the node. Panics: always.
+pub(crate) fn missing_resource(error: impl fmt::Display) -> ! {
+    panic!("this machine cannot execute what other replicas can: {error}")
+}
+
+/// A failure of the machine in a query, in the words of a canister's failure.
 pub(crate) fn engine_failure(error: impl fmt::Display) -> Failure {
     Failure::Engine(error.to_string())
 }
 
 fn empty_stable(machine: &Machine) -> Result<StableMemory, Failure> {
     let maximum = WasmPages(STABLE_BYTES_MAX.0 / WasmPages::BYTES);
-    machine.arena.new_stable(WasmPages::ZERO, maximum).map_err(engine_failure)
+    machine.arena.new_stable(WasmPages::ZERO, maximum).map_err(replicated_failure)
 }
 
 impl Installed {
     /// Instantiates a module: fresh heap with its data segments, globals as declared, an empty stable memory. `(start)` is the caller's
     /// to run.
     ///
-    /// Errors: segments that do not fit; the kernel's refusal.
+    /// Errors: segments that do not fit. Panics: as [`replicated_failure`].
     pub(crate) fn instantiate(
         machine: &Arc<Machine>,
         module: Arc<Module>,
         module_hash: [u8; 32],
         module_bytes: Bytes,
     ) -> Result<Self, Failure> {
-        let mut heap = machine.arena.new_heap(WasmPages::ZERO, module.heap_pages_max()).map_err(engine_failure)?;
-        let instance = Instance::instantiate(Arc::clone(&module), &mut heap)
-            .map_err(|error| Failure::Trapped { reason: error.to_string(), backtrace: Vec::new() })?;
+        let mut heap = machine.arena.new_heap(WasmPages::ZERO, module.heap_pages_max()).map_err(replicated_failure)?;
+        let instance = Instance::instantiate(Arc::clone(&module), &mut heap).map_err(|error| {
+            if let InstantiateError::Heap(error) = error {
+                replicated_failure(error);
+            }
+            Failure::Trapped { reason: error.to_string(), backtrace: Vec::new() }
+        })?;
         let stable = empty_stable(machine)?;
         Ok(Self::assemble(machine, instance, module_hash, module_bytes, heap, stable))
     }
@@ -152,13 +179,11 @@ impl Installed {
         stable: StableMemory,
     ) -> Self {
         let module = Arc::clone(instance.module());
-        let is_stable = |import: Ic0| import.name().starts_with("stable");
-        let uses_stable = module
-            .shape()
-            .imports
-            .iter()
-            .filter_map(|import| cyclotron_types::imports::IMPORTS.get(import.host.0 as usize))
-            .any(|row| is_stable(row.import));
+        let imports = |prefix: &str| {
+            let mut rows = module.shape().imports.iter().filter_map(|import| IMPORTS.get(import.host.0 as usize));
+            rows.any(|row| row.name.starts_with(prefix))
+        };
+        let (uses_stable, uses_certificate) = (imports("stable"), imports("data_certificate_"));
         Self {
             module_hash,
             module_bytes,
@@ -166,6 +191,7 @@ impl Installed {
             heap,
             stable,
             uses_stable,
+            uses_certificate,
             home: Mutex::new(Home { place: Place::Resting(instance), stable: None }),
             machine: Arc::clone(machine),
         }
@@ -294,7 +320,7 @@ impl Installed {
                 Ok(seat) => instance.attach(seat),
                 Err(error) => {
                     home.place = Place::Resting(instance);
-                    return Err(engine_failure(error));
+                    return Err(replicated_failure(error));
                 }
             },
         };
@@ -302,7 +328,7 @@ impl Installed {
             Ok(()) => Ok(seated),
             Err(error) => {
                 self.rollback(Desk { seated, stable: None });
-                Err(engine_failure(error))
+                Err(replicated_failure(error))
             }
         }
     }
@@ -314,7 +340,7 @@ impl Installed {
         let mut stable = home.stable.take().unwrap_or_else(|| machine.stables.take(&self.stable));
         match stable.begin_message(&self.stable) {
             Ok(()) => Ok(stable),
-            Err(error) => Err(engine_failure(error)),
+            Err(error) => Err(replicated_failure(error)),
         }
     }
 
@@ -323,17 +349,19 @@ impl Installed {
         self.uses_stable
     }
 
+    /// Whether the module imports a function that reads the certificate of its certified data.
+    pub fn uses_certificate(&self) -> bool {
+        self.uses_certificate
+    }
+
     /// Ends the message on the stable memory.
     pub(crate) fn close_stable(&mut self, mut stable: StableAccess, keep: bool) {
         if keep {
             stable.commit(&mut self.stable);
         } else if stable.is_busy() {
-            // When the kernel refuses, the memory stays busy and every later message fails: nothing reads what could not be undone.
-            let _ = stable.rollback();
+            stable.rollback().unwrap_or_else(|error| missing_resource(error));
         }
-        if !stable.is_busy() {
-            self.machine.stables.put(stable);
-        }
+        self.machine.stables.put(stable);
     }
 
     /// Exchanges the stable memories of two programs, neither in a message.
@@ -348,8 +376,8 @@ impl Installed {
 
     /// A copy of this program with its own copy of the heap and an empty stable memory. Cost: a copy of the heap.
     pub(crate) fn fork_heap(&self) -> Result<Self, Failure> {
-        let instance = self.snapshot().ok_or_else(|| engine_failure("a message is suspended"))?;
-        let heap = self.heap.fork().map_err(engine_failure)?;
+        let Some(instance) = self.snapshot() else { unreachable!("no message of the canister is suspended") };
+        let heap = self.heap.fork().map_err(replicated_failure)?;
         let stable = empty_stable(&self.machine)?;
         Ok(Self::assemble(&self.machine, instance, self.module_hash, self.module_bytes, heap, stable))
     }
@@ -365,11 +393,11 @@ impl Installed {
         let fresh = Self::instantiate(&self.machine, Arc::clone(&module), module_hash, module_bytes)?;
         let Some(instance) = fresh.snapshot() else { unreachable!("it was just made") };
         let minimum = fresh.heap.size();
-        let empty = self.machine.arena.new_heap(WasmPages::ZERO, WasmPages::ZERO).map_err(engine_failure)?;
+        let empty = self.machine.arena.new_heap(WasmPages::ZERO, WasmPages::ZERO).map_err(replicated_failure)?;
         let mut heap = std::mem::replace(&mut self.heap, empty);
-        heap.set_maximum(module.heap_pages_max()).map_err(engine_failure)?;
+        heap.set_maximum(module.heap_pages_max()).map_err(replicated_failure)?;
         if heap.size() < minimum {
-            heap.grow(WasmPages(minimum.0 - heap.size().0)).map_err(engine_failure)?;
+            heap.grow(WasmPages(minimum.0 - heap.size().0)).map_err(replicated_failure)?;
         }
         let stable = empty_stable(&self.machine)?;
         Ok(Self::assemble(&self.machine, instance, module_hash, module_bytes, heap, stable))
@@ -388,8 +416,7 @@ impl Installed {
     pub(crate) fn rollback(&mut self, mut desk: Desk) {
         desk.seated.rollback();
         if let Some(stable) = desk.stable.as_mut().filter(|stable| stable.is_busy()) {
-            // When the kernel refuses, the memory stays busy and every later message fails: nothing reads what could not be undone.
-            let _ = stable.rollback();
+            stable.rollback().unwrap_or_else(|error| missing_resource(error));
         }
         self.bring_home(desk);
     }
@@ -400,14 +427,14 @@ impl Installed {
         let park = machine.parked.fetch_add(1, Ordering::Relaxed) < machine.parked_max;
         if park {
             home.place = Place::Parked(desk.seated);
-            home.stable = desk.stable.filter(|stable| !stable.is_busy());
+            home.stable = desk.stable;
             return;
         }
         machine.parked.fetch_sub(1, Ordering::Relaxed);
         let (instance, seat) = desk.seated.detach();
         home.place = Place::Resting(instance);
         machine.seats.put(seat);
-        if let Some(stable) = desk.stable.filter(|stable| !stable.is_busy()) {
+        if let Some(stable) = desk.stable {
             machine.stables.put(stable);
         }
     }

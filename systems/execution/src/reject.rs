@@ -4,7 +4,7 @@
 //!
 //! The sentences follow those of dfinity/ic (`rs/interfaces/src/execution_environment/errors.rs`), because people and tools search for them.
 
-use cyclotron_types::ids::CanisterId;
+use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::reject::{ErrorCode, Reject};
 use cyclotron_types::units::{Bytes, Cycles, Instructions};
 use std::fmt;
@@ -371,6 +371,16 @@ pub fn not_running(canister: CanisterId, stopped: bool) -> Reject {
     Reject::new(code, format!("Canister {canister} is not running"))
 }
 
+/// There is no such canister on the subnet.
+pub fn no_such_canister(canister: CanisterId) -> Reject {
+    Reject::new(ErrorCode::CanisterNotFound, format!("Canister {canister} not found"))
+}
+
+/// The ingress message expired before it started.
+pub fn ingress_timed_out(id: MessageId) -> Reject {
+    Reject::new(ErrorCode::IngressMessageTimeout, format!("Ingress message {id} timed out waiting to start executing."))
+}
+
 /// The callee cannot pay for the message.
 pub fn out_of_cycles(error: OutOfCycles) -> Reject {
     Reject::new(ErrorCode::CanisterOutOfCycles, error.to_string())
@@ -406,7 +416,7 @@ pub fn uninstalled(canister: CanisterId, by_exhaustion: bool) -> Reject {
     } else {
         "Canister has been uninstalled.".to_string()
     };
-    Reject { code: cyclotron_types::reject::RejectCode::CanisterReject, error: None, message }
+    Reject::by_canister(message)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use crate::{Query, QueryView, management};
 use cyclotron_execution::query::{QueryCall, QueryRequest, QuerySession, QueryStep};
 use cyclotron_execution::reject::did_not_reply;
 use cyclotron_types::ids::CanisterId;
-use cyclotron_types::limits::COMPOSITE_QUERY_DEPTH_MAX;
+use cyclotron_types::limits::{COMPOSITE_QUERY_DEPTH_MAX, QUERY_CALL_OVERHEAD};
 use cyclotron_types::message::ResponsePayload;
 use cyclotron_types::reject::{ErrorCode, Reject};
 use cyclotron_types::units::Instructions;
@@ -54,6 +54,9 @@ fn run_at(
     let (mut session, step) = QuerySession::start(view.env, &canister, call, budget.next()?);
     let mut calls = VecDeque::new();
     let mut answer = take_up(step, budget, &mut calls);
+    if depth > 0 {
+        budget.left = budget.left.saturating_sub(QUERY_CALL_OVERHEAD);
+    }
     while let Ok(None) = answer {
         let Some(request) = calls.pop_front() else { break };
         let payload = call_out(view, id, &request, budget, depth);

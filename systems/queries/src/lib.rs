@@ -13,8 +13,9 @@ mod management;
 use cyclotron_certification::StateTree;
 use cyclotron_execution::management::{Guarded, check_ingress_sender, effective_canister, ingress_allowed};
 use cyclotron_execution::query::{QueryCall, inspect};
-use cyclotron_execution::{CanisterRef, CanisterRefData, RoundEnv};
-use cyclotron_routing::Directory;
+use cyclotron_execution::reject::no_such_canister;
+use cyclotron_execution::{CanisterRef, CanisterRefData, Installed, RoundEnv};
+use cyclotron_routing::{Directory, IngressHistory};
 use cyclotron_types::Principal;
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::message::Ingress;
@@ -52,8 +53,7 @@ impl<'w> QueryView<'w> {
     pub fn canister(&self, id: CanisterId) -> Result<CanisterRef<'w>, Reject> {
         let entity = self.world.resource::<Directory>().entity(id);
         let data = entity.and_then(|e| self.world.entity(e).get_components::<CanisterRefData>().ok());
-        data.map(CanisterRef::from)
-            .ok_or_else(|| Reject::new(ErrorCode::CanisterNotFound, format!("Canister {id} not found")))
+        data.map(CanisterRef::from).ok_or_else(|| no_such_canister(id))
     }
 
     fn is_management(&self, id: CanisterId) -> bool {
@@ -76,8 +76,11 @@ pub fn answer(view: QueryView<'_>, query: Query) -> Result<Vec<u8>, Reject> {
     if view.is_management(query.receiver) {
         return management::answer(view, &query);
     }
-    // The certificate is there for the query's own target alone. Spec: #system-api-certified-data.
-    let certificate = view.tree.data_certificate(query.receiver).ok().map(Into::into);
+    // The certificate is there for the query's own target alone, and made only for a module that can ask for it.
+    // Spec: #system-api-certified-data.
+    let target = view.canister(query.receiver)?;
+    let asks = target.program.installed().is_some_and(Installed::uses_certificate);
+    let certificate = if asks { view.tree.data_certificate(query.receiver).ok().map(Into::into) } else { None };
     let call = QueryCall {
         caller: Some(query.sender),
         method: query.method,
@@ -94,6 +97,9 @@ pub fn answer(view: QueryView<'_>, query: Query) -> Result<Vec<u8>, Reject> {
 ///
 /// Spec: ic-interface-spec #http-call-overview, #system-api-inspect-message. Errors: what the client is told at once.
 pub fn inspect_ingress(view: QueryView<'_>, ingress: &Ingress) -> Result<(), Reject> {
+    if view.world.resource::<IngressHistory>().is_full() {
+        return Err(Reject::new(ErrorCode::IngressHistoryFull, "Ingress history is full"));
+    }
     if view.is_management(ingress.receiver) {
         let method = ingress_allowed(&ingress.method)?;
         let effective = effective_canister(&ingress.method, &ingress.arg)?;

@@ -5,9 +5,11 @@
 
 use crate::active::ActiveSet;
 use crate::directory::Directory;
-use crate::queues::{Place, check_place, enqueue, place_of};
-use crate::state::{CurrentRound, Deadlines, Input, ManagementInbox, Outbox, Tally, Touched};
+use crate::queues::{Place, QueueFull, check_place, enqueue, place_of};
+use crate::state::{CurrentRound, Deadlines, Input, ManagementInbox, ManagementLines, Outbox, Tally, Touched};
 use cyclotron_execution::Outgoing;
+use cyclotron_execution::management::Line;
+use cyclotron_execution::reject::{no_such_canister, too_few_cycles_attached};
 use cyclotron_types::canister::{CyclesBalance, InputQueue, RunState, Settings};
 use cyclotron_types::ids::{CanisterId, MessageIx};
 use cyclotron_types::message::{CallKind, Message, Request, Response, ResponsePayload};
@@ -43,6 +45,7 @@ pub fn deliver_outbox(
     directory: Res<Directory>,
     mut outbox: ResMut<Outbox>,
     mut inbox: ResMut<ManagementInbox>,
+    mut lines: ResMut<ManagementLines>,
     mut active: ResMut<ActiveSet>,
     mut deadlines: ResMut<Deadlines>,
     mut tally: ResMut<Tally>,
@@ -57,18 +60,24 @@ pub fn deliver_outbox(
                 if let CallKind::BestEffort { deadline } = request.kind {
                     deadlines.open.insert((deadline, request.sender, request.callback));
                 }
-                if is_management(&round, request.receiver) {
-                    inbox.0.push_back(Message::Request(request));
-                    continue;
-                }
-                let entity = directory.entity(request.receiver);
-                let mailbox = entity.and_then(|e| canisters.get_mut(e).ok());
-                let refused = match mailbox {
-                    None => Err((no_such_canister(request.receiver), request)),
-                    Some(mut mailbox) => place(&mut mailbox, request, &mut pool, &mut slots),
+                let slots_max = round.0.subnet.limits.queue_slots;
+                let receiver = request.receiver;
+                let refused = if is_management(&round, receiver) {
+                    match lines.enter(Line::CallsOf(request.sender), slots_max) {
+                        Ok(()) => {
+                            inbox.0.push_back(Message::Request(request));
+                            continue;
+                        }
+                        Err(full) => Err((queue_full(&request, full), request)),
+                    }
+                } else {
+                    match directory.entity(receiver).and_then(|e| canisters.get_mut(e).ok()) {
+                        None => Err((no_such_canister(receiver), request)),
+                        Some(mut mailbox) => place(&mut mailbox, request, slots_max, &mut pool, &mut slots),
+                    }
                 };
                 match refused {
-                    Ok(receiver) => {
+                    Ok(()) => {
                         active.insert(receiver, directory.ix(receiver).expect("the canister was found"));
                         continue;
                     }
@@ -77,18 +86,21 @@ pub fn deliver_outbox(
             }
             Outgoing::Response(response) => response,
         };
+        let mut late = false;
+        if let CallKind::BestEffort { deadline } = response.kind {
+            deadlines.open.remove(&(deadline, response.originator, response.callback));
+            late = deadlines.timed_out.remove(&(response.originator, response.callback));
+        }
         let Some(entity) = directory.entity(response.originator) else {
             tally.burned = tally.burned.saturating_add(response.refund);
             continue;
         };
         let mut mailbox = canisters.get_mut(entity).expect("a listed canister has a mailbox");
-        if let CallKind::BestEffort { deadline } = response.kind {
-            deadlines.open.remove(&(deadline, response.originator, response.callback));
-            if deadlines.timed_out.remove(&(response.originator, response.callback)) {
-                mailbox.balance.0 = mailbox.balance.0.saturating_add(response.refund);
-                touched.0.insert(response.originator);
-                continue;
-            }
+        if late {
+            let lost = mailbox.balance.0.put(response.refund);
+            tally.burned = tally.burned.saturating_add(lost);
+            touched.0.insert(response.originator);
+            continue;
         }
         let originator = response.originator;
         store(&mut mailbox.queue, Message::Response(response), &mut pool, &mut slots);
@@ -107,29 +119,34 @@ type Refused = (Reject, Request);
 fn place(
     mailbox: &mut MailboxItem<'_, '_>,
     request: Request,
+    slots_max: u32,
     pool: &mut Pool<Message>,
     slots: &mut Query<&mut Message>,
-) -> Result<CanisterId, Refused> {
+) -> Result<(), Refused> {
     let id = request.receiver;
     let required = mailbox.settings.minimum_incoming_canister_call_cycles;
     let reject = match *mailbox.run_state {
         RunState::Stopping(_) => Some(Reject::new(ErrorCode::CanisterStopping, format!("Canister {id} is stopping"))),
         RunState::Stopped => Some(Reject::new(ErrorCode::CanisterStopped, format!("Canister {id} is stopped"))),
-        RunState::Running if request.payment < required && request.sender != id => Some(Reject::new(
-            ErrorCode::CanisterRejectedMessage,
-            format!("Canister {id} takes calls with at least {required} cycles; this one carries {}", request.payment),
-        )),
+        RunState::Running if request.payment < required && request.sender != id => {
+            Some(too_few_cycles_attached(id, request.payment, required))
+        }
         RunState::Running => None,
     };
     if let Some(reject) = reject {
         return Err((reject, request));
     }
-    if let Err(full) = check_place(&mailbox.queue, Place::RequestOf(request.sender)) {
-        let text = format!("{} calls of canister {} wait at canister {id} already", full.waiting, request.sender);
-        return Err((Reject::new(ErrorCode::CanisterQueueFull, text), request));
+    if let Err(full) = check_place(&mailbox.queue, Place::RequestOf(request.sender), slots_max) {
+        return Err((queue_full(&request, full), request));
     }
     store(&mut mailbox.queue, Message::Request(request), pool, slots);
-    Ok(id)
+    Ok(())
+}
+
+fn queue_full(request: &Request, full: QueueFull) -> Reject {
+    let Request { sender, receiver, .. } = request;
+    let text = format!("{} calls of canister {sender} wait at canister {receiver} already", full.waiting);
+    Reject::new(ErrorCode::CanisterQueueFull, text)
 }
 
 /// Stores the message in the pool and puts it in the queue. Its place has been checked, its slot reserved.
@@ -144,10 +161,6 @@ pub(crate) fn store(
         Ok(slot) => enqueue(queue, take_place, MessageIx(slot)),
         Err(message) => unreachable!("no slot was reserved for {message:?}"),
     }
-}
-
-fn no_such_canister(id: CanisterId) -> Reject {
-    Reject::new(ErrorCode::CanisterNotFound, format!("Canister {id} not found"))
 }
 
 fn bounce(request: Request, reject: Reject) -> Response {

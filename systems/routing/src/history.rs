@@ -8,11 +8,11 @@
 use bevy_ecs::resource::Resource;
 use cyclotron_types::Principal;
 use cyclotron_types::ids::{CanisterId, MessageId};
-use cyclotron_types::limits::INGRESS_EXPIRY_MAX;
+use cyclotron_types::limits::{INGRESS_EXPIRY_MAX, INGRESS_HISTORY_MAX};
 use cyclotron_types::message::{Ingress, IngressStatus};
-use cyclotron_types::units::{Bytes, Time};
+use cyclotron_types::units::{Bytes, Seconds, Time};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map};
 
 /// One remembered message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,71 +27,110 @@ pub struct Entry {
     pub status: IngressStatus,
     /// Until when it is kept; moves when the message is answered.
     pub until: Time,
+    /// Its place among all answered messages: the reply of the lowest goes first when memory is short. Zero before it is answered.
+    pub place: u64,
 }
 
 /// Remembered ingress messages by id.
 #[derive(Clone, Debug, Resource)]
 pub struct IngressHistory {
-    entries: BTreeMap<MessageId, Entry>,
+    /// Never iterated but to be sorted: the order of a hash map is no replica's business.
+    entries: HashMap<MessageId, Slot>,
     /// Ids by the second in which they may be forgotten. An id whose entry moved on is skipped there.
     buckets: BTreeMap<u64, Vec<MessageId>>,
     /// Replied and rejected messages, oldest first, for the memory limit. A forgotten id is skipped.
     answered: VecDeque<MessageId>,
-    /// Bytes of all replies and reject messages.
+    /// Messages ever answered: the newest one's place.
+    answered_count: u64,
+    /// Bytes of all replies and reject messages, and [`ENTRY_BYTES`] for each entry.
     bytes: u64,
     bytes_max: Bytes,
-    changed: BTreeSet<MessageId>,
+    entries_max: usize,
+    /// Each once, unless it went and came again.
+    changed: Vec<MessageId>,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    entry: Entry,
+    /// Whether it is listed as changed.
+    changed: bool,
+}
+
+impl Slot {
+    fn note_change(&mut self, id: MessageId, changed: &mut Vec<MessageId>) {
+        if !std::mem::replace(&mut self.changed, true) {
+            changed.push(id);
+        }
+    }
 }
 
 /// Memory for ingress history, PROTOCOL A3: 4 GiB.
 pub const HISTORY_BYTES_MAX: Bytes = Bytes(4 << 30);
+/// What an entry counts for besides its payload: an id, three principals, a time, and its place in the lists.
+const ENTRY_BYTES: u64 = 256;
+
+const _: () = assert!(INGRESS_HISTORY_MAX as u64 * ENTRY_BYTES < HISTORY_BYTES_MAX.0, "entries leave room for replies");
 
 impl Default for IngressHistory {
     fn default() -> Self {
-        Self::with_limit(HISTORY_BYTES_MAX)
+        Self::with_limits(HISTORY_BYTES_MAX, INGRESS_HISTORY_MAX)
     }
 }
 
 impl IngressHistory {
-    /// An empty history that keeps at most `bytes_max` of replies and reject messages.
-    pub fn with_limit(bytes_max: Bytes) -> Self {
+    /// An empty history of at most `entries_max` messages, that drops replies and reject messages when they and the entries come to more
+    /// than `bytes_max`.
+    pub fn with_limits(bytes_max: Bytes, entries_max: usize) -> Self {
         Self {
-            entries: BTreeMap::new(),
+            entries: HashMap::new(),
             buckets: BTreeMap::new(),
             answered: VecDeque::new(),
+            answered_count: 0,
             bytes: 0,
             bytes_max,
-            changed: BTreeSet::new(),
+            entries_max,
+            changed: Vec::new(),
         }
     }
 
-    /// Remembers a message of this batch, kept at least until it expires. False when it is known already and must not run again.
-    /// Cost: O(log n).
+    /// Whether no more messages can be remembered, and so none taken.
+    pub fn is_full(&self) -> bool {
+        self.entries.len() >= self.entries_max
+    }
+
+    /// Remembers a message of this batch, kept at least until it expires. False when it is known already and must not run again, or
+    /// when the history is full.
     pub fn receive(&mut self, ingress: &Ingress) -> bool {
         let (id, expiry) = (ingress.id, ingress.expiry);
-        if self.entries.contains_key(&id) {
+        if self.is_full() {
             return false;
         }
+        let hash_map::Entry::Vacant(place) = self.entries.entry(id) else { return false };
         let entry = Entry {
             sender: ingress.sender,
             receiver: ingress.receiver,
             effective_canister: ingress.effective_canister,
             status: IngressStatus::Received,
             until: expiry,
+            place: 0,
         };
-        self.entries.insert(id, entry);
+        place.insert(Slot { entry, changed: true });
+        self.bytes += ENTRY_BYTES;
         self.buckets.entry(bucket(expiry)).or_default().push(id);
-        self.changed.insert(id);
+        self.changed.push(id);
         true
     }
 
     /// Sets the status of a known message. A final status is kept for five more minutes, and at least until the message expires.
     /// Unknown messages and those already answered are left alone: an answer never changes.
     pub fn set(&mut self, id: MessageId, status: IngressStatus, now: Time) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        if entry.status.is_final() {
+        let Some(slot) = self.entries.get_mut(&id) else { return };
+        if slot.entry.status.is_final() {
             return;
         }
+        slot.note_change(id, &mut self.changed);
+        let entry = &mut slot.entry;
         if status.is_final() {
             let until = entry.until.max(now.plus(INGRESS_EXPIRY_MAX));
             if bucket(until) != bucket(entry.until) {
@@ -100,19 +139,20 @@ impl IngressHistory {
             entry.until = until;
             self.bytes += payload_bytes(&status);
             self.answered.push_back(id);
+            self.answered_count += 1;
+            entry.place = self.answered_count;
         }
         entry.status = status;
-        self.changed.insert(id);
         self.drop_oldest_payloads();
     }
 
     fn drop_oldest_payloads(&mut self) {
         while self.bytes > self.bytes_max.0 {
             let Some(id) = self.answered.pop_front() else { return };
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
-            self.bytes -= payload_bytes(&entry.status);
-            entry.status = IngressStatus::Done;
-            self.changed.insert(id);
+            let Some(slot) = self.entries.get_mut(&id) else { continue };
+            self.bytes -= payload_bytes(&slot.entry.status);
+            slot.entry.status = IngressStatus::Done;
+            slot.note_change(id, &mut self.changed);
         }
     }
 
@@ -127,21 +167,19 @@ impl IngressHistory {
             }
             let second = *first.key();
             for id in first.remove() {
-                let Some(entry) = self.entries.get(&id) else { continue };
-                if bucket(entry.until) != second {
+                let Some(slot) = self.entries.get_mut(&id) else { continue };
+                if bucket(slot.entry.until) != second {
                     continue;
                 }
-                if entry.status.is_final() {
-                    self.bytes -= payload_bytes(&entry.status);
+                slot.note_change(id, &mut self.changed);
+                if slot.entry.status.is_final() {
+                    self.bytes -= payload_bytes(&slot.entry.status) + ENTRY_BYTES;
                     self.entries.remove(&id);
-                    self.changed.insert(id);
                     forgotten += 1;
                 } else {
                     // Still running: look again in a minute.
-                    let until = now.plus(cyclotron_types::units::Seconds(60));
-                    if let Some(entry) = self.entries.get_mut(&id) {
-                        entry.until = until;
-                    }
+                    let until = now.plus(Seconds(60));
+                    slot.entry.until = until;
                     self.buckets.entry(bucket(until)).or_default().push(id);
                 }
             }
@@ -155,17 +193,30 @@ impl IngressHistory {
 
     /// What is known of a message.
     pub fn get(&self, id: &MessageId) -> Option<&Entry> {
-        self.entries.get(id)
+        self.entries.get(id).map(|slot| &slot.entry)
     }
 
-    /// All entries in the order of their ids, for the state hash.
-    pub fn iter(&self) -> impl Iterator<Item = (&MessageId, &Entry)> {
-        self.entries.iter()
+    /// All ids, sorted, for the state hash. Cost: O(n log n).
+    pub fn ids(&self) -> BTreeSet<MessageId> {
+        self.entries.keys().copied().collect()
     }
 
-    /// Ids whose status changed since the last call, in order; an id that is gone has no entry.
-    pub fn take_changed(&mut self) -> BTreeSet<MessageId> {
-        std::mem::take(&mut self.changed)
+    /// Messages ever answered: with the places of its entries, this gives the order in which replies go.
+    pub fn answered_count(&self) -> u64 {
+        self.answered_count
+    }
+
+    /// Ids whose entry changed since the last call, sorted; an id that is gone has no entry.
+    pub fn take_changed(&mut self) -> Vec<MessageId> {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        for id in &changed {
+            if let Some(slot) = self.entries.get_mut(id) {
+                slot.changed = false;
+            }
+        }
+        changed
     }
 
     /// Remembered messages.
@@ -206,6 +257,7 @@ mod tests {
             method: "m".into(),
             arg: vec![],
             expiry: Time(expiry),
+            nonce_bytes: 0,
         })
     }
 
@@ -222,7 +274,7 @@ mod tests {
         assert_eq!(history.forget_until(Time(300 * S)), 0, "kept for five minutes after the answer");
         assert_eq!(history.forget_until(Time(312 * S)), 1);
         assert!(history.is_empty() && history.answered.is_empty() && history.buckets.is_empty() && history.bytes == 0);
-        assert_eq!(history.take_changed(), BTreeSet::from([id(1)]));
+        assert_eq!(history.take_changed(), [id(1)]);
     }
 
     #[test]
@@ -230,8 +282,10 @@ mod tests {
         let mut history = IngressHistory::default();
         receive(&mut history, 1, S);
         history.set(id(1), IngressStatus::Processing, Time(S));
+        history.take_changed();
         assert_eq!(history.forget_until(Time(1_000 * S)), 0);
         assert_eq!(history.get(&id(1)).unwrap().status, IngressStatus::Processing);
+        assert_eq!(history.take_changed(), [id(1)], "it is kept longer now, which is part of the state");
         history.set(id(1), IngressStatus::Replied(vec![]), Time(1_000 * S));
         assert_eq!(history.forget_until(Time(1_302 * S)), 1);
     }
@@ -248,7 +302,7 @@ mod tests {
 
     #[test]
     fn beyond_its_memory_the_oldest_reply_becomes_done() {
-        let mut history = IngressHistory::with_limit(Bytes(10));
+        let mut history = IngressHistory::with_limits(Bytes(3 * ENTRY_BYTES + 10), 3);
         for n in 1..=3 {
             receive(&mut history, n, S);
             history.set(id(n), IngressStatus::Replied(vec![n; 4]), Time(S));
@@ -256,5 +310,31 @@ mod tests {
         assert_eq!(history.get(&id(1)).unwrap().status, IngressStatus::Done);
         assert_eq!(history.get(&id(2)).unwrap().status, IngressStatus::Replied(vec![2; 4]));
         assert_eq!(history.get(&id(3)).unwrap().status, IngressStatus::Replied(vec![3; 4]));
+    }
+
+    #[test]
+    fn the_place_of_an_entry_says_whose_reply_goes_first() {
+        let mut history = IngressHistory::with_limits(Bytes(3 * ENTRY_BYTES + 8), 10);
+        assert_eq!([1, 2, 3].map(|n| receive(&mut history, n, S)), [true; 3]);
+        for n in [2, 1, 3] {
+            history.set(id(n), IngressStatus::Replied(vec![n; 4]), Time(S));
+        }
+        let places = [1, 2, 3].map(|n| history.get(&id(n)).unwrap().place);
+        assert_eq!((places, history.answered_count()), ([2, 1, 3], 3));
+        assert_eq!(history.get(&id(2)).unwrap().status, IngressStatus::Done);
+        assert_eq!(history.get(&id(1)).unwrap().status, IngressStatus::Replied(vec![1; 4]));
+    }
+
+    #[test]
+    fn a_full_history_takes_no_more_until_something_is_forgotten() {
+        let mut history = IngressHistory::with_limits(HISTORY_BYTES_MAX, 2);
+        for n in 1..=3 {
+            receive(&mut history, n, S);
+        }
+        assert!(history.is_full() && history.get(&id(3)).is_none());
+        history.set(id(1), IngressStatus::Replied(vec![]), Time(S));
+        history.forget_until(Time(1_000 * S));
+        receive(&mut history, 3, 2_000 * S);
+        assert!(history.get(&id(3)).is_some());
     }
 }

@@ -4,14 +4,15 @@ use crate::active::ActiveSet;
 use crate::deliver::{Mailbox, is_management, store};
 use crate::directory::Directory;
 use crate::history::IngressHistory;
-use crate::queues::{Place, check_place};
-use crate::state::{Answered, CurrentRound, Deadlines, Input, ManagementInbox, Tally, Touched};
-use cyclotron_execution::management::effective_canister;
-use cyclotron_execution::reject::out_of_cycles;
+use crate::queues::{Place, QueueFull, check_place};
+use crate::state::{Answered, CurrentRound, Deadlines, Input, ManagementInbox, ManagementLines, Tally, Touched};
+use cyclotron_execution::management::{Line, effective_canister};
+use cyclotron_execution::reject::{no_such_canister, out_of_cycles};
 use cyclotron_execution::{CanisterData, CanisterMut, charge_ingress, settle};
 use cyclotron_types::batch::OperatorAction;
 use cyclotron_types::canister::{CallContexts, CyclesBalance, RunState};
 use cyclotron_types::ids::CanisterId;
+use cyclotron_types::limits::INGRESS_QUEUE_MAX;
 use cyclotron_types::message::{CallKind, Ingress, IngressStatus, Message, Response, ResponsePayload};
 use cyclotron_types::reject::{ErrorCode, Reject};
 use cyclotron_types::units::Cycles;
@@ -36,9 +37,8 @@ pub fn apply_actions(
                 let Some(mut balance) = directory.entity(canister).and_then(|e| balances.get_mut(e).ok()) else {
                     continue;
                 };
-                let before = balance.0;
-                balance.0 = before.saturating_add(amount);
-                tally.minted = tally.minted.saturating_add(balance.0.saturating_sub(before));
+                let lost = balance.0.put(amount);
+                tally.minted = tally.minted.saturating_add(amount.saturating_sub(lost));
                 touched.0.insert(canister);
             }
         }
@@ -80,8 +80,8 @@ pub fn time_out_calls(
     }
 }
 
-/// Puts the batch's ingress messages into queues, in block order. One that is known already is skipped; one that cannot be paid or taken
-/// is answered with a reject at once.
+/// Puts the batch's ingress messages into queues, in block order. One that is known already is skipped, as are all while the history can
+/// remember no more; one that cannot be paid or taken is answered with a reject at once.
 ///
 /// Spec: ic-interface-spec #http-call-overview.
 #[allow(clippy::too_many_arguments)]
@@ -92,6 +92,7 @@ pub fn induct_ingress(
     mut history: ResMut<IngressHistory>,
     mut answered: ResMut<Answered>,
     mut inbox: ResMut<ManagementInbox>,
+    mut lines: ResMut<ManagementLines>,
     mut active: ResMut<ActiveSet>,
     mut tally: ResMut<Tally>,
     mut touched: ResMut<Touched>,
@@ -99,18 +100,18 @@ pub fn induct_ingress(
     mut slots: Query<&mut Message>,
     mut canisters: bevy_ecs::system::ParamSet<(Query<CanisterData>, Query<Mailbox>)>,
 ) {
-    let now = round.0.time;
+    let (now, slots_max) = (round.0.time, round.0.subnet.limits.queue_slots);
     for ingress in input.0.ingress.drain(..) {
         if ingress.expiry < now || !history.receive(&ingress) {
             continue;
         }
         let id = ingress.id;
-        let paid = pay(&ingress, &round, &directory, &mut canisters.p0(), &mut tally);
-        if let Some(payer) = ingress.effective_canister {
-            touched.0.insert(payer);
-        }
+        let paid = pay(&ingress, &round, &directory, &mut canisters.p0(), &mut tally, &mut touched);
         let taken = paid.and_then(|()| {
             if is_management(&round, ingress.receiver) {
+                let line = Line::IngressAbout(ingress.effective_canister);
+                let max = if ingress.effective_canister.is_some() { slots_max } else { INGRESS_QUEUE_MAX };
+                lines.enter(line, max).map_err(|full| ingress_queue_full(ingress.receiver, full))?;
                 inbox.0.push_back(Message::Ingress(ingress));
                 return Ok(());
             }
@@ -119,7 +120,7 @@ pub fn induct_ingress(
             let mut mailbox = directory
                 .entity(receiver)
                 .and_then(|e| mailboxes.get_mut(e).ok())
-                .ok_or_else(|| not_found(receiver))?;
+                .ok_or_else(|| no_such_canister(receiver))?;
             may_take(receiver, &mailbox.queue, mailbox.run_state)?;
             store(&mut mailbox.queue, Message::Ingress(ingress), &mut pool, &mut slots);
             active.insert(receiver, directory.ix(receiver).expect("the canister was found"));
@@ -127,8 +128,8 @@ pub fn induct_ingress(
         });
         if let Err(reject) = taken {
             let status = IngressStatus::Rejected(reject);
-            history.set(id, status.clone(), now);
-            answered.0.push((id, status));
+            history.set(id, status, now);
+            answered.0.push(id);
         }
     }
 }
@@ -139,6 +140,7 @@ fn pay(
     directory: &Directory,
     canisters: &mut Query<CanisterData>,
     tally: &mut Tally,
+    touched: &mut Touched,
 ) -> Result<(), Reject> {
     let payer = if is_management(round, ingress.receiver) {
         effective_canister(&ingress.method, &ingress.arg)?.payer
@@ -146,7 +148,9 @@ fn pay(
         Some(ingress.receiver)
     };
     let Some(payer) = payer else { return Ok(()) };
-    let item = directory.entity(payer).and_then(|e| canisters.get_mut(e).ok()).ok_or_else(|| not_found(payer))?;
+    let item =
+        directory.entity(payer).and_then(|e| canisters.get_mut(e).ok()).ok_or_else(|| no_such_canister(payer))?;
+    touched.0.insert(payer);
     let (fees, mut canister) = (&round.0.subnet.fees, CanisterMut::from(item));
     let settled = settle(fees, &mut canister, round.0.time);
     tally.burned = tally.burned.saturating_add(settled.burned);
@@ -163,14 +167,10 @@ fn may_take(id: CanisterId, queue: &cyclotron_types::canister::InputQueue, run_s
         }
         RunState::Stopped => return Err(Reject::new(ErrorCode::CanisterStopped, format!("Canister {id} is stopped"))),
     }
-    check_place(queue, Place::Ingress).map_err(|full| {
-        Reject::new(
-            ErrorCode::CanisterQueueFull,
-            format!("{} ingress messages wait at canister {id} already", full.waiting),
-        )
-    })
+    check_place(queue, Place::Ingress, 0).map_err(|full| ingress_queue_full(id, full))
 }
 
-fn not_found(id: CanisterId) -> Reject {
-    Reject::new(ErrorCode::CanisterNotFound, format!("Canister {id} not found"))
+fn ingress_queue_full(id: CanisterId, full: QueueFull) -> Reject {
+    let text = format!("{} ingress messages wait at canister {id} already", full.waiting);
+    Reject::new(ErrorCode::CanisterQueueFull, text)
 }

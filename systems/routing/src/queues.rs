@@ -3,11 +3,11 @@
 //! A request takes a place until it runs; places are limited per caller. Ingress has its own limit. A response always has a place: the
 //! caller's open calls are limited when they are made.
 //!
-//! Spec: ic-interface-spec #system-api-call; limits: `limits::QUEUE_SLOTS_MAX`, `limits::INGRESS_QUEUE_MAX`.
+//! Spec: ic-interface-spec #system-api-call; limits: `ExecutionLimits::queue_slots`, `limits::INGRESS_QUEUE_MAX`.
 
 use cyclotron_types::canister::InputQueue;
 use cyclotron_types::ids::{CanisterId, MessageIx};
-use cyclotron_types::limits::{INGRESS_QUEUE_MAX, QUEUE_SLOTS_MAX};
+use cyclotron_types::limits::INGRESS_QUEUE_MAX;
 use cyclotron_types::message::Message;
 
 /// A message found its part of the queue full.
@@ -42,9 +42,10 @@ pub fn place_of(message: &Message) -> Place {
 
 /// Whether the queue has such a place left.
 /// Errors: [`QueueFull`] for a request or ingress message beyond the limit.
-pub fn check_place(queue: &InputQueue, place: Place) -> Result<(), QueueFull> {
+/// `slots_max` is the limit of requests of one caller.
+pub fn check_place(queue: &InputQueue, place: Place, slots_max: u32) -> Result<(), QueueFull> {
     let (waiting, limit) = match place {
-        Place::RequestOf(sender) => (queue.requests.get(&sender).copied().unwrap_or(0), QUEUE_SLOTS_MAX),
+        Place::RequestOf(sender) => (queue.requests.get(&sender).copied().unwrap_or(0), slots_max),
         Place::Ingress => (queue.ingress, INGRESS_QUEUE_MAX),
         Place::Response => return Ok(()),
     };
@@ -83,18 +84,19 @@ pub fn dequeue(queue: &mut InputQueue, place: Place) -> MessageIx {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cyclotron_types::limits::QUEUE_SLOTS_MAX;
 
     #[test]
     fn a_caller_has_as_many_places_as_the_limit_says_and_others_are_not_affected() {
         let mut queue = InputQueue::default();
         let place = |n| Place::RequestOf(CanisterId::from_u64(n));
         for n in 0..QUEUE_SLOTS_MAX {
-            assert_eq!(check_place(&queue, place(1)), Ok(()));
+            assert_eq!(check_place(&queue, place(1), QUEUE_SLOTS_MAX), Ok(()));
             enqueue(&mut queue, place(1), MessageIx(n));
         }
-        assert_eq!(check_place(&queue, place(1)), Err(QueueFull { waiting: QUEUE_SLOTS_MAX }));
-        assert_eq!(check_place(&queue, place(2)), Ok(()));
-        assert_eq!(check_place(&queue, Place::Response), Ok(()));
+        assert_eq!(check_place(&queue, place(1), QUEUE_SLOTS_MAX), Err(QueueFull { waiting: QUEUE_SLOTS_MAX }));
+        assert_eq!(check_place(&queue, place(2), QUEUE_SLOTS_MAX), Ok(()));
+        assert_eq!(check_place(&queue, Place::Response, QUEUE_SLOTS_MAX), Ok(()));
         for n in 0..QUEUE_SLOTS_MAX {
             assert_eq!(dequeue(&mut queue, place(1)), MessageIx(n), "first in, first out");
         }

@@ -5,8 +5,8 @@ use crate::run::Results;
 use cyclotron_routing::{
     ActiveSet, Answered, CurrentRound, Directory, IngressHistory, Outbox, Stopping, Tally, Touched,
 };
-use cyclotron_types::canister::{InputQueue, RunState};
-use cyclotron_types::message::{IngressStatus, Message, SystemTask};
+use cyclotron_types::canister::RunState;
+use cyclotron_types::message::{IngressStatus, Message};
 use cyclotron_world::prelude::*;
 
 /// Writes what canisters left to the resources of the round: messages to send, statuses, cycles burned, timers, canisters that became idle.
@@ -24,24 +24,23 @@ pub fn fold_results(
     mut touched: ResMut<Touched>,
     mut stopping: ResMut<Stopping>,
     mut pool: ResMut<Pool<Message>>,
-    mut canisters: Query<(&mut InputQueue, &RunState)>,
+    canisters: Query<&RunState>,
 ) {
     let now = round.0.time;
     for mut result in results.0.drain(..) {
         let id = result.id;
         let entity = directory.entity(id).expect("a canister that ran exists");
-        let (mut queue, run_state) = canisters.get_mut(entity).expect("a canister that ran has a queue");
+        let run_state = canisters.get(entity).expect("a canister that ran has a run state");
         result.take_freed().into_iter().for_each(|slot| pool.release(slot.0));
         if result.suspended {
             cores.rested.insert(id);
         }
+        tally.executed += result.effects.len() as u64;
         for effects in result.effects.drain(..) {
             outbox.0.extend(effects.outgoing);
             tally.burned = tally.burned.saturating_add(effects.burned);
-            if effects.low_memory && !queue.tasks.contains(&SystemTask::OnLowWasmMemory) {
-                // It runs before the next message. Spec: #on-low-wasm-memory.
-                queue.tasks.push_front(SystemTask::OnLowWasmMemory);
-                result.has_work = true;
+            if effects.memory_taken > 0 {
+                cores.grown.insert(id);
             }
             if effects.idle && matches!(run_state, RunState::Stopping(_)) {
                 stopping.0.insert(id);
@@ -50,7 +49,7 @@ pub fn fold_results(
         }
         for (id, status) in result.ingress.drain(..) {
             if status != IngressStatus::Processing {
-                answered.0.push((id, status.clone()));
+                answered.0.push(id);
             }
             history.set(id, status, now);
         }

@@ -78,9 +78,9 @@ pub fn check_cycles(world: &World) -> Result<(), Unbalanced> {
         .sum();
     let inbox: Cycles = world.resource::<ManagementInbox>().0.iter().map(carried).sum();
     let Deferred { next_round, busy } = world.resource::<Deferred>();
-    let deferred: Cycles = next_round.iter().chain(busy).map(|call| call.payment).sum();
+    let deferred: Cycles = next_round.iter().chain(busy.values().flatten()).map(|call| call.payment).sum();
     let installs: Cycles = world.resource::<Installing>().0.values().map(PendingInstall::cycles).sum();
     let held: Cycles = [canisters, outbox, inbox, deferred, installs].into_iter().sum();
-    let Tally { minted, burned } = *world.resource::<Tally>();
+    let Tally { minted, burned, .. } = *world.resource::<Tally>();
     if held.saturating_add(burned) == minted { Ok(()) } else { Err(Unbalanced { held, burned, minted }) }
 }

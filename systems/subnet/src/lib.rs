@@ -10,6 +10,7 @@ mod conservation;
 mod management;
 mod observe;
 mod page;
+mod perturb;
 mod pool;
 mod round;
 mod state_hash;
@@ -18,6 +19,6 @@ mod totals;
 
 pub use conservation::Unbalanced;
 pub use observe::RoundObserver;
-pub use pool::{IngressPool, POOL_BYTES_MAX, POOL_MESSAGES_MAX, PoolFull, PoolTick};
+pub use pool::{IngressPool, POOL_BYTES_MAX, POOL_MESSAGES_MAX, PoolFull, PoolTick, ingress_bytes};
 pub use round::{InnerRound, Round, RoundSet};
 pub use subnet::{SchedulingOptions, Statistics, Subnet, SubnetOptions};

@@ -1,22 +1,24 @@
 //! The management canister in a round: its calls run one after the other, between the parallel steps; and what time does to canisters
 //! outside of any message: stops that took too long, storage that cannot be paid.
 
+use crate::certify::Shown;
 use crate::totals::{Counted, Totals, use_of};
 use cyclotron_execution::management::{
     Answer, CanisterIds, Canisters, ManagementCall, ManagementContext, ManagementEffects, ManagementStep, NodeFacts,
-    RandomStream, SubnetUse, execute_management, expire_stopping, finish_stopping, resume_install, uninstall_exhausted,
+    PendingInstall, RandomStream, SubnetUse, execute_management, expire_stopping, finish_stopping, resume_install,
+    uninstall_exhausted,
 };
-use cyclotron_execution::{CanisterBundle, CanisterData, CanisterMut, Outgoing, settle};
+use cyclotron_execution::{CanisterBundle, CanisterData, CanisterMut, Outgoing, Paused, settle};
 use cyclotron_routing::{
-    ActiveSet, Answered, CurrentRound, Directory, Dues, IngressHistory, ManagementInbox, Outbox, StopDeadlines,
-    Stopping, Tally, Touched,
+    ActiveSet, Answered, CurrentRound, Directory, Dues, IngressHistory, ManagementInbox, ManagementLines, Outbox,
+    StopDeadlines, Stopping, Tally, Touched,
 };
 use cyclotron_scheduling::Installing;
 use cyclotron_types::canister::{CallContexts, InputQueue, Priority};
 use cyclotron_types::ids::CanisterId;
-use cyclotron_types::message::{IngressStatus, Message, SystemTask};
+use cyclotron_types::message::Message;
 use cyclotron_world::prelude::*;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Canister ids of the subnet.
 #[derive(Clone, Debug, Resource)]
@@ -27,8 +29,8 @@ pub struct Ids(pub CanisterIds);
 pub struct Deferred {
     /// They wait for the next round's randomness.
     pub next_round: VecDeque<ManagementCall>,
-    /// They wait for a suspended message of their canister: tried again whenever one may have ended.
-    pub busy: VecDeque<ManagementCall>,
+    /// They wait for a suspended message of their canister: tried again when it has ended.
+    pub busy: BTreeMap<CanisterId, VecDeque<ManagementCall>>,
 }
 
 /// What the management canister may still do in this round.
@@ -57,7 +59,7 @@ impl Canisters for WorldCanisters<'_> {
     }
 
     fn insert(&mut self, id: CanisterId, canister: CanisterBundle) {
-        let parts = (id, canister, InputQueue::default(), Priority::default(), Counted::default());
+        let parts = (id, canister, InputQueue::default(), Priority::default(), Counted::default(), Shown::default());
         let entity = self.world.spawn(parts).id();
         let ix = self.world.resource_mut::<Directory>().insert(id, entity);
         self.world.entity_mut(entity).insert(ix);
@@ -104,15 +106,12 @@ fn recount(world: &mut World, id: CanisterId) {
 pub fn run_management(world: &mut World) {
     stop_idle(world);
     if !std::mem::replace(&mut world.resource_mut::<ManagementRound>().begun, true) {
-        for (_, pending) in std::mem::take(&mut world.resource_mut::<Installing>().0) {
-            let step = in_context(world, |context| resume_install(context, pending));
-            settle_step(world, step);
+        resume_installs(world);
+        for call in std::mem::take(&mut world.resource_mut::<Deferred>().next_round) {
+            execute(world, call);
         }
-        let due = std::mem::take(&mut world.resource_mut::<Deferred>().next_round);
-        execute_all(world, due);
     }
-    let busy = std::mem::take(&mut world.resource_mut::<Deferred>().busy);
-    execute_all(world, busy);
+    run_busy(world);
     while world.resource::<ManagementRound>().left > 0 {
         let Some(message) = world.resource_mut::<ManagementInbox>().0.pop_front() else { return };
         let call = match message {
@@ -120,16 +119,51 @@ pub fn run_management(world: &mut World) {
             Message::Request(request) => ManagementCall::from(request),
             Message::Response(_) | Message::Vacant => unreachable!("the management canister makes no calls"),
         };
-        let step = in_context(world, |context| execute_management(context, call));
+        execute(world, call);
+    }
+}
+
+/// Runs a slice of each installation that is under way, the oldest first, as far as the round's instructions go.
+fn resume_installs(world: &mut World) {
+    let mut ranks: Vec<_> = world.resource::<Installing>().0.values().map(PendingInstall::rank).collect();
+    ranks.sort_unstable();
+    for (_, id) in ranks {
+        if world.resource::<ManagementRound>().left <= 0 {
+            return;
+        }
+        let pending = world.resource_mut::<Installing>().0.remove(&id).expect("it is under way");
+        let step = in_context(world, |context| resume_install(context, pending));
         settle_step(world, step);
     }
 }
 
-fn execute_all(world: &mut World, calls: VecDeque<ManagementCall>) {
-    for call in calls {
-        let step = in_context(world, |context| execute_management(context, call));
-        settle_step(world, step);
+/// Executes the calls about canisters whose long message has ended. Cost: O(canisters with such calls), and the calls.
+fn run_busy(world: &mut World) {
+    let waiting: Vec<CanisterId> = world.resource::<Deferred>().busy.keys().copied().collect();
+    for id in waiting {
+        while world.resource::<ManagementRound>().left > 0 && !is_paused(world, id) {
+            let busy = &mut world.resource_mut::<Deferred>().busy;
+            let Some(call) = busy.get_mut(&id).and_then(VecDeque::pop_front) else {
+                busy.remove(&id);
+                break;
+            };
+            execute(world, call);
+        }
     }
+}
+
+fn is_paused(world: &World, id: CanisterId) -> bool {
+    let entity = world.resource::<Directory>().entity(id);
+    entity.and_then(|e| world.get::<Paused>(e)).is_some_and(|paused| !matches!(paused, Paused::None))
+}
+
+fn execute(world: &mut World, call: ManagementCall) {
+    let line = call.line();
+    let step = in_context(world, |context| execute_management(context, call));
+    if !matches!(step, ManagementStep::NextRound(_)) {
+        world.resource_mut::<ManagementLines>().leave(line);
+    }
+    settle_step(world, step);
 }
 
 fn in_context<R>(world: &mut World, run: impl FnOnce(&mut ManagementContext<'_>) -> R) -> R {
@@ -147,13 +181,19 @@ fn in_context<R>(world: &mut World, run: impl FnOnce(&mut ManagementContext<'_>)
 /// Routes what a call did.
 fn settle_step(world: &mut World, step: ManagementStep) {
     match step {
-        ManagementStep::Done(effects) | ManagementStep::Waiting(effects) => apply_effects(world, effects),
+        ManagementStep::Done(effects) | ManagementStep::Waiting(effects) => {
+            world.resource_mut::<Tally>().executed += 1;
+            apply_effects(world, effects);
+        }
         ManagementStep::Suspended { pending, effects } => {
             world.resource_mut::<Installing>().0.insert(pending.canister(), *pending);
             apply_effects(world, effects);
         }
         ManagementStep::NextRound(call) if call.deferred => world.resource_mut::<Deferred>().next_round.push_back(call),
-        ManagementStep::NextRound(call) => world.resource_mut::<Deferred>().busy.push_back(call),
+        ManagementStep::NextRound(call) => {
+            let id = call.disturbs.expect("only a call that would disturb a message waits for its end");
+            world.resource_mut::<Deferred>().busy.entry(id).or_default().push_back(call);
+        }
     }
 }
 
@@ -168,22 +208,13 @@ fn apply_effects(world: &mut World, effects: ManagementEffects) {
         world.resource_mut::<Touched>().0.insert(id);
     }
     if let Some(id) = effects.low_memory {
-        queue_low_memory(world, id);
+        // The hook is due: the canister has something to do.
+        if let Some(ix) = world.resource::<Directory>().ix(id) {
+            world.resource_mut::<ActiveSet>().insert(id, ix);
+        }
     }
     route_answers(world, effects.answers);
     stop_idle(world);
-}
-
-/// Queues `canister_on_low_wasm_memory`, before any message.
-fn queue_low_memory(world: &mut World, id: CanisterId) {
-    let directory = world.resource::<Directory>();
-    let (Some(entity), Some(ix)) = (directory.entity(id), directory.ix(id)) else { return };
-    if let Some(mut queue) = world.get_mut::<InputQueue>(entity)
-        && !queue.tasks.contains(&SystemTask::OnLowWasmMemory)
-    {
-        queue.tasks.push_front(SystemTask::OnLowWasmMemory);
-        world.resource_mut::<ActiveSet>().insert(id, ix);
-    }
 }
 
 fn route_answers(world: &mut World, answers: Vec<Answer>) {
@@ -192,10 +223,10 @@ fn route_answers(world: &mut World, answers: Vec<Answer>) {
         match answer {
             Answer::Canister(response) => world.resource_mut::<Outbox>().0.push(Outgoing::Response(response)),
             Answer::Ingress(id, status) => {
-                world.resource_mut::<IngressHistory>().set(id, status.clone(), now);
-                if !matches!(status, IngressStatus::Received | IngressStatus::Processing) {
-                    world.resource_mut::<Answered>().0.push((id, status));
+                if status.is_final() {
+                    world.resource_mut::<Answered>().0.push(id);
                 }
+                world.resource_mut::<IngressHistory>().set(id, status, now);
             }
         }
     }
@@ -237,7 +268,13 @@ pub fn settle_due(world: &mut World) {
         change_canister(world, id, |canister| {
             let settled = settle(&env.subnet.fees, canister, env.time);
             burned = settled.burned;
-            if settled.exhausted { uninstall_exhausted(canister) } else { Vec::new() }
+            if !settled.exhausted {
+                return Vec::new();
+            }
+            let mut answers = uninstall_exhausted(canister);
+            // It may have been stopping, with nothing left to wait for.
+            answers.extend(finish_stopping(canister));
+            answers
         });
         let mut tally = world.resource_mut::<Tally>();
         tally.burned = tally.burned.saturating_add(burned);

@@ -82,13 +82,12 @@ impl IngressPool {
         if waiting.slots.contains_key(&ingress.id) {
             return Ok(());
         }
-        let (messages, bytes) = (waiting.slots.len(), waiting.bytes);
-        if messages >= POOL_MESSAGES_MAX || bytes + size(&ingress) > POOL_BYTES_MAX {
-            return Err(PoolFull { messages, bytes });
+        if !self.has_room(1, ingress_bytes(&ingress)) {
+            return Err(PoolFull { messages: waiting.slots.len(), bytes: waiting.bytes });
         }
         Pool::<Pending>::reserve(&mut self.world, 1, || Pending(None));
         let id = ingress.id;
-        let size = size(&ingress);
+        let size = ingress_bytes(&ingress);
         let stored = self.world.run_system_cached_with(store, ingress);
         let slot = stored.expect("the system runs on this world").expect("a slot was reserved");
         let mut waiting = self.world.resource_mut::<Waiting>();
@@ -96,6 +95,12 @@ impl IngressPool {
         waiting.arrival.push_back(id);
         waiting.bytes += size;
         Ok(())
+    }
+
+    /// Whether so many more messages, of so many bytes together, fit.
+    pub fn has_room(&self, messages: usize, bytes: usize) -> bool {
+        let waiting = self.world.resource::<Waiting>();
+        waiting.slots.len() + messages <= POOL_MESSAGES_MAX && waiting.bytes + bytes <= POOL_BYTES_MAX
     }
 
     /// Takes the payload of the next batch: the oldest messages that have not expired at `now`, within the batch's limits.
@@ -121,7 +126,8 @@ impl IngressPool {
     }
 }
 
-fn size(ingress: &Ingress) -> usize {
+/// Bytes that a message takes of the pool's.
+pub fn ingress_bytes(ingress: &Ingress) -> usize {
     ingress.arg.len() + ingress.method.len()
 }
 
@@ -148,7 +154,7 @@ fn drop_expired(
         if expired {
             waiting.slots.remove(id);
             let pending = pool.take(&mut slots, slot, Pending(None));
-            waiting.bytes -= pending.0.as_ref().map_or(0, size);
+            waiting.bytes -= pending.0.as_ref().map_or(0, ingress_bytes);
         }
         !expired
     });
@@ -167,7 +173,7 @@ fn choose_payload(
         let Some(id) = waiting.arrival.front().copied() else { break };
         let slot = waiting.slots[&id];
         let entity = pool.entity(slot).expect("a waiting message has a slot");
-        let bytes = slots.get(entity).ok().and_then(|p| p.0.as_ref().map(size)).unwrap_or(0);
+        let bytes = slots.get(entity).ok().and_then(|p| p.0.as_ref().map(ingress_bytes)).unwrap_or(0);
         if bytes > room {
             break;
         }
@@ -198,6 +204,7 @@ mod tests {
             method: "m".into(),
             arg: vec![0; bytes],
             expiry: Time(expiry),
+            nonce_bytes: 0,
         }
     }
 
@@ -233,5 +240,19 @@ mod tests {
         assert!(pool.insert(ingress(u32::MAX, 100, 0)).is_err());
         assert_eq!(pool.insert(ingress(0, 100, 0)), Ok(()), "one that waits already is no news");
         assert_eq!(pool.len(), POOL_MESSAGES_MAX);
+    }
+
+    #[test]
+    fn room_is_what_fits_by_number_and_by_bytes() {
+        let mut pool = IngressPool::default();
+        let one = ingress(0, 100, (1 << 20) - 1);
+        pool.insert(one.clone()).unwrap();
+        let (messages, bytes) = (POOL_MESSAGES_MAX - 1, POOL_BYTES_MAX - ingress_bytes(&one));
+        assert!(pool.has_room(messages, bytes));
+        assert!(!pool.has_room(messages + 1, bytes) && !pool.has_room(messages, bytes + 1));
+        for n in 1..256 {
+            pool.insert(ingress(n, 100, (1 << 20) - 1)).unwrap();
+        }
+        assert_eq!(pool.insert(ingress(256, 100, 0)), Err(PoolFull { messages: 256, bytes: POOL_BYTES_MAX }));
     }
 }

@@ -1,7 +1,7 @@
 //! One round on one page.
 //!
 //! ```text
-//! Batch -> time_out -> induct -> [ manage -> schedule -> execute -> induct_local ]* -> (checkpoint) -> sync -> certify -> CertifiedView
+//! Batch -> time_out -> induct -> [ manage -> share memory -> schedule -> execute -> induct_local ]* -> (checkpoint) -> sync -> certify -> CertifiedView
 //! ```
 
 use crate::observe::{show_logs, stage_ended};
@@ -55,10 +55,12 @@ pub fn round() -> Schedule {
         (routing::apply_actions, routing::induct_ingress, scheduling::queue_due_tasks).chain().in_set(Induct),
     );
     schedule.add_systems((scheduling::begin_round, run_inner_rounds, scheduling::end_round).chain().in_set(Execute));
-    schedule.add_systems((totals::sync_touched, show_logs).chain().in_set(Sync));
+    schedule.add_systems((totals::sync_touched, scheduling::free_seats, show_logs).chain().in_set(Sync));
     schedule.add_systems(scheduling::abort_suspended.in_set(Checkpoint));
     schedule.add_systems(
-        (certify::certify_canisters, certify::certify_statuses, certify::certify_round).chain().in_set(Certify),
+        (certify::certify_canisters, certify::certify_statuses, certify::certify_metrics, certify::certify_round)
+            .chain()
+            .in_set(Certify),
     );
     schedule.add_systems((
         stage_ended::<0>.after(TimeOut).before(Induct),
@@ -77,6 +79,7 @@ pub fn inner_round() -> Schedule {
     schedule.add_systems(
         (
             management::run_management,
+            totals::share_memory,
             scheduling::choose_canisters,
             scheduling::execute_canisters,
             scheduling::fold_results,

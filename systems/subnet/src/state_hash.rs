@@ -5,7 +5,8 @@
 //! The hash is the root of a labelled tree (the same structure as the certified one) with a leaf for each canister's plain components,
 //! each ingress status, each page of heap and stable memory that is not all zero, and one for what belongs to the subnet. A leaf holds the SHA-256 of a canonical
 //! encoding: CBOR of the components in a fixed order, maps in the order of their keys. Messages are encoded where they wait, in
-//! queue order. A suspended execution is its message and the instructions it has used; its canister's memories count as they were before it.
+//! queue order. A suspended execution is its message, what has been paid for it and the instructions it has used, from which the rest of
+//! it follows; its canister's memories count as they were before it. An installation under way is its terms and the instructions it has used.
 //!
 //! Cost: O(canisters, statuses and pages changed since the last call), hashing included. A node that does not compare hashes
 //! never pays it: changes are noted from the first call on.
@@ -29,7 +30,7 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of the canonical encoding; part of what is hashed.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The tree of leaf hashes, and what has changed since it was last brought up to date.
 #[derive(Resource)]
@@ -56,10 +57,10 @@ impl Default for StateHash {
 }
 
 impl StateHash {
-    /// Notes that a canister has changed, come or gone.
-    pub fn canister_changed(&mut self, id: CanisterId) {
+    /// Notes that canisters may have changed, come or gone.
+    pub fn canisters_changed(&mut self, ids: impl IntoIterator<Item = CanisterId>) {
         if self.kept {
-            self.canisters.insert(id);
+            self.canisters.extend(ids);
         }
     }
     /// Notes that an ingress status has changed, come or gone.
@@ -97,9 +98,22 @@ impl Hasher {
 /// Brings the tree up to date and returns its root.
 pub fn state_hash(world: &mut World) -> [u8; 32] {
     let mut state = world.remove_resource::<StateHash>().expect("the subnet keeps a state hash");
+    let root = bring_up_to_date(world, &mut state);
+    world.insert_resource(state);
+    root
+}
+
+/// The root of a tree made of the whole world, whatever was noted as changed: what [`state_hash`] must return. Cost: O(world).
+pub fn whole_state_hash(world: &mut World) -> [u8; 32] {
+    // The account of changed pages is kept for one reader, which takes it up first.
+    state_hash(world);
+    bring_up_to_date(world, &mut StateHash::default())
+}
+
+fn bring_up_to_date(world: &mut World, state: &mut StateHash) -> [u8; 32] {
     if !std::mem::replace(&mut state.kept, true) {
         state.canisters.extend(world.resource::<Directory>().iter().map(|(id, _)| id));
-        state.statuses.extend(world.resource::<IngressHistory>().iter().map(|(id, _)| *id));
+        state.statuses.extend(world.resource::<IngressHistory>().ids());
     }
     for id in std::mem::take(&mut state.canisters) {
         hash_canister(world, &mut state.tree, &mut state.memories, id);
@@ -116,9 +130,7 @@ pub fn state_hash(world: &mut World) -> [u8; 32] {
         }
     }
     write(&mut state.tree, &[b"subnet"], &hash_subnet(world));
-    let root = state.tree.rehash(&StateHasher);
-    world.insert_resource(state);
-    root
+    state.tree.rehash(&StateHasher)
 }
 
 fn write(tree: &mut LabeledTree, path: &[&[u8]], value: &[u8]) {
@@ -136,6 +148,7 @@ fn hash_subnet(world: &World) -> [u8; 32] {
     let deadlines = world.resource::<Deadlines>();
     hasher.put(&(&deadlines.open, &deadlines.timed_out));
     hasher.put(&(&world.resource::<Heartbeats>().0, &world.resource::<Installing>().0));
+    hasher.put(&world.resource::<IngressHistory>().answered_count());
     hasher.finish()
 }
 
@@ -205,9 +218,11 @@ fn hash_canister(
 fn hash_paused(hasher: &mut Hasher, paused: &Paused) {
     match paused {
         Paused::None => hasher.put(&0u8),
-        Paused::Suspended(suspended) => hasher.put(&(1u8, suspended.job(), suspended.instructions_used())),
-        Paused::Aborted(aborted) => hasher.put(&(2u8, &aborted.job)),
-        Paused::Installing(install) => hasher.put(&(3u8, install.instructions_used())),
+        Paused::Suspended(suspended) => {
+            hasher.put(&(1u8, suspended.job(), suspended.prior(), suspended.instructions_used()));
+        }
+        Paused::Aborted(aborted) => hasher.put(&(2u8, &aborted.job, aborted.prior())),
+        Paused::Installing(install) => hasher.put(&(3u8, install.terms(), install.instructions_used())),
     }
 }
 

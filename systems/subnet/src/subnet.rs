@@ -5,7 +5,7 @@ use crate::management::{Deferred, Ids, ManagementRound};
 use crate::observe::{Observer, RoundObserver};
 use crate::pool::{IngressPool, PoolFull};
 use crate::round::{inner_round, round};
-use crate::state_hash::{StateHash, state_hash};
+use crate::state_hash::{StateHash, state_hash, whole_state_hash};
 use crate::totals::Totals;
 use cyclotron_certification::{ReadError, Reader, StateTree, SubnetFacts};
 use cyclotron_crypto::RootSigner;
@@ -14,9 +14,9 @@ use cyclotron_execution::{Machine, Program, RoundEnv, SubnetConfig};
 use cyclotron_queries::{Query, QueryView, answer_batch, inspect_ingress};
 use cyclotron_routing::{
     ActiveSet, Answered, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, Input, ManagementInbox,
-    Outbox, StopDeadlines, Stopping, Tally, Timers, Touched,
+    ManagementLines, Outbox, StopDeadlines, Stopping, Tally, Timers, Touched,
 };
-use cyclotron_scheduling::{Cores, Heartbeats, Installing, Results, Workers};
+use cyclotron_scheduling::{Cores, Heartbeats, Installing, Parked, Results, RunOrder, Workers};
 use cyclotron_types::Principal;
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::canister::CyclesBalance;
@@ -38,8 +38,10 @@ pub struct SubnetOptions {
     pub subnet_type: String,
     /// The nodes and their Ed25519 keys, DER-encoded.
     pub nodes: Vec<(Principal, Vec<u8>)>,
-    /// Canister ids that the subnet gives out.
+    /// Canister ids that the subnet gives out, in this order.
     pub ranges: Vec<IdRange>,
+    /// Canister ids that it hosts too, but gives only to those who ask for one of them (`specified_id`).
+    pub reserved_ranges: Vec<IdRange>,
     /// Engine, seats and memories.
     pub machine: Arc<Machine>,
     /// Scheduler cores and their budgets.
@@ -97,6 +99,8 @@ pub struct Statistics {
     pub history: usize,
     /// Memory of all canisters, allocations counted in full.
     pub memory: Bytes,
+    /// Messages executed since genesis.
+    pub executed: u64,
 }
 
 /// One subnet in this process: the Local world of a node and the Replicated world.
@@ -117,11 +121,13 @@ impl Subnet {
     pub fn new(options: SubnetOptions) -> Result<Self, rayon::ThreadPoolBuildError> {
         let config = Arc::new(options.config);
         let mut tree = StateTree::new(config.subnet);
-        let ranges: Vec<_> = options
+        let mut ranges: Vec<_> = options
             .ranges
             .iter()
+            .chain(&options.reserved_ranges)
             .map(|range| (CanisterId::from_u64(range.first).principal(), CanisterId::from_u64(range.last).principal()))
             .collect();
+        ranges.sort_unstable();
         let nodes: Vec<(Principal, &[u8])> = options.nodes.iter().map(|(id, key)| (*id, key.as_slice())).collect();
         let facts = SubnetFacts {
             public_key: &options.signer.public_key_der(),
@@ -134,7 +140,7 @@ impl Subnet {
         let mut world = World::new();
         world.insert_resource(Tree(tree));
         world.insert_resource(Signer(options.signer));
-        world.insert_resource(Ids(CanisterIds::new(options.ranges)));
+        world.insert_resource(Ids(CanisterIds::with_reserved(options.ranges, options.reserved_ranges)));
         let budget = options.scheduling;
         world.insert_resource(Cores::new(
             budget.cores,
@@ -160,6 +166,7 @@ impl Subnet {
         world.init_resource::<Dues>();
         world.init_resource::<IngressHistory>();
         world.init_resource::<ManagementInbox>();
+        world.init_resource::<ManagementLines>();
         world.init_resource::<Outbox>();
         world.init_resource::<StopDeadlines>();
         world.init_resource::<Stopping>();
@@ -169,6 +176,8 @@ impl Subnet {
         world.init_resource::<Heartbeats>();
         world.init_resource::<Installing>();
         world.init_resource::<Results>();
+        world.init_resource::<Parked>();
+        world.init_resource::<RunOrder>();
         world.add_schedule(inner_round());
         Ok(Self {
             pool: IngressPool::default(),
@@ -188,9 +197,9 @@ impl Subnet {
         self.pool.insert(ingress)
     }
 
-    /// Messages that wait for a batch.
-    pub fn waiting(&self) -> usize {
-        self.pool.len()
+    /// Whether so many more messages, of so many bytes together ([`crate::ingress_bytes`]), could be submitted.
+    pub fn has_room(&self, messages: usize, bytes: usize) -> bool {
+        self.pool.has_room(messages, bytes)
     }
 
     /// Makes the next batch of what waits. `now` is at least one nanosecond after the last batch, whatever the clock says.
@@ -259,18 +268,19 @@ impl Subnet {
             waiting: self.pool.len(),
             history: world.resource::<IngressHistory>().len(),
             memory: world.resource::<Totals>().0.memory,
+            executed: world.resource::<Tally>().executed,
         }
     }
 
-    /// Whether a round at `now` would find something to do besides setting the time and heartbeats, which beat with every round but
-    /// ask for none. Heartbeats do not count: they beat with the
-    /// rounds, and must not drive them.
+    /// Whether a round at `now` would find something to do besides setting the time. Heartbeats do not count: they beat with the rounds,
+    /// and must not drive them.
     pub fn has_work(&self, now: Time) -> bool {
         let world = &self.replicated;
         !self.pool.is_empty()
             || !world.resource::<ActiveSet>().is_empty()
             || !world.resource::<ManagementInbox>().0.is_empty()
             || !world.resource::<Deferred>().next_round.is_empty()
+            || !world.resource::<Deferred>().busy.is_empty()
             || !world.resource::<Installing>().0.is_empty()
             || self.next_alarm().is_some_and(|time| time <= now)
     }
@@ -355,6 +365,18 @@ impl Subnet {
     /// The state hash. Cost: in proportion to what changed since the last call.
     pub fn state_hash(&mut self) -> [u8; 32] {
         state_hash(&mut self.replicated)
+    }
+
+    /// The state hash computed of the whole world, which must be [`Subnet::state_hash`]: for tests of what is noted as changed.
+    /// Cost: a scan over everything.
+    pub fn whole_state_hash(&mut self) -> [u8; 32] {
+        whole_state_hash(&mut self.replicated)
+    }
+
+    /// Changes by `seed` what may legally differ between two nodes: the order in which cores run, the order of entities and of archetypes.
+    /// No result may show it; for tests of that. Zero leaves cores in their order.
+    pub fn perturb(&mut self, seed: u64) {
+        crate::perturb::perturb(&mut self.replicated, seed);
     }
 
     /// Sums all cycles in the world and compares with what was minted and burned. Cost: a scan over everything.

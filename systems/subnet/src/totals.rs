@@ -1,13 +1,12 @@
 //! What all canisters hold of the subnet together, kept as a running sum over those that changed.
 
 use cyclotron_execution::management::SubnetUse;
-use cyclotron_execution::{CanisterData, CanisterMut, Program, due};
+use cyclotron_execution::{CanisterData, CanisterMut, RoundEnv, affords_message, due};
 use cyclotron_routing::{CurrentRound, Directory, Dues, StopDeadlines, Timers, Touched};
-use cyclotron_scheduling::Heartbeats;
+use cyclotron_scheduling::{Cores, Heartbeats};
 use cyclotron_types::canister::{RunState, StopWaiter};
 use cyclotron_types::limits::STOP_TIMEOUT;
-use cyclotron_types::units::{Bytes, Time};
-use cyclotron_wasm::decode::SystemMethod;
+use cyclotron_types::units::{Bytes, Seconds, Time};
 use cyclotron_world::prelude::*;
 
 /// What a canister was last counted with.
@@ -23,6 +22,7 @@ impl Totals {
     pub fn recount(&mut self, counted: &mut Counted, now: SubnetUse) {
         let sum = &mut self.0;
         sum.memory = Bytes(sum.memory.0 - counted.0.memory.0 + now.memory.0);
+        sum.state = Bytes(sum.state.0 - counted.0.state.0 + now.state.0);
         sum.compute = sum.compute - counted.0.compute + now.compute;
         counted.0 = now;
     }
@@ -30,10 +30,29 @@ impl Totals {
 
 /// What a canister holds of the subnet: allocations count in full.
 pub fn use_of(canister: &CanisterMut<'_>) -> SubnetUse {
+    let state = canister.memory_used();
     SubnetUse {
-        memory: canister.memory_used().max(canister.settings.memory_allocation),
+        memory: state.max(canister.settings.memory_allocation),
+        state,
         compute: canister.settings.compute_allocation,
     }
+}
+
+/// Splits the subnet's free memory among the cores of the next step, what the last one took deducted. Cost: O(canisters that grew).
+pub fn share_memory(
+    round: Res<CurrentRound>,
+    directory: Res<Directory>,
+    mut cores: ResMut<Cores>,
+    mut totals: ResMut<Totals>,
+    mut canisters: Query<(CanisterData, &mut Counted)>,
+) {
+    for id in std::mem::take(&mut cores.grown) {
+        if let Some((data, mut counted)) = directory.entity(id).and_then(|e| canisters.get_mut(e).ok()) {
+            totals.recount(&mut counted, use_of(&CanisterMut::from(data)));
+        }
+    }
+    let free = round.0.subnet.limits.subnet_memory.saturating_sub(totals.0.memory);
+    cores.memory_each = Bytes(free.0 / cores.count as u64);
 }
 
 /// Takes up everything that is kept about canisters outside of them: what they hold of the subnet, when their timers fire, when
@@ -60,10 +79,10 @@ pub fn sync_touched(
         };
         let canister = CanisterMut::from(data);
         totals.recount(&mut counted, use_of(&canister));
-        timers.0.set(id, (canister.timer.0 != Time::ZERO).then_some(canister.timer.0));
+        timers.0.set(id, alarm(&round.0, &canister));
         dues.0.set(id, due(&round.0.subnet.fees, &canister));
         stops.0.set(id, stop_deadline(canister.run_state));
-        if has_heartbeat(canister.program) {
+        if canister.program.has_heartbeat() {
             heartbeats.0.insert(id);
         } else {
             heartbeats.0.remove(&id);
@@ -71,8 +90,16 @@ pub fn sync_touched(
     }
 }
 
-fn has_heartbeat(program: &Program) -> bool {
-    program.installed().is_some_and(|installed| installed.system_method(SystemMethod::Heartbeat).is_some())
+/// When the canister's timer fires: never while there is no function to run. One that is due and that the canister cannot pay for is tried
+/// again after a second of block time.
+fn alarm(env: &RoundEnv, canister: &CanisterMut<'_>) -> Option<Time> {
+    let at = canister.timer.0;
+    let never = at == Time::ZERO || !canister.program.has_global_timer() || *canister.run_state != RunState::Running;
+    match at {
+        _ if never => None,
+        at if at <= env.time && !affords_message(env, canister) => Some(env.time.plus(Seconds(1))),
+        at => Some(at),
+    }
 }
 
 /// When the one who has waited longest for the canister to stop gives up.

@@ -53,11 +53,21 @@ impl TestNode {
         Self::start_in(binary, directory())
     }
 
+    /// Starts a node on free ports with further arguments.
+    pub fn start_with(binary: &str, arguments: &[&str]) -> Self {
+        Self::start_program(binary, directory(), arguments)
+    }
+
     /// Starts a node on free ports with this state directory.
     pub fn start_in(binary: &str, directory: PathBuf) -> Self {
+        Self::start_program(binary, directory, &[])
+    }
+
+    fn start_program(binary: &str, directory: PathBuf, arguments: &[&str]) -> Self {
         let mut child = program(binary, &["start", "--json", "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
             .args(["--log", "warn", "--state-dir"])
             .arg(&directory)
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the node's program runs");
@@ -117,14 +127,15 @@ impl TestNode {
 
     /// Sends bytes to the API and returns all that comes back until the node closes the connection.
     pub fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
-        use std::io::Write;
-        let mut stream = std::net::TcpStream::connect(self.address()).expect("the node accepts connections");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
-        // The node may close before it has read everything: then the answer says why.
-        let _sent = stream.write_all(bytes);
-        let mut answer = Vec::new();
-        let _until_closed = stream.read_to_end(&mut answer);
-        answer
+        exchange(self.address(), bytes)
+    }
+
+    /// What the metrics page shows.
+    pub fn metrics_page(&self) -> String {
+        let url = self.banner.metrics.as_deref().expect("the node has a metrics page");
+        let address = url.trim_start_matches("http://").trim_end_matches("/metrics");
+        let answer = exchange(address, b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        String::from_utf8(split(&answer).1).expect("the metrics page is text")
     }
 
     /// Posts a body to a path; returns the HTTP status and the answer's body.
@@ -142,6 +153,17 @@ impl TestNode {
         let head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address());
         split(&self.exchange(head.as_bytes()))
     }
+}
+
+fn exchange(address: &str, bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut stream = std::net::TcpStream::connect(address).expect("the node accepts connections");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+    // The node may close before it has read everything: then the answer says why.
+    let _sent = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _until_closed = stream.read_to_end(&mut answer);
+    answer
 }
 
 /// Status and body of an HTTP answer; status 0 when there was none.

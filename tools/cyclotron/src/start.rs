@@ -3,19 +3,23 @@
 use crate::node::{Node, NodeOptions};
 use crate::print;
 use clap::Args;
-use cyclotron_net::{Server, ServerConfig, serve};
+use cyclotron_net::{Counters, Server, ServerConfig, serve};
 use cyclotron_ports::{SystemDisk, SystemEntropy};
 use cyclotron_storage::StateDirectory;
 use cyclotron_trace::{LogFormat, Metrics, info, init_log, warn};
+use rlimit::Resource;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Threads that anyone may ask for: far more than help.
 const THREADS_MAX: i64 = 1_024;
 /// Nodes that prices may be computed for: more than the Internet Computer has.
 const NODES_MAX: u64 = 10_000;
+/// File descriptors of a process whose limit cannot be learned: what systems give at least.
+const FILES_MIN: u64 = 256;
 /// Exit code of a process that a second Ctrl-C ends: 128 and the number of SIGINT, as shells have it.
 const INTERRUPTED: i32 = 130;
 
@@ -74,9 +78,11 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     let metrics = Arc::new(Metrics::default());
     let page = metrics.clone();
     let mut config = ServerConfig::new(arguments.bind);
+    config.limits.connections_max = connections_max(raise_file_limit()).min(config.limits.connections_max);
     config.metrics = (!arguments.no_metrics).then_some(arguments.metrics);
     let (server, requests) =
         serve(config, Arc::new(move || page.page())).map_err(|error| explain_bind(&arguments, &error))?;
+    show_counters(&metrics, &server);
     if !server.api_address().ip().is_loopback() {
         warn!("{} is reachable from other machines, and anyone there can make cycles", server.api_address());
     }
@@ -107,6 +113,35 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     node.stop();
     info!("stopped");
     Ok(())
+}
+
+/// Takes all the file descriptors that the process may have; returns their number. Shells give few at first.
+fn raise_file_limit() -> u64 {
+    // Refused or not, what counts is the limit afterwards.
+    let _raised = Resource::NOFILE.get_hard().and_then(|hard| Resource::NOFILE.set(hard, hard));
+    Resource::NOFILE.get_soft().unwrap_or(FILES_MIN)
+}
+
+/// Connections of clients that fit into so many file descriptors: half of them, since the rest of the process needs some too.
+fn connections_max(files: u64) -> usize {
+    usize::try_from(files / 2).unwrap_or(usize::MAX).max(1)
+}
+
+/// Puts the server's counters on the metrics page.
+fn show_counters(metrics: &Metrics, server: &Server) {
+    type Read = fn(&Counters) -> &AtomicU64;
+    let shown: [(&str, &str, Read); 4] = [
+        ("http_connections", "Connections accepted", |c| &c.connections),
+        ("http_connections_refused", "Connections refused for their number", |c| &c.connections_refused),
+        ("http_requests", "Requests read up to their headers", |c| &c.requests),
+        ("http_requests_refused", "Requests refused before admission: malformed, large, slow, too many", |c| {
+            &c.refused
+        }),
+    ];
+    for (name, help, read) in shown {
+        let counters = server.counters().clone();
+        metrics.watch_counter(name, help, move || read(&counters).load(Ordering::Relaxed));
+    }
 }
 
 /// Ends the process when any thread panics: a node that went on without one of its threads would look alive and not be.
@@ -177,4 +212,17 @@ fn banner(json: bool, server: &Server, node: &Node, state: &StateDirectory<Syste
         "  Next      cyclotron create, install, call, query and status; Ctrl-C stops the node".into(),
     ]
     .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_half_of_the_file_descriptors_to_the_rest_of_the_process() {
+        for (files, connections) in [(0, 1), (256, 128), (1_024, 512)] {
+            assert_eq!(connections_max(files), connections);
+        }
+        assert_eq!(connections_max(u64::MAX), usize::MAX / 2);
+    }
 }

@@ -12,7 +12,10 @@ use ic_agent::identity::{
     AnonymousIdentity, DelegatedIdentity, Delegation, Prime256v1Identity, Secp256k1Identity, SignedDelegation,
 };
 use ic_agent::{Agent, AgentError, Certificate, Identity};
-use ic_management_canister_types::{CanisterIdRecord, CanisterInstallMode, CanisterStatusResult, CanisterStatusType};
+use ic_management_canister_types::{
+    CanisterIdRecord, CanisterInstallMode, CanisterSettings, CanisterStatusResult, CanisterStatusType,
+    ProvisionalCreateCanisterWithCyclesArgs, UpdateSettingsArgs,
+};
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -206,15 +209,190 @@ async fn a_long_computation_is_sliced_and_others_go_on_meanwhile() {
     let wasm = canister("counter");
     let (slow, quick) = (install_new(&agent, &wasm).await, install_new(&agent, &wasm).await);
     // Six instructions and more a step: beyond one slice of two billion.
-    let spin = agent.update(&slow, "spin").with_arg(Encode!(&600u64).unwrap()).call();
+    let ended = std::cell::RefCell::new(Vec::new());
+    let spin = async {
+        let spun = agent.update(&slow, "spin").with_arg(Encode!(&600u64).unwrap()).call_and_wait().await;
+        ended.borrow_mut().push("the long computation");
+        spun
+    };
     let others = async {
+        // The computation is under way by then, and far from its end.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         for n in 1..=5 {
             assert_eq!(increment(&agent, quick).await, n);
+            ended.borrow_mut().push("an increment");
         }
     };
-    let (spun, ()) = tokio::join!(spin.and_wait(), others);
-    let (reply, _) = spun.unwrap();
-    assert_ne!(Decode!(&reply, u64).unwrap(), 0);
+    let (spun, ()) = tokio::join!(spin, others);
+    assert_ne!(Decode!(&spun.unwrap(), u64).unwrap(), 0);
+    assert_eq!(ended.borrow()[0], "an increment", "{:?}", ended.borrow());
+}
+
+#[tokio::test]
+async fn a_query_that_is_rejected_before_it_runs_is_answered_with_a_signature_too() {
+    let node = TestNode::start(PROGRAM);
+    let agent = agent(&node, key(1));
+    let canister = create(&agent).await;
+    for (method, code) in [("canister_status", "IC0408"), ("no_such_method", "IC0536")] {
+        let query = agent.query(&Principal::management_canister(), method).with_effective_canister_id(canister);
+        let rejected = query.with_arg(Encode!().unwrap()).call_with_verification().await;
+        assert_eq!(reject(rejected.unwrap_err()).0, code, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_canisters_own_reject_has_the_same_code_certified_or_not() {
+    let node = TestNode::start(PROGRAM);
+    let agent = agent(&node, key(1));
+    let module = r#"(module
+        (import "ic0" "msg_reject" (func $reject (param i32 i32)))
+        (memory 1) (data (i32.const 0) "no")
+        (func $go (call $reject (i32.const 0) (i32.const 2)))
+        (export "canister_update certified" (func $go))
+        (export "canister_query uncertified" (func $go)))"#;
+    let canister = install_new(&agent, &wat::parse_str(module).unwrap()).await;
+    let certified = update::<()>(&agent, canister, "certified", vec![]).await.unwrap_err();
+    assert!(matches!(certified, AgentError::CertifiedReject { .. }), "{certified:?}");
+    let uncertified = query::<()>(&agent, canister, "uncertified", vec![]).await.unwrap_err();
+    assert!(matches!(uncertified, AgentError::UncertifiedReject { .. }), "{uncertified:?}");
+    for rejected in [certified, uncertified] {
+        assert_eq!(reject(rejected), ("IC0406".into(), "no".into()));
+    }
+}
+
+#[tokio::test]
+async fn the_subnets_metrics_are_certified() {
+    let node = TestNode::start(PROGRAM);
+    let agent = agent(&node, key(1));
+    let subnet = Principal::self_authenticating(hex::decode(&node.banner.root_key).unwrap());
+    let canister = install_new(&agent, &canister("counter")).await;
+    let before = agent.read_state_subnet_metrics(subnet).await.unwrap();
+    assert_eq!(before.num_canisters, 1);
+    assert!(before.canister_state_bytes > 100_000, "the module alone is larger than {}", before.canister_state_bytes);
+    // Creation and installation.
+    assert_eq!(before.update_transactions_total, 2);
+    for _ in 0..3 {
+        increment(&agent, canister).await;
+    }
+    create(&agent).await;
+    let after = agent.read_state_subnet_metrics(subnet).await.unwrap();
+    assert_eq!((after.num_canisters, after.update_transactions_total), (2, 6));
+    // 5 M and more for each update.
+    assert!(after.consumed_cycles_total >= before.consumed_cycles_total + 15_000_000, "{before:?} {after:?}");
+}
+
+#[tokio::test]
+async fn canister_ids_are_those_of_a_local_network_and_specified_ones_are_kept_for_who_asks() {
+    let node = TestNode::start(PROGRAM);
+    let agent = agent(&node, key(1));
+    assert_eq!(create(&agent).await.to_text(), "bnz7o-iuaaa-aaaaa-qaaaa-cai");
+    let registry = canister_id(0);
+    let arg = ProvisionalCreateCanisterWithCyclesArgs { specified_id: Some(registry), ..Default::default() };
+    let (made,): (CanisterIdRecord,) =
+        manage(&agent, registry, "provisional_create_canister_with_cycles", arg.clone()).await.unwrap();
+    assert_eq!(made.canister_id.to_text(), "rwlgt-iiaaa-aaaaa-aaaaa-cai");
+    let again = manage::<(CanisterIdRecord,)>(&agent, registry, "provisional_create_canister_with_cycles", arg).await;
+    assert!(again.is_err(), "an id is given once");
+    assert_eq!(create(&agent).await, canister_id(FIRST_CANISTER + 1));
+    install(&agent, registry, CanisterInstallMode::Install, &canister("counter"), &Encode!().unwrap()).await.unwrap();
+    assert_eq!(increment(&agent, registry).await, 1);
+    assert_eq!(count(&agent, registry).await, 1, "its answers verify against the subnet's ranges");
+}
+
+/// A node with one thread for queries, and a canister whose query `slow` takes it half a second and more.
+struct OneThread {
+    node: TestNode,
+    canister: Principal,
+}
+
+impl OneThread {
+    async fn new() -> Self {
+        let node = TestNode::start_with(PROGRAM, &["--query-threads", "1"]);
+        // About four billion instructions.
+        let module = r#"(module
+            (import "ic0" "msg_reply" (func $reply))
+            (func (export "canister_query quick") (call $reply))
+            (func (export "canister_query slow") (local i64)
+                (loop $again
+                    (local.set 0 (i64.add (local.get 0) (i64.const 1)))
+                    (br_if $again (i64.lt_u (local.get 0) (i64.const 500000000))))
+                (call $reply)))"#;
+        let canister = install_new(&agent(&node, key(1)), &wat::parse_str(module).unwrap()).await;
+        Self { node, canister }
+    }
+
+    fn query(&self, method: &str) -> Vec<u8> {
+        let content = EnvelopeContent::Query {
+            ingress_expiry: nanos_from_now(Duration::from_secs(60)),
+            sender: Principal::anonymous(),
+            canister_id: self.canister,
+            method_name: method.into(),
+            arg: vec![],
+            nonce: None,
+            sender_info: None,
+        };
+        let content = std::borrow::Cow::Owned(content);
+        Envelope { content, sender_pubkey: None, sender_sig: None, sender_delegation: None }.encode_bytes()
+    }
+
+    fn path(&self) -> String {
+        format!("/api/v3/canister/{}/query", self.canister)
+    }
+
+    /// Asks and waits for the answer.
+    fn ask(&self, method: &str) {
+        let (status, body) = self.node.post(&self.path(), &self.query(method));
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    }
+
+    /// Asks, and leaves before the answer.
+    fn ask_and_leave(&self, method: &str) {
+        use std::io::Write;
+        let body = self.query(method);
+        let mut stream = std::net::TcpStream::connect(self.node.address()).unwrap();
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: x\r\ncontent-type: application/cbor\r\ncontent-length: {}\r\n\r\n",
+            self.path(),
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+        // Long enough for the request to be queued, which the node's thread cannot see before it is done with the query before.
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+#[tokio::test]
+async fn what_is_quick_is_answered_before_the_queries_that_wait_with_it() {
+    let busy = OneThread::new().await;
+    let answered = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let ask = || {
+            busy.ask("slow");
+            answered.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        };
+        scope.spawn(ask);
+        std::thread::sleep(Duration::from_millis(100));
+        scope.spawn(ask);
+        scope.spawn(ask);
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(busy.node.get("/api/v2/status").0, 200);
+        assert!(answered.load(std::sync::atomic::Ordering::SeqCst) <= 1, "two queries more were answered first");
+    });
+}
+
+#[tokio::test]
+async fn queries_whose_clients_have_left_are_not_run() {
+    let busy = OneThread::new().await;
+    std::thread::scope(|scope| {
+        scope.spawn(|| busy.ask("slow"));
+        std::thread::sleep(Duration::from_millis(100));
+        for _ in 0..3 {
+            busy.ask_and_leave("slow");
+        }
+    });
+    busy.ask("quick");
+    let page = busy.node.metrics_page();
+    assert!(page.lines().any(|line| line == "cyclotron_queries_total 2"), "{page}");
 }
 
 #[tokio::test]
@@ -288,6 +466,18 @@ async fn the_state_tree_shows_hash_controllers_and_metadata() {
     assert_eq!(agent.read_state_canister_metadata(canister, "note").await.unwrap(), b"content");
     let refused = stranger.read_state_canister_metadata(canister, "note").await;
     assert!(matches!(&refused, Err(AgentError::HttpError(error)) if error.status == 403), "{refused:?}");
+
+    // Each fact that changes alone is shown.
+    let both = vec![agent.get_principal().unwrap(), stranger.get_principal().unwrap()];
+    let settings = CanisterSettings { controllers: Some(both.clone()), ..Default::default() };
+    let arg = UpdateSettingsArgs { canister_id: canister, settings, sender_canister_version: None };
+    let () = manage(&agent, canister, "update_settings", arg).await.unwrap();
+    let controllers: BTreeSet<_> = agent.read_state_canister_controllers(canister).await.unwrap().into_iter().collect();
+    assert_eq!(controllers, both.into_iter().collect());
+    assert_eq!(stranger.read_state_canister_metadata(canister, "note").await.unwrap(), b"content");
+    let () = manage(&agent, canister, "uninstall_code", CanisterIdRecord { canister_id: canister }).await.unwrap();
+    assert!(agent.read_state_canister_module_hash(canister).await.is_err());
+    assert!(agent.read_state_canister_metadata(canister, "note").await.is_err());
 }
 
 #[tokio::test]

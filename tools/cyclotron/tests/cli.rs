@@ -99,6 +99,30 @@ fn the_first_hour_works() {
 }
 
 #[test]
+fn a_root_key_given_is_the_only_one_trusted() {
+    let (node, other) = (TestNode::start(PROGRAM), TestNode::start(PROGRAM));
+    let url = node.banner.api.as_str();
+    done(&["create", "--url", url, "--root-key", &node.banner.root_key]);
+    let said = fails(&["create", "--url", url, "--root-key", &other.banner.root_key], 1);
+    assert!(said.contains("ertificate verification failed"), "{said}");
+    assert!(fails(&["create", "--url", url, "--root-key", "0102"], 2).contains("133 bytes"));
+    assert!(fails(&["create", "--url", url, "--root-key", "no hex"], 2).contains("--root-key"));
+}
+
+#[test]
+fn a_node_takes_all_the_file_descriptors_that_it_may_have() {
+    let scratch = Scratch::new("files");
+    let started = scratch.file("few", format!("#!/bin/sh\nulimit -Sn 300\nexec {PROGRAM} \"$@\"\n").as_bytes());
+    fs::set_permissions(&started, fs::Permissions::from_mode(0o700)).unwrap();
+    let node = TestNode::start(&started);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", node.id())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let [soft, hard] = files.split_whitespace().skip(3).take(2).collect::<Vec<_>>()[..] else { panic!("{files}") };
+    assert_eq!(soft, hard);
+    assert_ne!(soft, "300");
+}
+
+#[test]
 fn what_goes_wrong_is_said_in_words() {
     let node = TestNode::start(PROGRAM);
     let url = node.banner.api.as_str();
@@ -195,19 +219,18 @@ fn the_metrics_page_shows_every_stage() {
     let id = done(&["create", "--url", url]);
     done(&["install", "--url", url, &id, &wasm]);
     done(&["query", "--url", url, &id, "get"]);
-    let address = node.banner.metrics.as_deref().unwrap().trim_start_matches("http://").trim_end_matches("/metrics");
-    let page = {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nconnection: close\r\n\r\n").unwrap();
-        let mut page = String::new();
-        stream.read_to_string(&mut page).unwrap();
-        page
-    };
+    let page = node.metrics_page();
     for stage in ["Admit", "TimeOut", "Induct", "Execute", "Checkpoint", "Sync", "Certify", "Query", "ReadState"] {
         let line = format!("cyclotron_stage_duration_seconds_count{{stage=\"{stage}\"}}");
         assert!(page.contains(&line), "{stage} is not in\n{page}");
     }
-    assert!(page.contains("cyclotron_canisters 1"), "{page}");
+    // The creation, the installation; the query is none, and each command asked for the status first.
+    for line in
+        ["cyclotron_canisters 1", "cyclotron_messages_executed_total 2", "cyclotron_http_requests_refused_total 0"]
+    {
+        assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+    }
+    let requests = page.lines().find_map(|line| line.strip_prefix("cyclotron_http_requests_total ")).unwrap();
+    assert!(requests.parse::<u64>().unwrap() >= 6, "{requests}");
     assert!(page.contains("cyclotron_height "), "{page}");
 }

@@ -1,5 +1,5 @@
 //! Canisters that others compiled, from the public registries: they install and answer. Where a registry cannot be reached the test
-//! says that it is skipped, and nothing is claimed.
+//! says that it is skipped, and nothing is claimed; with CYCLOTRON_REQUIRE_PACKAGES=1 that is a failure.
 #![allow(
     clippy::unwrap_used,
     clippy::cmp_owned,
@@ -26,15 +26,69 @@ fn find(package: Package, file: &str) -> Result<Vec<u8>, String> {
     Ok(std::fs::read(found.first().unwrap_or_else(|| panic!("no {file} in {}", directory.display()))).unwrap())
 }
 
+/// One test: its name, and what it shows if the package is there.
+type Test = (&'static str, fn(&tokio::runtime::Runtime) -> Result<(), String>);
+
+const TESTS: [Test; 2] = [
+    ("the_icrc_ledger_installs_and_transfers", |runtime| runtime.block_on(the_icrc_ledger_installs_and_transfers())),
+    ("azles_template_installs_in_chunks_and_answers", |runtime| {
+        runtime.block_on(azles_template_installs_and_answers())
+    }),
+];
+
+/// What the standard harness's arguments ask for, as far as it can be had here.
+#[derive(Default)]
+struct Filter {
+    /// Parts of names, or whole names if `exact`; all tests if there is none.
+    names: Vec<String>,
+    skipped: Vec<String>,
+    exact: bool,
+    list: bool,
+    ignored: bool,
+}
+
+impl Filter {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Self {
+        let mut filter = Self::default();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--exact" => filter.exact = true,
+                "--list" => filter.list = true,
+                "--ignored" => filter.ignored = true,
+                "--skip" => filter.skipped.extend(arguments.next()),
+                // They take a value, which is no name.
+                "--test-threads" | "--format" | "--color" | "--logfile" | "-Z" | "--shuffle-seed" => {
+                    drop(arguments.next());
+                }
+                flag if flag.starts_with('-') => {}
+                _ => filter.names.push(argument),
+            }
+        }
+        filter
+    }
+
+    fn takes(&self, test: &str) -> bool {
+        let fits = |name: &String| if self.exact { test == name } else { test.contains(name.as_str()) };
+        !self.ignored && (self.names.is_empty() || self.names.iter().any(fits)) && !self.skipped.iter().any(fits)
+    }
+}
+
 /// Runs the tests one by one; a panic ends the process with a failure.
 fn main() {
+    let filter = Filter::parse(std::env::args().skip(1));
+    let required = std::env::var("CYCLOTRON_REQUIRE_PACKAGES").is_ok_and(|value| value == "1");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let report = |name: &str, outcome: Result<(), String>| match outcome {
-        Ok(()) => println!("test {name} ... ok"),
-        Err(reason) => println!("test {name} ... SKIPPED, nothing was shown: {reason}"),
-    };
-    report("the_icrc_ledger_installs_and_transfers", runtime.block_on(the_icrc_ledger_installs_and_transfers()));
-    report("azles_template_installs_in_chunks_and_answers", runtime.block_on(azles_template_installs_and_answers()));
+    for (name, test) in TESTS.into_iter().filter(|(name, _)| filter.takes(name)) {
+        if filter.list {
+            println!("{name}: test");
+            continue;
+        }
+        match test(&runtime) {
+            Ok(()) => println!("test {name} ... ok"),
+            Err(reason) if required => panic!("test {name} has no package: {reason}"),
+            Err(reason) => println!("test {name} ... SKIPPED, nothing was shown: {reason}"),
+        }
+    }
 }
 
 #[derive(CandidType)]

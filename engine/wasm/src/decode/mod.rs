@@ -47,14 +47,14 @@ pub struct DecodedModule<'a> {
     /// Function to run at instantiation.
     pub start: Option<u32>,
     /// Element segments.
-    pub elements: Vec<ElementSegment>,
+    pub elements: Vec<ElementSegment<'a>>,
     /// Data segments.
     pub data: Vec<DataSegment<'a>>,
-    /// Names of functions from the `name` section, as far as it is readable.
+    /// Names of functions from the `name` section, as far as it is readable and follows the functions.
     pub function_names: BTreeMap<u32, &'a str>,
     /// Custom sections `icp:public <name>` and `icp:private <name>`; empty under rules that know no canisters.
     pub metadata: BTreeMap<&'a str, Metadata<'a>>,
-    /// All custom sections by name, as they stand.
+    /// Custom sections whose name begins with `icp:`, as they stand: the first that there may be, and one more.
     pub custom_sections: Vec<(&'a str, &'a [u8])>,
 }
 
@@ -252,15 +252,31 @@ pub enum SegmentMode {
     Declared,
 }
 
-/// An element segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ElementSegment {
+/// An element segment. A hundred million elements compress to a hundred kilobytes, so they stay where they are: in the module's bytes.
+#[derive(Clone)]
+pub struct ElementSegment<'a> {
     /// When it is used.
     pub mode: SegmentMode,
     /// Type of its elements.
     pub element: RefType,
-    /// Its elements: [`ConstExpr::RefFunc`], [`ConstExpr::RefNull`] or [`ConstExpr::GlobalGet`].
-    pub items: Vec<ConstExpr>,
+    /// Number of its elements.
+    pub len: u32,
+    items: wasmparser::ElementItems<'a>,
+}
+
+impl ElementSegment<'_> {
+    /// Its elements: [`ConstExpr::RefFunc`], [`ConstExpr::RefNull`] or [`ConstExpr::GlobalGet`]. Cost: they are read anew each time.
+    pub fn items(&self) -> impl Iterator<Item = ConstExpr> {
+        // Decoding has read them all without an error.
+        parse::element_items(&self.items).map_while(Result::ok)
+    }
+}
+
+impl std::fmt::Debug for ElementSegment<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { mode, element, len, items: _ } = self;
+        f.debug_struct("ElementSegment").field("mode", mode).field("element", element).field("len", len).finish()
+    }
 }
 
 /// A data segment.

@@ -177,9 +177,13 @@ fn section<'a>(module: &mut DecodedModule<'a>, payload: Payload<'a>, rules: &Rul
             }
         }
         Payload::CustomSection(reader) => {
-            module.custom_sections.push((reader.name(), reader.data()));
+            // One more than allowed, for the rules to see.
+            if reader.name().starts_with("icp:") && module.custom_sections.len() <= rules.limits.custom_sections {
+                module.custom_sections.push((reader.name(), reader.data()));
+            }
             if let KnownCustom::Name(names) = reader.as_known() {
-                function_names(names, &mut module.function_names);
+                let functions = module.imports.len() + module.functions.len();
+                function_names(names, functions, &mut module.function_names);
             }
         }
         _ => {}
@@ -255,7 +259,7 @@ fn memory_of(ty: &wasmparser::MemoryType) -> Memory {
     Memory { memory64: ty.memory64, initial: ty.initial, maximum: ty.maximum }
 }
 
-fn element_segment(element: wasmparser::Element<'_>) -> Result<ElementSegment, ModuleError> {
+fn element_segment(element: wasmparser::Element<'_>) -> Result<ElementSegment<'_>, ModuleError> {
     let mode = match element.kind {
         ElementKind::Passive => SegmentMode::Passive,
         ElementKind::Declared => SegmentMode::Declared,
@@ -263,22 +267,26 @@ fn element_segment(element: wasmparser::Element<'_>) -> Result<ElementSegment, M
             SegmentMode::Active { table: table_index.unwrap_or(0), offset: const_expr(&offset_expr)? }
         }
     };
-    let mut items = Vec::new();
-    let element = match element.items {
-        ElementItems::Functions(reader) => {
-            for function in reader {
-                items.push(ConstExpr::RefFunc(function?));
-            }
-            wasmparser::RefType::FUNCREF
-        }
-        ElementItems::Expressions(ty, reader) => {
-            for expr in reader {
-                items.push(const_expr(&expr?)?);
-            }
-            ty
-        }
+    let ty = match &element.items {
+        ElementItems::Functions(_) => wasmparser::RefType::FUNCREF,
+        ElementItems::Expressions(ty, _) => *ty,
     };
-    Ok(ElementSegment { mode, element, items })
+    let mut len = 0;
+    for item in element_items(&element.items) {
+        item?;
+        len += 1;
+    }
+    Ok(ElementSegment { mode, element: ty, len, items: element.items })
+}
+
+/// Reads the elements of a segment, one after the other.
+pub(super) fn element_items(items: &ElementItems<'_>) -> impl Iterator<Item = Result<ConstExpr, ModuleError>> {
+    let (functions, expressions) = match items {
+        ElementItems::Functions(reader) => (Some(reader.clone()), None),
+        ElementItems::Expressions(_, reader) => (None, Some(reader.clone())),
+    };
+    let functions = functions.into_iter().flatten().map(|function| Ok(ConstExpr::RefFunc(function?)));
+    functions.chain(expressions.into_iter().flatten().map(|expr| const_expr(&expr?)))
 }
 
 fn const_expr(expr: &wasmparser::ConstExpr<'_>) -> Result<ConstExpr, ModuleError> {
@@ -305,14 +313,16 @@ fn unexpected(what: &str) -> ModuleError {
     ModuleError::Invalid { message: format!("{what} is not supported"), offset: 0 }
 }
 
-/// Names that can be read are kept; a broken `name` section is no reason to refuse a module.
-fn function_names<'a>(names: NameSectionReader<'a>, out: &mut BTreeMap<u32, &'a str>) {
+/// Names that can be read are kept; a broken `name` section is no reason to refuse a module, nor is one for functions that there are not.
+fn function_names<'a>(names: NameSectionReader<'a>, functions: usize, out: &mut BTreeMap<u32, &'a str>) {
     for name in names {
         let Ok(name) = name else { return };
         if let Name::Function(map) = name {
             for naming in map {
                 let Ok(naming) = naming else { return };
-                out.insert(naming.index, naming.name);
+                if (naming.index as usize) < functions {
+                    out.insert(naming.index, naming.name);
+                }
             }
         }
     }

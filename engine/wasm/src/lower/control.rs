@@ -4,9 +4,9 @@
 
 use super::LowerError;
 use super::func::Translator;
-use super::meter::LoopCharge;
 use super::types::clif_type;
 use crate::abi::TrapCode;
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, JumpTableData, Type, Value, types};
 use wasmparser::{BlockType, BrTable, Operator};
 
@@ -15,7 +15,8 @@ use wasmparser::{BlockType, BrTable, Operator};
 enum Kind {
     Function,
     Block,
-    Loop(Option<LoopCharge>),
+    /// `loop`: the cost of its first segment.
+    Loop(u32),
     /// `if`: where the condition's 0 goes while an `else` is expected, and the parameters to give it.
     If {
         otherwise: Option<(Block, Vec<Value>)>,
@@ -55,9 +56,7 @@ impl Translator<'_, '_> {
     pub fn control_operator(&mut self, op: &Operator<'_>) -> Result<bool, LowerError> {
         match op {
             Operator::Unreachable => {
-                // Cranelift turns a branch to a block that only traps into a trap of the branch, where less is pending.
-                self.meter_flush();
-                self.b.ins().trap(super::func::clif_trap(TrapCode::Unreachable));
+                self.trap_always(TrapCode::Unreachable);
                 self.live = false;
             }
             Operator::Block { blockty } => self.enter_block(*blockty)?,
@@ -85,7 +84,7 @@ impl Translator<'_, '_> {
             Operator::Block { .. } => self.push_dead(Kind::Dead),
             Operator::Loop { .. } => {
                 self.loops_seen += 1;
-                self.meter_dead_loop();
+                self.meter_loop();
                 self.push_dead(Kind::Dead);
             }
             Operator::If { .. } => {
@@ -186,10 +185,12 @@ impl Translator<'_, '_> {
             kept.push((variable, self.b.use_var(variable)));
         }
         let values = self.pop_many(params.len())?;
-        let entry = self.meter_loop_entry();
         let header = self.label_with(&params);
-        self.b.ins().jump(header, &block_args(&values));
+        let cost = self.meter_loop();
+        self.jump_to_loop(header, &block_args(&values), cost)?;
         self.b.switch_to_block(header);
+        self.meter.resume(0);
+        self.meter.at(self.offset);
         for (variable, value) in kept {
             self.b.def_var(variable, value);
         }
@@ -197,8 +198,7 @@ impl Translator<'_, '_> {
             let value = self.b.block_params(header)[index];
             self.push(value);
         }
-        let charge = self.meter_loop_head(entry)?;
-        self.push_frame(Kind::Loop(charge), header, params.len(), params.len(), results.len())
+        self.push_frame(Kind::Loop(cost), header, params.len(), params.len(), results.len())
     }
 
     fn enter_if(&mut self, ty: BlockType) -> Result<(), LowerError> {
@@ -281,9 +281,7 @@ impl Translator<'_, '_> {
                 self.frames.pop();
                 return Ok(());
             }
-            Kind::Loop(charge) => {
-                let back = self.frames[index].pending;
-                self.meter_loop_end(charge, back);
+            Kind::Loop(_) => {
                 self.b.seal_block(label);
                 self.frames.pop();
                 if !self.live {
@@ -343,10 +341,17 @@ impl Translator<'_, '_> {
             self.return_values(&values);
             return Ok(());
         }
+        self.jump_to_frame(index, &block_args(&values))
+    }
+
+    fn jump_to_frame(&mut self, index: usize, args: &[BlockArg]) -> Result<(), LowerError> {
         self.note_branch(index);
-        self.meter_branch(index);
         let label = self.frames[index].label;
-        self.b.ins().jump(label, &block_args(&values));
+        if let Kind::Loop(cost) = self.frames[index].kind {
+            return self.jump_to_loop(label, args, cost);
+        }
+        self.meter_branch(index);
+        self.b.ins().jump(label, args);
         Ok(())
     }
 
@@ -354,11 +359,21 @@ impl Translator<'_, '_> {
         let index = self.target(depth)?;
         let condition = self.pop()?;
         let values = self.top_many(self.frames[index].arity)?;
-        self.note_branch(index);
-        self.meter_branch(index);
-        let label = self.frames[index].label;
         let next = self.b.create_block();
-        self.b.ins().brif(condition, label, &block_args(&values), next, &[]);
+        if matches!(self.frames[index].kind, Kind::Loop(_)) {
+            let edge = self.b.create_block();
+            // What comes second is laid out first: the back edge falls through to its charge.
+            let leaves = self.b.ins().icmp_imm_u(IntCC::Equal, condition, 0);
+            self.b.ins().brif(leaves, next, &[], edge, &[]);
+            self.b.switch_to_block(edge);
+            self.b.seal_block(edge);
+            self.jump_to_frame(index, &block_args(&values))?;
+        } else {
+            self.note_branch(index);
+            self.meter_branch(index);
+            let label = self.frames[index].label;
+            self.b.ins().brif(condition, label, &block_args(&values), next, &[]);
+        }
         self.b.seal_block(next);
         self.b.switch_to_block(next);
         Ok(())
@@ -377,17 +392,18 @@ impl Translator<'_, '_> {
         let mut distinct = depths.clone();
         distinct.sort_unstable();
         distinct.dedup();
-        // One target's expectation is met for all before the jump; the others settle on edges of their own.
-        let first = distinct.iter().copied().find(|index| self.frames[*index].pending.is_some()).unwrap_or(distinct[0]);
-        self.meter_branch(first);
+        // One target's expectation is met for all before the jump; the others settle on edges of their own, as loops do.
+        if let Some(first) = distinct.iter().copied().find(|index| self.frames[*index].pending.is_some()) {
+            self.meter_branch(first);
+        }
         let pending = self.meter.pending();
         let mut blocks = std::collections::HashMap::with_capacity(distinct.len());
         let mut edges = Vec::new();
         for &index in &distinct {
             self.note_branch(index);
-            let expected = *self.frames[index].pending.get_or_insert(pending);
-            let label = self.frames[index].label;
-            if expected == pending {
+            let frame = &mut self.frames[index];
+            let label = frame.label;
+            if !matches!(frame.kind, Kind::Loop(_)) && *frame.pending.get_or_insert(pending) == pending {
                 blocks.insert(index, label);
             } else {
                 let edge = self.b.create_block();
@@ -410,9 +426,7 @@ impl Translator<'_, '_> {
             self.b.switch_to_block(edge);
             self.b.seal_block(edge);
             self.meter.resume(pending);
-            self.meter_branch(index);
-            let label = self.frames[index].label;
-            self.b.ins().jump(label, &args);
+            self.jump_to_frame(index, &args)?;
         }
         self.live = false;
         Ok(())

@@ -5,7 +5,7 @@
 
 use super::cards::Cards;
 use super::control::Frame;
-use super::meter::Meter;
+use super::meter::{Meter, Pending};
 use super::scan::{Scan, ends_segment};
 use super::types::{clif_type, slots_of};
 use super::{Config, LowerError, ModuleInfo, Tracking, x64};
@@ -40,8 +40,8 @@ pub(super) struct Env<'a> {
 pub(super) struct Translated {
     /// Slots that the function takes of `stack_left`.
     pub stack_slots: u32,
-    /// `(wasm offset, pending charge)`: from that offset on, until the next entry.
-    pub pending: Vec<(u32, u32)>,
+    /// Pending charges, by the offset from which on they are.
+    pub pending: Vec<Pending>,
 }
 
 /// Values on the operand stack, with their height in slots.
@@ -166,7 +166,7 @@ pub(super) fn translate(
     for inst in slots {
         t.patch_constant(inst.0, inst.1 * i64::from(stack_slots));
     }
-    let pending = std::mem::take(&mut t.meter.pending_by_offset);
+    let pending = std::mem::take(&mut t.meter.recorded);
     t.b.finalize(env.frontend);
     Ok(Translated { stack_slots, pending })
 }
@@ -431,6 +431,13 @@ impl Translator<'_, '_> {
     /// Traps with `code` if `condition` is not zero.
     pub fn trap_if(&mut self, condition: Value, code: TrapCode) {
         self.b.ins().trapnz(condition, clif_trap(code));
+    }
+
+    /// Traps with `code`.
+    pub fn trap_always(&mut self, code: TrapCode) {
+        // Cranelift turns a branch to a block that only traps into a trap at the branch, where less is pending.
+        self.b.ins().sequence_point();
+        self.b.ins().trap(clif_trap(code));
     }
 
     /// Flags of an access that cannot fault.

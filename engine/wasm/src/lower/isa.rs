@@ -16,11 +16,11 @@ fn host_error(error: impl std::fmt::Display) -> LowerError {
     LowerError::Host { message: error.to_string() }
 }
 
-/// The target for the processor that this runs on.
-pub(super) fn host_isa(config: &Config) -> Result<OwnedTargetIsa, LowerError> {
+/// The target for the processor that this runs on. `opt_level` is Cranelift's.
+pub(super) fn host_isa(config: &Config, opt_level: &str) -> Result<OwnedTargetIsa, LowerError> {
     let mut flags = settings::builder();
     for (name, value) in [
-        ("opt_level", "speed"),
+        ("opt_level", opt_level),
         ("enable_nan_canonicalization", "true"),
         ("enable_pinned_reg", "true"),
         ("enable_multi_ret_implicit_sret", "true"),

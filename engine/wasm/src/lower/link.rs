@@ -6,18 +6,21 @@
 
 use super::cards::{CARD_CODE, CARD_TABLE_BYTES};
 use super::func::{Env, NAMESPACE_HELPER, NAMESPACE_WASM, translate};
+use super::locations::{FoldedLoads, Locations, pending_at};
 use super::memory::{HEAP_CODE_FIRST, HEAP_CODES};
+use super::meter::Pending;
 use super::scan::{Scan, scan};
 use super::trampolines::{self, HELPERS, Helper};
 use super::types::wasm_signature;
-use super::x64::{self, CARD, CHARGE, OFFSET_MASK};
+use super::x64::{self, CARD, CHARGE};
 use super::{Compiler, LowerError, ModuleInfo, OperatorCost, canonical_types};
 use crate::abi::{NATIVE_BYTES_PER_SLOT, TrapCode};
 use crate::compiled::{CallSite, CompiledFunction, CompiledModule, TrapSite};
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{self, ExternalName, Function};
-use cranelift_codegen::{Context, FinalizedMachReloc, FinalizedRelocTarget, MachSrcLoc};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::{CodegenError, Context, FinalizedMachReloc, FinalizedRelocTarget, MachSrcLoc};
 use cranelift_frontend::FunctionBuilderContext;
 use rayon::prelude::*;
 
@@ -33,6 +36,13 @@ struct Piece {
     traps: Vec<TrapSite>,
     calls: Vec<CallSite>,
     relocs: Vec<PieceReloc>,
+}
+
+impl Piece {
+    /// Whether the frame of a function takes more native stack than is usual for its slots.
+    fn is_too_large(&self) -> bool {
+        self.stack_slots > 0 && self.frame_bytes > self.stack_slots.saturating_mul(NATIVE_BYTES_PER_SLOT)
+    }
 }
 
 /// A call's displacement to fill in.
@@ -61,34 +71,48 @@ impl From<LowerError> for Refused {
 struct Worker {
     context: Context,
     builder: FunctionBuilderContext,
+    folded: FoldedLoads,
+    registers: regalloc2::Ctx,
     control: ControlPlane,
 }
 
 impl Worker {
     fn new() -> Self {
-        Self { context: Context::new(), builder: FunctionBuilderContext::new(), control: ControlPlane::default() }
+        Self {
+            context: Context::new(),
+            builder: FunctionBuilderContext::new(),
+            folded: FoldedLoads::default(),
+            registers: regalloc2::Ctx::default(),
+            control: ControlPlane::default(),
+        }
     }
 
     /// Generates machine code for the IR in `context`.
     fn emit(
         &mut self,
-        compiler: &Compiler,
+        isa: &dyn TargetIsa,
         function: u32,
         stack_slots: u32,
-        pending: &[(u32, u32)],
+        pending: &[Pending],
     ) -> Result<Piece, Refused> {
         let refused = |message: String| LowerError::Codegen { function, message };
-        let isa = &*compiler.isa;
-        self.context.compile(isa, &mut self.control).map_err(|error| refused(format!("{:?}", error.inner)))?;
-        let Some(compiled) = self.context.take_compiled_code() else {
-            return Err(refused("no code".into()).into());
-        };
+        let failed = |error: CodegenError| refused(format!("{error:?}"));
+        self.context.optimize(isa, &mut self.control).map_err(failed)?;
+        self.folded.locate(&mut self.context.func);
+        let Context { func, domtree, .. } = &self.context;
+        let compiled = isa
+            .compile_function(func, domtree, &mut self.registers, false, &mut self.control)
+            .map_err(failed)?
+            .apply_params(&func.params);
         let buffer = &compiled.buffer;
         let locations = Locations(buffer.get_srclocs_sorted());
         let mut code = buffer.data().to_vec();
         let mut relocs = Vec::with_capacity(buffer.relocs().len());
         if isa.name() == "x64" {
-            rewrite(&mut code, locations.0, &mut relocs).ok_or(Refused::Shape)?;
+            let card = ir::TrapCode::unwrap_user(CARD_CODE);
+            let stubs: Vec<u32> =
+                buffer.traps().iter().filter(|trap| trap.code == card).map(|trap| trap.offset).collect();
+            rewrite(&mut code, locations.0, &stubs, &mut relocs).ok_or(Refused::Shape)?;
         }
         let mut traps = Vec::with_capacity(buffer.traps().len());
         for trap in buffer.traps() {
@@ -97,8 +121,8 @@ impl Worker {
             }
             let wasm_offset = locations.at(trap.offset);
             let code = trap_code(trap.code).ok_or_else(|| refused(format!("trap {}", trap.code)))?;
-            let place = pending.partition_point(|entry| entry.0 <= wasm_offset);
-            let pending = place.checked_sub(1).map_or(0, |place| pending[place].1);
+            let variant = trap.code.as_raw().get().checked_sub(HEAP_CODE_FIRST).filter(|variant| *variant < HEAP_CODES);
+            let pending = pending_at(pending, wasm_offset, variant);
             traps.push(TrapSite { offset: trap.offset, code, wasm_offset, pending });
         }
         let calls = buffer
@@ -125,32 +149,27 @@ impl Worker {
     }
 }
 
-/// Wasm offsets by machine code offset.
-struct Locations<'a>(&'a [MachSrcLoc<cranelift_codegen::Final>]);
-
-impl Locations<'_> {
-    fn at(&self, offset: u32) -> u32 {
-        let place = self.0.partition_point(|range| range.end <= offset);
-        match self.0.get(place) {
-            Some(range) if range.start <= offset && !range.loc.is_default() => range.loc.bits() & OFFSET_MASK,
-            _ => 0,
-        }
-    }
-}
-
 /// Rewrites the instrumentation in `code`. `None`: a card test does not have the expected shape.
 fn rewrite(
     code: &mut Vec<u8>,
     locations: &[MachSrcLoc<cranelift_codegen::Final>],
+    traps: &[u32],
     relocs: &mut Vec<PieceReloc>,
 ) -> Option<()> {
-    for range in locations {
-        let bits = if range.loc.is_default() { 0 } else { range.loc.bits() };
+    let bits_of =
+        |range: &MachSrcLoc<cranelift_codegen::Final>| if range.loc.is_default() { 0 } else { range.loc.bits() };
+    for (at, range) in locations.iter().enumerate() {
+        let bits = bits_of(range);
         let (start, end) = (range.start as usize, range.end as usize);
         if bits & CHARGE != 0 {
-            x64::fuse_charges(&mut code[start..], end - start);
+            let next = locations[at + 1..].iter().filter(|range| bits_of(range) & CHARGE != 0);
+            let mut marks = [0; 3];
+            for (mark, range) in marks.iter_mut().zip(next) {
+                *mark = range.start as usize - start;
+            }
+            x64::fuse_charges(&mut code[start..], end - start, bits & CARD != 0, &marks);
         } else if bits & CARD != 0 && !x64::is_trap(&code[start..end]) {
-            let at = x64::rewrite_card_test(code, start, end, -CARD_TABLE_BYTES)?;
+            let at = x64::rewrite_card_test(code, (start, end), traps, -CARD_TABLE_BYTES)?;
             relocs.push(PieceReloc {
                 offset: at as u32,
                 namespace: NAMESPACE_HELPER,
@@ -221,10 +240,14 @@ fn compile(
     task: Task<'_>,
     worker: &mut Worker,
 ) -> Result<Piece, LowerError> {
-    let piece = match compile_task(compiler, env, scans, task, worker, compiler.stubs()) {
-        Err(Refused::Shape) => compile_task(compiler, env, scans, task, worker, false),
-        piece => piece,
-    };
+    let mut piece = compile_task(&*compiler.isa, env, scans, task, worker, compiler.stubs());
+    if matches!(piece, Err(Refused::Shape)) {
+        piece = compile_task(&*compiler.isa, env, scans, task, worker, false);
+    }
+    // What optimization keeps for later use makes such a frame; without it, it holds little more than locals and operands.
+    if matches!(&piece, Ok(piece) if piece.is_too_large()) {
+        piece = compile_task(&*compiler.plain_isa, env, scans, task, worker, false);
+    }
     if piece.is_err() {
         // A body given up halfway leaves the builder's context in use, and the next body must not find it so.
         worker.builder = FunctionBuilderContext::new();
@@ -236,7 +259,7 @@ fn compile(
 }
 
 fn compile_task(
-    compiler: &Compiler,
+    isa: &dyn TargetIsa,
     env: &Env<'_>,
     scans: &[Scan],
     task: Task<'_>,
@@ -253,12 +276,7 @@ fn compile_task(
             func.signature = wasm_signature(&module.types[ty as usize]);
             let (body, scan) = (&module.bodies[defined], &scans[defined]);
             let translated = translate(env, ty, body, scan, func, &mut worker.builder, stubs)?;
-            let piece = worker.emit(compiler, function, translated.stack_slots, &translated.pending)?;
-            if piece.frame_bytes > piece.stack_slots.saturating_mul(NATIVE_BYTES_PER_SLOT) {
-                let Piece { frame_bytes, stack_slots, .. } = piece;
-                return Err(LowerError::FrameTooLarge { function, frame_bytes, stack_slots }.into());
-            }
-            Ok(piece)
+            worker.emit(isa, function, translated.stack_slots, &translated.pending)
         }
         Task::ImportWrapper(import) => {
             let ty = type_of(module, import)?;
@@ -269,15 +287,15 @@ fn compile_task(
                 &mut worker.builder,
                 env.frontend,
             )?;
-            worker.emit(compiler, import, 0, &[])
+            worker.emit(isa, import, 0, &[])
         }
         Task::Entry(ty) => {
             trampolines::build_entry(ty, func, &mut worker.builder, env.frontend);
-            worker.emit(compiler, 0, 0, &[])
+            worker.emit(isa, 0, 0, &[])
         }
         Task::Helper(helper) => {
             trampolines::build_helper(helper, func, &mut worker.builder, env.frontend);
-            worker.emit(compiler, 0, 0, &[])
+            worker.emit(isa, 0, 0, &[])
         }
     }
 }

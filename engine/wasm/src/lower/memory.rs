@@ -25,6 +25,11 @@ pub(super) const HEAP_CODE_FIRST: u8 = 32;
 /// How many they are.
 pub(super) const HEAP_CODES: u8 = 192;
 
+/// Which of the codes accesses of this segment have.
+pub(super) fn heap_variant(segment: usize) -> u8 {
+    (segment % usize::from(HEAP_CODES)) as u8
+}
+
 /// Where an access goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Address {
@@ -68,7 +73,7 @@ impl Translator<'_, '_> {
 
     fn check_index64(&mut self, base: Value, offset: u64) -> Result<Address, LowerError> {
         if offset >= INDEX64_BOUND {
-            self.b.ins().trap(super::func::clif_trap(TrapCode::HeapOutOfBounds));
+            self.trap_always(TrapCode::HeapOutOfBounds);
             // What follows is not reached, but the operator has results to give.
             let after = self.b.create_block();
             self.b.switch_to_block(after);
@@ -112,7 +117,7 @@ impl Translator<'_, '_> {
     /// Cranelift removes a store that a later one overwrites, if both trap alike. The later one may belong to another metering segment,
     /// whose cost a trap of the first must not see; so each segment has a trap code of its own, as far as the codes reach.
     pub fn heap_flags(&self) -> MemFlagsData {
-        let variant = (self.meter.segment() % usize::from(HEAP_CODES)) as u8;
+        let variant = heap_variant(self.meter.segment());
         self.guarded(Region::Heap, clif::TrapCode::unwrap_user(HEAP_CODE_FIRST + variant))
     }
 

@@ -13,6 +13,7 @@ mod control;
 mod func;
 mod isa;
 mod link;
+mod locations;
 mod memory;
 mod meter;
 mod numeric;
@@ -158,15 +159,6 @@ pub enum LowerError {
         /// Where it is in the module.
         offset: usize,
     },
-    /// A native frame larger than its slots allow.
-    FrameTooLarge {
-        /// Function index.
-        function: u32,
-        /// Bytes of the frame.
-        frame_bytes: u32,
-        /// Slots the function takes.
-        stack_slots: u32,
-    },
     /// Cranelift refused a function: too large for its limits.
     Codegen {
         /// Function index.
@@ -193,9 +185,6 @@ impl std::fmt::Display for LowerError {
                 write!(f, "operator {operator} at offset {offset:#x} is not supported")
             }
             Self::Malformed { message, offset } => write!(f, "{message} at offset {offset:#x}"),
-            Self::FrameTooLarge { function, frame_bytes, stack_slots } => {
-                write!(f, "function {function} needs a native frame of {frame_bytes} bytes for {stack_slots} slots")
-            }
             Self::Codegen { function, message } => write!(f, "function {function}: {message}"),
             Self::ModuleTooLarge { bytes } => write!(f, "machine code of {bytes} bytes is too large"),
             Self::Host { message } => write!(f, "this processor cannot run compiled code: {message}"),
@@ -214,6 +203,8 @@ impl From<wasmparser::BinaryReaderError> for LowerError {
 /// Makes machine code for this machine. Cheap to share, expensive to make.
 pub struct Compiler {
     isa: OwnedTargetIsa,
+    /// The same target without optimization, for functions whose frame is too large with it.
+    plain_isa: OwnedTargetIsa,
     config: Config,
 }
 
@@ -222,7 +213,8 @@ impl Compiler {
     ///
     /// Errors: the processor lacks a feature of the baseline.
     pub fn new(config: Config) -> Result<Self, LowerError> {
-        Ok(Self { isa: isa::host_isa(&config)?, config })
+        let isa = isa::host_isa(&config, "speed")?;
+        Ok(Self { isa, plain_isa: isa::host_isa(&config, "none")?, config })
     }
 
     /// The configuration that it was made with.

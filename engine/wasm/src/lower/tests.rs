@@ -108,27 +108,36 @@ fn a_loop_head_charges_once() {
             0  pushq %rbp
             1  movq %rsp, %rbp
             4  cmpq $0xb, %rsi
-            8  jl 0x6e
+            8  jl 0x9a
             e  nopw (%rax, %rax)
             1a  addq $-1, %r15
-            1e  jl 0x5a
-            24  movq %rdx, %rax
-            27  nopw (%rax, %rax)
-            33  addq $-5, %r15
-            37  jl 0x64
-            3d  subl $1, %eax
-            40  testl %eax, %eax
-            42  jne 0x27
-            48  nopw (%rax, %rax)
-            51  addq $-1, %r15
-            55  movq %rbp, %rsp
-            58  popq %rbp
-            59  retq
-            5a  callq 0x5f
-            5f  jmp 0x24
-            64  callq 0x69
-            69  jmp 0x3d
-            6e  ud2
+            1e  jl 0x79
+            24  nopw (%rax, %rax)
+            30  addq $-5, %r15
+            34  jl 0x83
+            3a  movq %rdx, %rax
+            3d  cmpl $1, %eax
+            40  je 0x64
+            46  nopw (%rax, %rax)
+            4f  addq $-5, %r15
+            53  subl $1, %eax
+            56  testq %r15, %r15
+            59  jl 0x90
+            5f  jmp 0x3d
+            64  nopw (%rax, %rax)
+            6d  addq $-1, %r15
+            71  subl $1, %eax
+            74  movq %rbp, %rsp
+            77  popq %rbp
+            78  retq
+            79  callq 0x7e
+            7e  jmp 0x24
+            83  callq 0x88
+            88  movq %rdx, %rax
+            8b  jmp 0x3d
+            90  callq 0x95
+            95  jmp 0x3d
+            9a  ud2
         "#]],
     );
 }
@@ -148,8 +157,7 @@ fn a_second_store_near_the_first_is_not_tested() {
             e  movl %edx, %r8d
             11  movq %r8, %r9
             14  shrq $0xc, %r9
-            18  nopl (%rax)
-            1b  cmpb $0, -0x200000(%rdi, %r9)
+            18  cmpb $0, %cs:-0x200000(%rdi, %r9)
             24  je 0x4b
             2a  movl $1, 0x10004(%rdi, %r8)
             36  movq $1, 0x101f4(%rdi, %r8)

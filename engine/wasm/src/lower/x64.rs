@@ -4,8 +4,9 @@
 //! code, of the same length, with better instructions, and stubs after it. Never here: a guess: a range that does not decode as one
 //! of the shapes below stays as it is (a charge) or makes the caller choose other IR (a card test).
 //!
-//! A charge, `mov r, r15; lea/add r', r, -c; mov r15, r'` and perhaps `test r', r'` before a conditional jump, becomes
-//! `nop; add r15, -c`. Both registers are dead after it by construction: the IR value has no other use.
+//! A charge, `mov r, r15; lea/add r', r, -c; mov r15, r'`, becomes `nop; add r15, -c`. Both registers are dead after it by construction:
+//! the IR value has no other use. A checked charge is followed by `test r', r'` and a conditional jump; the test goes too if it stands
+//! right behind, and becomes `test r15, r15` if other instructions came between.
 //!
 //! A card test, `movzx r, byte [base + index - d]; test r, r; jz trap`, becomes `nop; cmp byte [base + index - d], 0; jz stub` with
 //! `stub: push index; push base; call mark; jmp back`. So a test costs the code around it no block, no call and no register.
@@ -14,6 +15,8 @@
 pub(super) const CHARGE: u32 = 1 << 31;
 /// Source locations of card tests have this bit.
 pub(super) const CARD: u32 = 1 << 30;
+/// Source locations of charges whose sum is tested have both.
+pub(super) const CHECKED_CHARGE: u32 = CHARGE | CARD;
 /// The Wasm offset in a marked location.
 pub(super) const OFFSET_MASK: u32 = CARD - 1;
 
@@ -30,6 +33,10 @@ const NOPS: [&[u8]; 10] = [
     &[0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
     &[0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
 ];
+/// A segment override that 64-bit mode ignores; assemblers pad with it too.
+const IGNORED_PREFIX: u8 = 0x2e;
+/// Prefixes to put before one instruction at most: some decoders are slow on more.
+const PREFIXES_MAX: usize = 3;
 /// Bytes of the longest instruction.
 const NOP_MAX: usize = 15;
 
@@ -115,8 +122,14 @@ fn test_register(code: &[u8], opcode: u8, wide: bool) -> Option<(u8, usize)> {
     fits.then_some((reg, at + 2))
 }
 
+/// Replaces `code` by `tail`, with what does nothing before it: prefixes if a few bytes are to be filled, else an instruction.
 fn fill(code: &mut [u8], tail: &[u8]) {
     let pad = code.len() - tail.len();
+    code[pad..].copy_from_slice(tail);
+    if pad <= PREFIXES_MAX {
+        code[..pad].fill(IGNORED_PREFIX);
+        return;
+    }
     let mut at = 0;
     while at < pad {
         let len = (pad - at).min(NOP_MAX);
@@ -125,11 +138,15 @@ fn fill(code: &mut [u8], tail: &[u8]) {
         code[at + len - nop.len()..at + len].copy_from_slice(nop);
         at += len;
     }
-    code[pad..].copy_from_slice(tail);
 }
 
+/// `test r15, r15`, as long as that of any other register.
+const TEST_R15: [u8; 3] = [0x4d, 0x85, 0xff];
+
 /// Rewrites one charge at the start of `code`, if it is there. Returns its length.
-fn fuse_charge(code: &mut [u8]) -> Option<usize> {
+///
+/// `marks`: where the next marked ranges begin, in order; a test that does not stand right behind its charge begins one.
+fn fuse_charge(code: &mut [u8], checked: bool, marks: &[usize]) -> Option<usize> {
     let (counter, src, mut at) = move_registers(code)?;
     if src != R15 {
         return None;
@@ -141,19 +158,24 @@ fn fuse_charge(code: &mut [u8]) -> Option<usize> {
     if addend != counter || dst != R15 || src != sum {
         return None;
     }
-    if let Some((register, len)) = test_register(&code[at..], 0x85, true)
-        && register == sum
-    {
-        at += len;
+    if checked {
+        let tests_sum = |code: &[u8]| test_register(code, 0x85, true).filter(|(tested, _)| *tested == sum);
+        if let Some((_, len)) = tests_sum(&code[at..]) {
+            at += len;
+        } else {
+            let test = marks.iter().copied().find(|mark| *mark > at)?;
+            tests_sum(code.get(test..)?)?;
+            code[test..test + TEST_R15.len()].copy_from_slice(&TEST_R15);
+        }
     }
     let mut add = [0x49, 0x81, 0xc7, 0, 0, 0, 0];
     let tail = match i8::try_from(amount) {
-        Ok(amount) => {
+        Ok(amount) if at > add.len() + PREFIXES_MAX => {
             add[1] = 0x83;
             add[3] = amount as u8;
             &add[..4]
         }
-        Err(_) => {
+        _ => {
             add[3..].copy_from_slice(&amount.to_le_bytes());
             &add[..]
         }
@@ -167,10 +189,13 @@ fn fuse_charge(code: &mut [u8]) -> Option<usize> {
 
 /// Rewrites the charges that begin in the first `len` bytes of `code`, a range that holds nothing else but jumps. (The addition has no
 /// source location of its own when the optimizer made it anew, so a charge may run over the end of its range.)
-pub(super) fn fuse_charges(code: &mut [u8], len: usize) {
+///
+/// `marks`: where the next ranges of charges begin, in order.
+pub(super) fn fuse_charges(code: &mut [u8], len: usize, checked: bool, marks: &[usize]) {
     let mut at = 0;
     while at < len {
-        match fuse_charge(&mut code[at..]) {
+        // What begins a range after the first charge in this one is not looked for: such a charge has its test right behind.
+        match fuse_charge(&mut code[at..], checked, if at == 0 { marks } else { &[] }) {
             Some(len) => at += len,
             None => return,
         }
@@ -208,7 +233,7 @@ struct Operand {
 /// `movzx r, byte [..]`: `(register, operand, length)`.
 fn load_byte(code: &[u8]) -> Option<(u8, Operand, usize)> {
     let (rex, mut at) = rex(code);
-    if byte(code, at)? != 0x0f || byte(code, at + 1)? != 0xb6 {
+    if rex & REX_W == 0 || byte(code, at)? != 0x0f || byte(code, at + 1)? != 0xb6 {
         return None;
     }
     at += 2;
@@ -250,19 +275,81 @@ fn push_register(register: u8, out: &mut Vec<u8>) {
     out.push(0x50 | (register & 7));
 }
 
+/// A card test found in machine code.
+struct CardTest {
+    /// Where its load begins.
+    start: usize,
+    /// Where its `jz` begins.
+    jump: usize,
+    operand: Operand,
+    /// A spill of another register between load and test, which the register allocator may put there.
+    spill: Vec<u8>,
+}
+
+/// `mov [rsp + displacement], r`: `(register, length)`.
+fn spill(code: &[u8]) -> Option<(u8, usize)> {
+    let (rex, at) = rex(code);
+    let modrm = byte(code, at + 1)?;
+    let plain = rex & (REX_X | REX_B) == 0 && byte(code, at)? == 0x89;
+    if !plain || modrm & 7 != 4 || byte(code, at + 2)? != 0x24 {
+        return None;
+    }
+    let len = match modrm >> 6 {
+        0 => 0,
+        1 => 1,
+        2 => 4,
+        _ => return None,
+    };
+    let register = (modrm >> 3 & 7) | if rex & REX_R != 0 { 8 } else { 0 };
+    Some((register, at + 3 + len))
+}
+
+/// The card test in `code[start..end]`, a range that may hold moves of the register allocator too. It is found by its jump, whose
+/// distance must lead to one of `traps` (sorted), and read backwards from there.
+fn find_card_test(code: &[u8], start: usize, end: usize, traps: &[u32]) -> Option<CardTest> {
+    let jump = (start..end.checked_sub(5)?).find(|at| {
+        let to = || Some(i64::try_from(at + 6).ok()? + i64::from(int32(code, at + 2)?));
+        code[*at..at + 2] == [0x0f, 0x84]
+            && to().is_some_and(|to| u32::try_from(to).is_ok_and(|to| traps.binary_search(&to).is_ok()))
+    })?;
+    for test in [3, 2] {
+        let Some(test_at) = jump.checked_sub(test) else { continue };
+        let Some((tested, len)) = test_register(&code[test_at..jump], 0x84, false) else { continue };
+        if len != test {
+            continue;
+        }
+        for distance in (8..=9).chain(8 + 4..=9 + 8) {
+            let Some(load_at) = test_at.checked_sub(distance) else { continue };
+            if load_at < start {
+                break;
+            }
+            let Some((register, operand, len)) = load_byte(&code[load_at..test_at]) else { continue };
+            if register != tested {
+                continue;
+            }
+            let between = &code[load_at + len..test_at];
+            let harmless = between.is_empty()
+                || spill(between).is_some_and(|(spilled, len)| len == between.len() && spilled != register);
+            if harmless {
+                let spill = between.to_vec();
+                return Some(CardTest { start: load_at, jump, operand, spill });
+            }
+        }
+    }
+    None
+}
+
 /// Rewrites the card test in `code[start..end]` and appends its stub. Returns where in `code` the displacement of the stub's call to the
 /// mark thunk is to be filled in; `None` if there is no card test as expected, and the code is then not to be used.
 ///
-/// `table` is the displacement of card 0 from `vmctx`.
-pub(super) fn rewrite_card_test(code: &mut Vec<u8>, start: usize, end: usize, table: i32) -> Option<usize> {
-    let range = code.get(start..end)?;
-    let (register, operand, load_len) = load_byte(range)?;
-    let (tested, test_len) = test_register(&range[load_len..], 0x84, false)?;
-    let test_end = load_len + test_len;
-    // `jz`, which ends the range.
-    if tested != register || range.get(test_end..test_end + 2)? != [0x0f, 0x84] || test_end + 6 != range.len() {
-        return None;
-    }
+/// `traps` are the places that card tests jump to, sorted; `table` is the displacement of card 0 from `vmctx`.
+pub(super) fn rewrite_card_test(
+    code: &mut Vec<u8>,
+    (start, end): (usize, usize),
+    traps: &[u32],
+    table: i32,
+) -> Option<usize> {
+    let CardTest { start, jump, operand, spill } = find_card_test(code, start, end, traps)?;
     let mut compare = Vec::with_capacity(10);
     let kept = operand.rex & (REX_X | REX_B);
     if kept != 0 {
@@ -274,7 +361,9 @@ pub(super) fn rewrite_card_test(code: &mut Vec<u8>, start: usize, end: usize, ta
     let modrm = compare.len() - operand.len;
     compare[modrm] |= 7 << 3;
     compare.push(0);
-    if compare.len() > test_end {
+    let mut tail = spill;
+    tail.append(&mut compare);
+    if tail.len() > jump - start {
         return None;
     }
     let mut stub = Vec::with_capacity(20);
@@ -287,8 +376,8 @@ pub(super) fn rewrite_card_test(code: &mut Vec<u8>, start: usize, end: usize, ta
         }
     }
     push_register(operand.base, &mut stub);
-    fill(&mut code[start..start + test_end], &compare);
-    let back = start + test_end + 6;
+    fill(&mut code[start..jump], &tail);
+    let back = jump + 6;
     let stub_at = code.len();
     let distance = i32::try_from(stub_at - back).ok()?;
     code[back - 4..back].copy_from_slice(&distance.to_le_bytes());
@@ -325,6 +414,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_test_apart_from_its_charge_reads_the_counter() {
+        // mov rcx, r15; add rcx, -5; mov r15, rcx; sub eax, 1; test rcx, rcx; jl
+        let text = [
+            0x4c, 0x89, 0xf9, 0x48, 0x83, 0xc1, 0xfb, 0x49, 0x89, 0xcf, 0x83, 0xe8, 1, 0x48, 0x85, 0xc9, 0x0f, 0x8c, 1,
+            0, 0, 0,
+        ];
+        let mut code = text;
+        fuse_charges(&mut code, 10, true, &[7, 13]);
+        assert_eq!(code[..10], [0x2e, 0x2e, 0x2e, 0x49, 0x81, 0xc7, 0xfb, 0xff, 0xff, 0xff]);
+        assert_eq!(code[13..16], TEST_R15);
+        // Another register is tested there: nothing changes.
+        let mut code = text;
+        code[15] = 0xd2;
+        let other = code;
+        fuse_charges(&mut code, 10, true, &[7, 13]);
+        assert_eq!(code, other);
+    }
+
+    #[test]
     fn charges_become_one_addition() {
         // mov rcx, r15; add rcx, -5; mov r15, rcx; test rcx, rcx; jl
         let mut code = vec![
@@ -332,7 +440,7 @@ mod tests {
             1, 0, 0, 0,
         ];
         let len = code.len();
-        fuse_charges(&mut code, len);
+        fuse_charges(&mut code, len, true, &[]);
         assert_eq!(code[12..16], [0x49, 0x83, 0xc7, 0xfb]);
         assert_eq!(code[16..18], [0x0f, 0x8c]);
     }

@@ -209,7 +209,7 @@ impl Activation {
             *dropped = segment.mode != SegmentMode::Passive;
         }
         for (dropped, segment) in self.elem_dropped.iter_mut().zip(&shape.elements) {
-            *dropped = segment.mode != SegmentMode::Passive;
+            *dropped = *segment != SegmentMode::Passive;
         }
         self.any_dropped = false;
     }

@@ -99,7 +99,7 @@ impl<H: Host> Execution<H> {
         host: H,
         limit: Instructions,
     ) -> Result<Execution<H>, StartError<H>> {
-        let stack = match PooledStack::take() {
+        let stack = match PooledStack::take(seated.module().stack_needed()) {
             Ok(stack) => stack,
             Err(error) => return Err(StartError { error, seated, host }),
         };

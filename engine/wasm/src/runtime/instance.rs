@@ -27,7 +27,8 @@ impl Instance {
     /// Instantiates on an empty heap: it grows to the memory's first size and receives the active data segments. The start
     /// function, if there is one, is an ordinary entry that the caller runs next ([`Module::start`]).
     ///
-    /// Errors: an active segment does not fit, or the kernel's refusal; the heap may have grown then.
+    /// Errors: an active segment does not fit, or the heap is not for this module; it may have grown then. Panics: when the kernel refuses
+    /// memory for the data, which other nodes have.
     pub fn instantiate(module: Arc<Module>, heap: &mut Heap) -> Result<Instance, InstantiateError> {
         if let Some(code) = module.instantiation_error() {
             return Err(InstantiateError::Trap(Trap::at_entry(code)));
@@ -35,7 +36,10 @@ impl Instance {
         let min = module.shape().memory.map_or(WasmPages::ZERO, |memory| WasmPages(memory.min_pages));
         heap.grow(min.saturating_sub(heap.size())).map_err(InstantiateError::Heap)?;
         for (address, bytes) in module.active_data() {
-            heap.write(address, bytes).map_err(InstantiateError::Heap)?;
+            heap.write(address, bytes).map_err(|error| match error {
+                HeapError::Os { .. } => panic!("the kernel refuses memory for the data of a module: {error}"),
+                error => InstantiateError::Heap(error),
+            })?;
         }
         Ok(Instance::new(module))
     }

@@ -145,8 +145,10 @@ unsafe extern "C" fn memory_grow<H: Host>(vmctx: *mut VmCtx, delta: u64, caller:
             Err(trap) => leave(vmctx, trap.code(), caller),
         }
         let activation = activation(vmctx);
-        if activation.seat.grow(WasmPages(delta)).is_err() {
-            return FAILED;
+        // The limits have been checked and the cycles reserved, so only the kernel can refuse: what the canister would see then is not
+        // what it sees on other nodes.
+        if let Err(error) = activation.seat.grow(WasmPages(delta)) {
+            panic!("the kernel refuses a heap to grow by {delta} pages: {error}");
         }
         activation.note_heap_bytes();
         old
@@ -250,9 +252,6 @@ unsafe extern "C" fn table_grow(vmctx: *mut VmCtx, table: u32, init: u64, delta:
     };
     let old = elements.len() as u64;
     let Some(new) = old.checked_add(delta).filter(|new| *new <= shape.max) else { return FAILED };
-    if elements.try_reserve(delta as usize).is_err() {
-        return FAILED;
-    }
     elements.resize(new as usize, init);
     if delta > 0 {
         activation.publish_table(table, true);

@@ -20,7 +20,7 @@ pub use execution::{Entry, Execution, Finished, Outcome, StartError};
 pub use host::{Caller, Host, HostTrap, SliceVerdict};
 pub use instance::{Instance, InstantiateError, Seated};
 pub use shape::*;
-pub use stack::{FRAME_BYTES_MAX, HOST_STACK_BYTES, STACK_SLOTS_MAX, stacks_mapped};
+pub use stack::{HOST_STACK_BYTES, STACK_SLOTS_MAX, StackNeeded, stacks_mapped};
 pub use trap::{FRAMES_MAX, Frame, Trap, describe};
 pub use value::{ValType, Value};
 pub(crate) use value::{extern_reference, extern_word};

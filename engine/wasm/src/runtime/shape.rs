@@ -78,15 +78,6 @@ pub struct DataSegment {
     pub bytes: Box<[u8]>,
 }
 
-/// An element segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ElementSegment {
-    /// Where it goes.
-    pub mode: SegmentMode,
-    /// Its elements.
-    pub items: Vec<ConstExpr>,
-}
-
 /// An export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
@@ -125,8 +116,8 @@ pub struct ModuleShape {
     pub metadata: BTreeMap<String, (bool, Vec<u8>)>,
     /// The start function.
     pub start: Option<u32>,
-    /// Element segments.
-    pub elements: Vec<ElementSegment>,
+    /// Where element segments go. Their elements are in the tables' images.
+    pub elements: Vec<SegmentMode>,
     /// Data segments.
     pub data: Vec<DataSegment>,
     /// Function names of the name section, sorted by function index.
@@ -148,6 +139,24 @@ impl ModuleShape {
     /// The export of this name.
     pub fn export(&self, name: &str) -> Option<&Export> {
         self.exports.iter().find(|export| export.name == name)
+    }
+
+    /// Bytes that this takes.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let types = self.types.iter().map(|ty| size_of_val(ty) + size_of_val(&*ty.params) + size_of_val(&*ty.results));
+        let imports = self.import_names.iter().map(|names| size_of_val(names) + names.0.len() + names.1.len());
+        let exports = self.exports.iter().map(|export| size_of_val(export) + export.name.len());
+        let methods = self.entry_points.methods.iter().map(|(name, entry)| size_of_val(entry) + name.len());
+        let metadata = self.metadata.iter().map(|(name, entry)| size_of_val(entry) + name.len() + entry.1.len());
+        let data = self.data.iter().map(|segment| size_of_val(segment) + segment.bytes.len());
+        let names = self.names.iter().map(|entry| size_of_val(entry) + entry.1.len());
+        let lists = types.chain(imports).chain(exports).chain(methods).chain(metadata).chain(data).chain(names);
+        lists.sum::<usize>()
+            + size_of_val(&*self.canonical_types)
+            + size_of_val(&*self.functions)
+            + size_of_val(&*self.imports)
+            + size_of_val(&*self.globals)
+            + size_of_val(&*self.elements)
     }
 
     /// The owned part of a decoded module. Limits cap what the module itself leaves open.
@@ -179,11 +188,7 @@ impl ModuleShape {
                 .map(|(name, metadata)| ((*name).to_owned(), (metadata.public, metadata.content.to_owned())))
                 .collect(),
             start: decoded.start,
-            elements: decoded
-                .elements
-                .iter()
-                .map(|segment| ElementSegment { mode: segment.mode, items: segment.items.clone() })
-                .collect(),
+            elements: decoded.elements.iter().map(|segment| segment.mode).collect(),
             data: decoded
                 .data
                 .iter()

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 
 use super::activation::{Activation, Exit};
 use super::arch::Context;
+use crate::abi::TrapCode;
 use crate::code;
 
 const SIGNALS: [i32; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE];
@@ -116,6 +117,10 @@ unsafe extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context:
 /// Called from the handler with its arguments.
 unsafe fn handle(signal: i32, info: *mut libc::siginfo_t, machine: &mut Context) -> bool {
     let activation = CURRENT.get();
+    // SAFETY: `info` comes from the kernel. Sent by a process (0 or less), not raised by an instruction.
+    if unsafe { (*info).si_code } <= 0 {
+        return false;
+    }
     let is_page_fault = signal == libc::SIGSEGV || signal == libc::SIGBUS;
     // SAFETY: `info` comes from the kernel; a page fault has an address.
     let address = if is_page_fault { unsafe { (*info).si_addr() as usize } } else { 0 };
@@ -139,6 +144,11 @@ unsafe fn handle(signal: i32, info: *mut libc::siginfo_t, machine: &mut Context)
     if is_page_fault && unsafe { activation.seat.as_seat_ptr().handle_protection_fault(address) } {
         return true;
     }
+    // A heap byte that exists can be read and written: what remains is a kernel that has no memory or no mapping left, which other
+    // replicas do not see. It must not look like the canister's failure.
+    if signal == libc::SIGBUS || (is_page_fault && activation.seat.heap_address_of(address).is_some()) {
+        die("the kernel refused a page of a heap: out of memory or mappings", pc, address);
+    }
     // `lookup` answered, so the offset exists.
     let offset = tables.offset(pc).unwrap_or(0);
     let Some(site) = tables.trap_site(offset).copied() else {
@@ -148,7 +158,11 @@ unsafe fn handle(signal: i32, info: *mut libc::siginfo_t, machine: &mut Context)
     if is_page_fault && !activation.reservation.contains(&address) && address >= 4096 {
         die("compiled code touched memory outside its seat", pc, address);
     }
-    let code = activation.raised.take().unwrap_or(site.code);
+    let code = match (site.code, activation.raised.take()) {
+        (TrapCode::Status, Some(reason)) => reason,
+        (TrapCode::Status, None) => die("a libcall failed without a reason", pc, address),
+        (code, _) => code,
+    };
     // Exact by the contract: what the register holds less what straight-line code has deferred.
     let counter = machine.counter().wrapping_sub(i64::from(site.pending));
     activation.record_trap(code, counter, pc, machine.fp(), machine.sp());

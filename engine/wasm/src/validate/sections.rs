@@ -130,7 +130,7 @@ pub(super) fn check_segments_fit(module: &DecodedModule<'_>) -> Result<(), Modul
     for (segment, elements) in module.elements.iter().enumerate() {
         let SegmentMode::Active { table, offset } = elements.mode else { continue };
         let initial = module.tables.get(table as usize).map_or(0, |t| t.initial);
-        let (offset, len) = (address(offset), elements.items.len() as u64);
+        let (offset, len) = (address(offset), u64::from(elements.len));
         if offset.checked_add(len).is_none_or(|end| end > initial) {
             return Err(ModuleError::ElementsBeyondTable { segment, offset, len });
         }

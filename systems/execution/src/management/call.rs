@@ -4,6 +4,7 @@ use super::code::PendingInstall;
 use super::error::ManagementError;
 use super::ids::CanisterIds;
 use super::lifecycle;
+use super::method::{Method, named_canister};
 use super::random::RandomStream;
 use super::resources::SubnetUse;
 use crate::{CanisterBundle, CanisterMut, RoundEnv, charge};
@@ -12,7 +13,7 @@ use cyclotron_types::canister::ChangeOrigin;
 use cyclotron_types::ids::{CallbackId, CanisterId, MessageId};
 use cyclotron_types::message::{CallKind, Ingress, IngressStatus, Request, Response, ResponsePayload};
 use cyclotron_types::reject::Reject;
-use cyclotron_types::units::{Cycles, Instructions};
+use cyclotron_types::units::{Cycles, Instructions, Time};
 use serde::Serialize;
 
 /// Who waits for the answer.
@@ -96,17 +97,51 @@ pub struct ManagementCall {
     pub arg: Vec<u8>,
     /// Cycles attached.
     pub payment: Cycles,
+    /// Until when it may start; a canister's call waits as long as it takes.
+    pub expiry: Time,
+    /// The canister under which a user's call was submitted.
+    pub effective: Option<CanisterId>,
+    /// The canister in whose long message the call must not come between.
+    pub disturbs: Option<CanisterId>,
     /// Whether it had to wait for another round's randomness: see [`ManagementStep::NextRound`].
     pub deferred: bool,
+}
+
+/// A place where calls wait for the management canister, each with its own limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Line {
+    /// Calls of one canister.
+    CallsOf(CanisterId),
+    /// Ingress messages about one canister, or about none.
+    IngressAbout(Option<CanisterId>),
+}
+
+impl ManagementCall {
+    /// Where it waits.
+    pub fn line(&self) -> Line {
+        match &self.origin {
+            ManagementOrigin::Canister { caller, .. } => Line::CallsOf(*caller),
+            ManagementOrigin::Ingress { .. } => Line::IngressAbout(self.effective),
+        }
+    }
+}
+
+/// The canister that a call must not disturb. Cost: O(argument).
+fn disturbed(method: &str, arg: &[u8]) -> Option<CanisterId> {
+    let method = Method::from_name(method).filter(|method| method.disturbs_execution())?;
+    named_canister(method, arg).ok().flatten()
 }
 
 impl From<Ingress> for ManagementCall {
     fn from(ingress: Ingress) -> Self {
         Self {
             origin: ManagementOrigin::Ingress { id: ingress.id, sender: ingress.sender },
+            disturbs: disturbed(&ingress.method, &ingress.arg),
             method: ingress.method,
             arg: ingress.arg,
             payment: Cycles::ZERO,
+            expiry: ingress.expiry,
+            effective: ingress.effective_canister,
             deferred: false,
         }
     }
@@ -120,9 +155,12 @@ impl From<Request> for ManagementCall {
                 callback: request.callback,
                 kind: request.kind,
             },
+            disturbs: disturbed(&request.method, &request.arg),
             method: request.method,
             arg: request.arg,
             payment: request.payment,
+            expiry: Time::MAX,
+            effective: None,
             deferred: false,
         }
     }
@@ -150,7 +188,7 @@ pub struct ManagementEffects {
     pub touched: Vec<CanisterId>,
     /// Instructions to count into the round.
     pub used: Instructions,
-    /// The canister for which `canister_on_low_wasm_memory` became due: the caller queues the task.
+    /// The canister for which `canister_on_low_wasm_memory` became due: it has something to do.
     pub low_memory: Option<CanisterId>,
 }
 
@@ -233,6 +271,8 @@ impl ManagementContext<'_> {
         if settled.exhausted {
             let rejects = lifecycle::uninstall_exhausted(&mut canister);
             run.effects.answers.extend(rejects);
+            // It may have been stopping, with nothing left to wait for.
+            run.effects.answers.extend(lifecycle::finish_stopping(&mut canister));
         }
         Ok(canister)
     }

@@ -9,12 +9,13 @@ use super::method::Method;
 use super::wire::{self, ic};
 use super::{CanisterView, check_guard, chunks, finish, history};
 use crate::install::{self, Install, InstallOutcome, InstallStep, Mode};
+use crate::machine::missing_resource;
 use crate::{CanisterMut, Program, RoundEnv, charge};
 use cyclotron_types::canister::{ChangeDetails, InstallMode};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits;
 use cyclotron_types::reject::{ErrorCode, Reject};
-use cyclotron_types::units::{Bytes, Cycles, Instructions};
+use cyclotron_types::units::{Bytes, Cycles, Height, Instructions};
 use cyclotron_wasm::Module;
 use cyclotron_wasm::engine::EngineError;
 use serde::Serialize;
@@ -39,6 +40,7 @@ pub(super) struct Terms {
     sender_version: Option<u64>,
     wasm64: bool,
     prepaid: Cycles,
+    since: Height,
 }
 
 impl PendingInstall {
@@ -50,6 +52,11 @@ impl PendingInstall {
     /// The canister.
     pub fn canister(&self) -> CanisterId {
         self.terms.canister
+    }
+
+    /// Its rank among installations: the oldest goes first.
+    pub fn rank(&self) -> (Height, CanisterId) {
+        (self.terms.since, self.terms.canister)
     }
 
     /// Cycles that it holds: the call's payment. The prepaid instructions are held by the canister's [`crate::Paused::Installing`].
@@ -154,6 +161,7 @@ fn install(
         sender_version: wanted.sender_version,
         wasm64,
         prepaid,
+        since: env.height,
     };
     let install = Install {
         mode: kernel_mode(wanted.mode),
@@ -236,15 +244,14 @@ fn refuse_module(
     wanted: &Wanted,
     error: &EngineError,
 ) -> ManagementError {
+    if let EngineError::Code(error) = error {
+        missing_resource(error);
+    }
     let cost = canister.balance.0.take(env.subnet.fees.execution(wanted.assembly, false));
     run.burn(cost);
     run.effects.used = run.effects.used.saturating_add(wanted.assembly);
     let text = format!("Error from Canister {}: Canister's Wasm module is not valid: {error}", canister.id);
-    let code = match error {
-        EngineError::Code(_) => ErrorCode::CanisterWasmEngineError,
-        _ => ErrorCode::CanisterInvalidWasm,
-    };
-    Reject::new(code, text).into()
+    Reject::new(ErrorCode::CanisterInvalidWasm, text).into()
 }
 
 /// Charges for what ran, gives the rest back, and writes the history.
@@ -256,7 +263,8 @@ fn settle(
     outcome: InstallOutcome,
 ) -> Result<Vec<u8>, ManagementError> {
     let cost = env.subnet.fees.execution(outcome.total, terms.wasm64).min(terms.prepaid);
-    canister.balance.0 = canister.balance.0.saturating_add(terms.prepaid.saturating_sub(cost));
+    let lost = canister.balance.0.put(terms.prepaid.saturating_sub(cost));
+    run.burn(lost);
     run.burn(cost);
     run.burn(outcome.burned);
     run.effects.used = run.effects.used.saturating_add(outcome.used);
@@ -265,20 +273,13 @@ fn settle(
         return Err(failure.reject(canister.id).into());
     }
     if terms.mode == InstallMode::Reinstall {
-        keep_newest(canister, outcome.logged);
+        // The log begins with what the new code wrote. Spec: #ic-fetch_canister_logs.
+        canister.log.keep_newest(outcome.logged);
     }
     let details = ChangeDetails::CodeDeployment { mode: terms.mode, module_hash: terms.module_hash };
     let origin = run.call.origin.change_origin(terms.sender_version);
     history::record(canister.history, env.time, canister.version.0, origin, details);
     Ok(wire::encode_nothing())
-}
-
-/// A reinstalled canister's log begins with what its new code wrote. Spec: #ic-fetch_canister_logs.
-fn keep_newest(canister: &mut CanisterMut<'_>, lines: usize) {
-    while canister.log.records.len() > lines {
-        let Some(record) = canister.log.records.pop_front() else { break };
-        canister.log.bytes = canister.log.bytes.saturating_sub(record.content.len() as u64);
-    }
 }
 
 /// Runs the next slice of a suspended or aborted installation.

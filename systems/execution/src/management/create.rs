@@ -1,12 +1,14 @@
 //! Creating canisters, and cycles that come from outside of the subnet.
 
+use super::ManagementOrigin;
 use super::call::{ManagementContext, Running};
 use super::error::ManagementError;
 use super::history;
 use super::ids::IdError;
+use super::method::{Method, named_canister, pays_later};
 use super::settings::{self, SettingsUpdate, Standing};
 use super::wire::{self, ic};
-use crate::CanisterBundle;
+use crate::{CanisterBundle, charge};
 use cyclotron_types::Principal;
 use cyclotron_types::canister::{ChangeDetails, Controllers, CyclesBalance, PaidUntil, Settings};
 use cyclotron_types::ids::CanisterId;
@@ -106,10 +108,8 @@ pub(super) fn provisional_top_up(
     let args: ic::ProvisionalTopUpCanisterArgs = wire::decode(&run.call.arg)?;
     let amount = amount(&args.amount)?;
     let canister = context.find(run, CanisterId::from_principal(args.canister_id))?;
-    let before = canister.balance.0;
-    canister.balance.0 = before.saturating_add(amount);
-    let added = canister.balance.0.saturating_sub(before);
-    run.mint(added);
+    let lost = canister.balance.0.put(amount);
+    run.mint(amount.saturating_sub(lost));
     Ok(wire::encode_nothing())
 }
 
@@ -120,12 +120,7 @@ pub(super) fn deposit_cycles(
 ) -> Result<Vec<u8>, ManagementError> {
     let args: wire::CanisterIdArgs = wire::decode(&run.call.arg)?;
     let canister = context.find(run, CanisterId::from_principal(args.canister_id))?;
-    let payment = run.call.payment;
-    let before = canister.balance.0;
-    canister.balance.0 = before.saturating_add(payment);
-    // A balance at its largest cannot take all; the rest is gone. Spec: cycles saturate.
-    let lost = payment.saturating_sub(canister.balance.0.saturating_sub(before));
-    run.call.payment = Cycles::ZERO;
+    let lost = canister.balance.0.put(std::mem::take(&mut run.call.payment));
     run.burn(lost);
     Ok(wire::encode_nothing())
 }
@@ -139,7 +134,7 @@ pub(super) fn update_settings(
     let id = CanisterId::from_principal(args.canister_id);
     let (env, subnet_use) = (context.env, context.canisters.subnet_use());
     let mut canister = context.find(run, id)?;
-    super::check_guard(&canister, run, super::Method::UpdateSettings)?;
+    super::check_guard(&canister, run, Method::UpdateSettings)?;
     let update = SettingsUpdate::parse(&args.settings)?;
     let view = super::CanisterView::from(&canister);
     let standing = Standing {
@@ -151,11 +146,30 @@ pub(super) fn update_settings(
     let reservation = settings::check(&update, &standing, subnet_use, &env.subnet)?;
     settings::apply(&mut canister, &update, reservation);
     canister.version.0 = canister.version.0.saturating_add(1);
+    let low_memory = crate::check_low_memory(&mut canister);
     if update.controllers.is_some() {
         let details =
             ChangeDetails::ControllersChange { controllers: canister.controllers.0.iter().copied().collect() };
         let origin = run.call.origin.change_origin(args.sender_canister_version);
         history::record(canister.history, env.time, canister.version.0, origin, details);
     }
+    run.effects.low_memory = low_memory.then_some(id);
     Ok(wire::encode_nothing())
+}
+
+/// Charges a small `update_settings` ingress message, if the canister can pay it under its settings as they are now.
+pub(super) fn charge_later(context: &mut ManagementContext<'_>, run: &mut Running<'_>) {
+    let arg = &run.call.arg;
+    if !matches!(run.call.origin, ManagementOrigin::Ingress { .. }) || !pays_later(Method::UpdateSettings, arg) {
+        return;
+    }
+    let fees = &context.env.subnet.fees;
+    let fee = fees.ingress(Bytes((run.call.method.len() + arg.len()) as u64));
+    let Ok(Some(id)) = named_canister(Method::UpdateSettings, arg) else { return };
+    let Ok(canister) = context.find(run, id) else { return };
+    let threshold = charge::threshold_of(fees, &canister);
+    // Who cannot pay even now pays nothing.
+    if charge::withdraw(id, &mut canister.balance.0, fee, threshold, false).is_ok() {
+        run.burn(fee);
+    }
 }

@@ -189,9 +189,7 @@ impl From<ManagementError> for Reject {
 impl ManagementError {
     fn describe(&self) -> (ErrorCode, String) {
         match self {
-            Self::Kernel(reject) => {
-                (reject.error.unwrap_or(ErrorCode::CanisterRejectedMessage), reject.message.clone())
-            }
+            Self::Kernel(reject) => (reject.error_code(), reject.message.clone()),
             Self::NotBuilt(method) => (ErrorCode::CanisterRejectedMessage, format!("not supported yet: {method}")),
             Self::SettingOutOfRange { .. }
             | Self::InvalidSettings(_)

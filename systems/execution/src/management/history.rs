@@ -8,7 +8,7 @@ use cyclotron_types::units::{Bytes, Time};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// Memory that one change counts for, apart from its list of controllers. As [`crate::CanisterMut::memory_used`] has it.
+/// Memory that one change counts for, apart from its list of controllers. Fixed by this protocol, not by Rust's layout.
 pub const CHANGE_BYTES: u64 = 160;
 /// Memory that one controller in a change counts for: 29 bytes and a length.
 pub const CONTROLLER_BYTES: u64 = 30;

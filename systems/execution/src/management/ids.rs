@@ -16,11 +16,20 @@ pub struct IdRange {
     pub last: u64,
 }
 
+impl IdRange {
+    /// Whether the number is in it.
+    pub fn contains(&self, number: u64) -> bool {
+        (self.first..=self.last).contains(&number)
+    }
+}
+
 /// The subnet's ranges and how far they are used: part of the replicated state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CanisterIds {
     /// Disjoint, used in this order.
     ranges: Vec<IdRange>,
+    /// Disjoint, and from those above: given out by `specified_id` alone.
+    reserved: Vec<IdRange>,
     /// Range that the next id comes from; `ranges.len()` when all are used up.
     range: usize,
     /// The next number in it.
@@ -43,8 +52,13 @@ pub enum IdError {
 impl CanisterIds {
     /// None used yet.
     pub fn new(ranges: Vec<IdRange>) -> Self {
+        Self::with_reserved(ranges, Vec::new())
+    }
+
+    /// None used yet; those of `reserved` are given to callers who name them, and never of themselves.
+    pub fn with_reserved(ranges: Vec<IdRange>, reserved: Vec<IdRange>) -> Self {
         let next = ranges.first().map_or(0, |range| range.first);
-        Self { ranges, range: 0, next, specified: BTreeSet::new() }
+        Self { ranges, reserved, range: 0, next, specified: BTreeSet::new() }
     }
 
     /// The ranges.
@@ -54,18 +68,20 @@ impl CanisterIds {
 
     /// Whether the id lies in the ranges.
     pub fn hosts(&self, id: CanisterId) -> bool {
-        id.to_u64().is_some_and(|number| self.position(number).is_some())
+        id.to_u64().is_some_and(|number| self.ranges.iter().chain(&self.reserved).any(|range| range.contains(number)))
     }
 
     fn position(&self, number: u64) -> Option<usize> {
-        self.ranges.iter().position(|range| (range.first..=range.last).contains(&number))
+        self.ranges.iter().position(|range| range.contains(number))
     }
 
     /// Whether a canister has or had the id.
     pub fn used(&self, id: CanisterId) -> bool {
         let Some(number) = id.to_u64() else { return false };
-        let Some(position) = self.position(number) else { return false };
-        position < self.range || (position == self.range && number < self.next) || self.specified.contains(&number)
+        let passed = self
+            .position(number)
+            .is_some_and(|position| position < self.range || (position == self.range && number < self.next));
+        passed || self.specified.contains(&number)
     }
 
     /// Takes the next free id. Cost: O(log ids taken out of turn) for each id skipped, and every one is skipped once.
@@ -135,6 +151,19 @@ mod tests {
         assert_eq!([number(ids.allocate()), number(ids.allocate())], [Ok(1), Ok(3)]);
         assert_eq!(ids.allocate_specified(two), Err(IdError::Taken));
         assert_eq!(ids.allocate_specified(CanisterId::from_u64(1).principal()), Err(IdError::Taken));
+    }
+
+    #[test]
+    fn a_reserved_id_is_given_to_those_who_name_it_and_never_of_itself() {
+        let range = |first, last| IdRange { first, last };
+        let mut ids = CanisterIds::with_reserved(vec![range(100, 101)], vec![range(0, 9)]);
+        let seven = CanisterId::from_u64(7);
+        assert!(ids.hosts(seven) && !ids.used(seven));
+        assert_eq!(number(ids.allocate_specified(seven.principal())), Ok(7));
+        assert!(ids.used(seven));
+        assert_eq!(ids.allocate_specified(seven.principal()), Err(IdError::Taken));
+        assert_eq!([number(ids.allocate()), number(ids.allocate())], [Ok(100), Ok(101)]);
+        assert_eq!(ids.allocate(), Err(IdError::Exhausted), "a full range does not spill into the reserved one");
     }
 
     #[test]

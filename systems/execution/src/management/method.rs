@@ -3,6 +3,7 @@
 //! Enters: a method's name and argument. Leaves: rules. Never here: what a method does.
 
 use super::wire::{self, ic};
+use crate::reject::no_such_canister;
 use cyclotron_types::Principal;
 use cyclotron_types::canister::{Controllers, Settings, Visibility};
 use cyclotron_types::ids::CanisterId;
@@ -189,19 +190,29 @@ pub(super) fn query_only(method: Method) -> Reject {
 pub struct EffectiveCanister {
     /// The canister named in the argument, which the URL must repeat; `None`: any canister of the subnet will do.
     pub named: Option<CanisterId>,
-    /// The canister that pays for the message; `None`: nobody does.
+    /// The canister that pays for the message when it is taken; `None`: nobody does.
     pub payer: Option<CanisterId>,
 }
 
 /// Reads which canister an ingress message is about.
 ///
 /// Cost: O(argument). Errors: as [`ingress_allowed`], and `InvalidManagementPayload`.
-/// Spec: abstract-behavior #effective-canister-ids. Nobody pays for the provisional methods, as in dfinity/ic.
+/// Spec: abstract-behavior #effective-canister-ids. Nobody pays for the provisional methods, and small changes of settings are paid for
+/// afterwards ([`pays_later`]), as in dfinity/ic.
 pub fn effective_canister(name: &str, arg: &[u8]) -> Result<EffectiveCanister, Reject> {
     let method = ingress_allowed(name)?;
     let named = named_canister(method, arg)?;
-    let payer = if method == Method::ProvisionalTopUpCanister { None } else { named };
-    Ok(EffectiveCanister { named, payer })
+    let free = method == Method::ProvisionalTopUpCanister || pays_later(method, arg);
+    Ok(EffectiveCanister { named, payer: if free { None } else { named } })
+}
+
+/// Bytes of an `update_settings` argument up to which the message is paid for after it has run.
+/// Source: dfinity/ic `cycles_account_manager/src/lib.rs`, MAX_DELAYED_INGRESS_COST_PAYLOAD_SIZE.
+const PAYS_LATER_BYTES_MAX: usize = 267;
+
+/// Whether an ingress message is paid for after it has run: whoever has frozen a canister by its settings can undo that.
+pub(super) fn pays_later(method: Method, arg: &[u8]) -> bool {
+    method == Method::UpdateSettings && arg.len() <= PAYS_LATER_BYTES_MAX
 }
 
 /// The canister that the argument names; `None` for methods that are not about one.
@@ -224,7 +235,7 @@ pub(super) fn named_canister(method: Method, arg: &[u8]) -> Result<Option<Canist
 
 /// `sender_canister_version` of an argument, if the method has one and it is given.
 ///
-/// A canister that gives another version than its own must not be able to send the call.
+/// A canister's call that gives another version than its own is rejected before it is sent.
 /// Spec: ic-interface-spec #ic-install_code and the other methods with the field.
 pub fn sender_canister_version(name: &str, arg: &[u8]) -> Option<u64> {
     match Method::from_name(name)? {
@@ -288,8 +299,7 @@ pub fn check_ingress_sender(
     canister: Option<Guarded<'_>>,
 ) -> Result<(), Reject> {
     let Some(named) = effective.named else { return Ok(()) };
-    let canister =
-        canister.ok_or_else(|| Reject::new(ErrorCode::CanisterNotFound, format!("Canister {named} not found")))?;
+    let canister = canister.ok_or_else(|| no_such_canister(named))?;
     if canister.admits(method.guard(), sender) {
         return Ok(());
     }

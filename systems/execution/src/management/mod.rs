@@ -32,14 +32,14 @@ mod wire;
 mod tests;
 
 pub use call::{
-    Answer, Canisters, ManagementCall, ManagementContext, ManagementEffects, ManagementOrigin, ManagementStep,
+    Answer, Canisters, Line, ManagementCall, ManagementContext, ManagementEffects, ManagementOrigin, ManagementStep,
     NodeFacts,
 };
 pub use chunks::UPLOAD_INSTRUCTIONS;
 pub use code::{PendingInstall, resume_install};
 pub use create::PROVISIONAL_CYCLES_DEFAULT;
 pub use error::ManagementError;
-pub use history::environment_hash;
+pub use history::{environment_hash, memory as history_memory};
 pub use ids::{CanisterIds, IdError, IdRange};
 pub use lifecycle::{expire_stopping, finish_stopping, uninstall, uninstall_exhausted};
 pub use method::{
@@ -51,6 +51,7 @@ pub use resources::{MemoryUse, SubnetUse};
 pub use status::{ManagementQuery, canister_info, canister_metadata, canister_status};
 pub use view::{CanisterView, CanisterViewData};
 
+use crate::reject::ingress_timed_out;
 use crate::{CanisterMut, Paused};
 use call::{Running, payload};
 use cyclotron_types::ids::CanisterId;
@@ -101,6 +102,11 @@ fn finish(mut run: Running<'_>, payload: ResponsePayload) -> ManagementStep {
 }
 
 fn body(context: &mut ManagementContext<'_>, run: &mut Running<'_>) -> Result<Body, ManagementError> {
+    if let ManagementOrigin::Ingress { id, .. } = run.call.origin
+        && run.call.expiry < context.env.time
+    {
+        return Err(ingress_timed_out(id).into());
+    }
     let method = method::method(&run.call.method)?;
     match (method.entry(), &run.call.origin) {
         (Entry::QueryOnly, _) => return Err(query_only(method).into()),
@@ -109,7 +115,7 @@ fn body(context: &mut ManagementContext<'_>, run: &mut Running<'_>) -> Result<Bo
         }
         _ => {}
     }
-    if method.disturbs_execution() && is_busy(context, method, run) {
+    if is_busy(context, run) {
         return Ok(Body::Busy);
     }
     let reply = match method {
@@ -123,7 +129,13 @@ fn body(context: &mut ManagementContext<'_>, run: &mut Running<'_>) -> Result<Bo
             create::provisional_top_up(context, run)
         }
         Method::DepositCycles => create::deposit_cycles(context, run),
-        Method::UpdateSettings => create::update_settings(context, run),
+        Method::UpdateSettings => {
+            let result = create::update_settings(context, run);
+            if !matches!(result, Err(ManagementError::NotController { .. })) {
+                create::charge_later(context, run);
+            }
+            result
+        }
         Method::StartCanister => lifecycle::start_canister(context, run),
         Method::StopCanister => {
             return Ok(match lifecycle::stop_canister(context, run)? {
@@ -170,9 +182,9 @@ fn check_provisional(context: &ManagementContext<'_>) -> Result<(), ManagementEr
 }
 
 /// Whether the canister that the call is about runs a long message, which the call must not come between.
-fn is_busy(context: &mut ManagementContext<'_>, method: Method, run: &Running<'_>) -> bool {
-    let Ok(Some(id)) = method::named_canister(method, &run.call.arg) else { return false };
-    context.canisters.get(id).is_some_and(|canister| !matches!(canister.paused, Paused::None))
+fn is_busy(context: &mut ManagementContext<'_>, run: &Running<'_>) -> bool {
+    let canister = run.call.disturbs.and_then(|id| context.canisters.get(id));
+    canister.is_some_and(|canister| !matches!(canister.paused, Paused::None))
 }
 
 /// Holds the call to the method's caller rule.

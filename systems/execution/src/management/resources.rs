@@ -13,6 +13,8 @@ use cyclotron_types::units::{Bytes, Cycles};
 pub struct SubnetUse {
     /// Memory: for each canister the larger of what it uses and its allocation.
     pub memory: Bytes,
+    /// Memory in use, whatever is allocated.
+    pub state: Bytes,
     /// Compute allocations, in percent.
     pub compute: u64,
 }

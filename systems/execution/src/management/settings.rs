@@ -281,16 +281,7 @@ pub fn apply(canister: &mut CanisterMut<'_>, update: &SettingsUpdate, reservatio
     set(&mut settings.snapshot_visibility, &update.snapshot_visibility);
     set(&mut settings.status_visibility, &update.status_visibility);
     set(&mut settings.environment_variables, &update.environment_variables);
-    trim_log(canister);
-}
-
-/// Drops the oldest lines beyond the log's limit.
-fn trim_log(canister: &mut CanisterMut<'_>) {
-    let limit = canister.settings.log_memory_limit.0;
-    while canister.log.bytes > limit {
-        let Some(record) = canister.log.records.pop_front() else { break };
-        canister.log.bytes = canister.log.bytes.saturating_sub(record.content.len() as u64);
-    }
+    canister.log.trim(canister.settings.log_memory_limit);
 }
 
 /// The settings as `canister_status` shows them.

@@ -9,7 +9,7 @@ use super::wire::{self, ic};
 use super::{CanisterView, code, history, settings};
 use crate::{SubnetConfig, charge};
 use cyclotron_types::Principal;
-use cyclotron_types::canister::RunState;
+use cyclotron_types::canister::{LogRecord, RunState};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits;
 use cyclotron_types::reject::Reject;
@@ -106,8 +106,10 @@ fn fetch_canister_logs(
     ic::FetchCanisterLogsResult { canister_log_records }
 }
 
-// A whole log fits into a query's reply, its framing included.
-const _: () = assert!(limits::LOG_BYTES_MAX.0 < limits::QUERY_REPLY_BYTES_MAX.0);
+// A whole log fits into a query's reply: Candid frames a record with two numbers of 8 bytes and a length of at most 4, less than it counts
+// for, and the list with less than a KiB.
+const _: () = assert!(8 + 8 + 4 <= LogRecord::OVERHEAD);
+const _: () = assert!(limits::LOG_BYTES_MAX.0 + 1_024 <= limits::QUERY_REPLY_BYTES_MAX.0);
 
 /// A management method called as a query, its argument read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use crate::canister::{CanisterMut, LowMemoryHook, Program};
 use crate::charge;
 use crate::config::RoundEnv;
 use crate::job::{Effects, Outcome, Outgoing};
+use crate::machine::Installed;
 use crate::reject::{self, Failure, MethodKind};
 use crate::system_api::{Answer, Entry, Message as ApiMessage};
 use cyclotron_types::Principal;
@@ -13,7 +14,7 @@ use cyclotron_types::canister::RunState;
 use cyclotron_types::ids::CallContextId;
 use cyclotron_types::message::{IngressStatus, Message, Response, ResponsePayload, SystemTask};
 use cyclotron_types::reject::Reject;
-use cyclotron_types::units::{Bytes, Cycles, Instructions};
+use cyclotron_types::units::{Bytes, Cycles, Instructions, Time};
 use cyclotron_wasm::decode;
 use cyclotron_wasm::runtime::Entry as WasmEntry;
 
@@ -96,6 +97,16 @@ fn find_method(canister: &CanisterMut<'_>, name: &str) -> Result<Method, Reject>
     }
 }
 
+/// Whether the canister can prepay the longest execution now and is not frozen then.
+pub fn affords_message(env: &RoundEnv, canister: &CanisterMut<'_>) -> bool {
+    let cost = env.subnet.fees.execution(env.subnet.limits.message.message, is_wasm64(canister));
+    cost <= charge::liquid_balance(&env.subnet.fees, canister)
+}
+
+pub(super) fn is_wasm64(canister: &CanisterMut<'_>) -> bool {
+    canister.program.installed().is_some_and(Installed::is_wasm64)
+}
+
 /// Prepays the longest execution, unless an earlier start has. Returns what is held, or why the canister cannot pay.
 fn prepay(
     env: &RoundEnv,
@@ -107,7 +118,7 @@ fn prepay(
     if prior.context.is_some() {
         return Ok(prior.prepaid);
     }
-    let wasm64 = matches!(&*canister.program, Program::Installed(installed) if installed.is_wasm64());
+    let wasm64 = is_wasm64(canister);
     let cost = env.subnet.fees.execution(limit, wasm64);
     let threshold = charge::threshold_of(&env.subnet.fees, canister);
     let reveal = canister.controllers.0.contains(caller);
@@ -123,17 +134,11 @@ fn context_id(canister: &mut CanisterMut<'_>, prior: &Prior) -> CallContextId {
     })
 }
 
-/// Gives back the instructions of an execution that never ran; the base fee is gone.
-fn refund_unrun(
-    env: &RoundEnv,
-    canister: &mut CanisterMut<'_>,
-    prepaid: Cycles,
-    limit: Instructions,
-    wasm64: bool,
-) -> Cycles {
-    let refund = env.subnet.fees.instructions(limit, wasm64).min(prepaid);
-    canister.balance.0 = canister.balance.0.saturating_add(refund);
-    Cycles(prepaid.0 - refund.0)
+/// Gives back what was prepaid for an execution that never ran, less the base fee. Returns what is gone.
+fn refund_unrun(env: &RoundEnv, canister: &mut CanisterMut<'_>, prepaid: Cycles) -> Cycles {
+    let fee = env.subnet.fees.update_base.min(prepaid);
+    let lost = canister.balance.0.put(Cycles(prepaid.0 - fee.0));
+    fee.saturating_add(lost)
 }
 
 pub(super) fn begin_call(
@@ -158,9 +163,9 @@ pub(super) fn begin_call(
         Ok(prepaid) => prepaid,
         Err(error) => return rejected(message, reject::out_of_cycles(error), prior.burned, is_idle(canister)),
     };
-    let wasm64 = matches!(&*canister.program, Program::Installed(installed) if installed.is_wasm64());
+    let wasm64 = is_wasm64(canister);
     let fail = |canister: &mut CanisterMut<'_>, message, reject| {
-        let fee = refund_unrun(env, canister, prepaid, limit, wasm64);
+        let fee = refund_unrun(env, canister, prepaid);
         rejected(message, reject, prior.burned.saturating_add(fee), is_idle(canister))
     };
     let method = match found {
@@ -177,7 +182,7 @@ pub(super) fn begin_call(
             ApiMessage {
                 deadline: match &message {
                     Message::Request(request) if !query => deadline_of(request.kind),
-                    _ => cyclotron_types::units::Time::ZERO,
+                    _ => Time::ZERO,
                 },
                 arg: take_arg(&mut message),
                 ..ApiMessage::default()
@@ -223,10 +228,17 @@ pub(super) fn begin_task(env: &RoundEnv, canister: &mut CanisterMut<'_>, task: S
         Program::Installed(installed) if *canister.run_state == RunState::Running => installed.system_method(method),
         _ => None,
     };
-    let Some(function) = function else {
+    // It may have waited behind a long message that has set it anew, and whoever queued the hook may have thought of other code.
+    let due = prior.context.is_some()
+        || match task {
+            SystemTask::Heartbeat => true,
+            SystemTask::GlobalTimer => canister.timer.0 != Time::ZERO && canister.timer.0 <= env.time,
+            SystemTask::OnLowWasmMemory => *canister.low_memory == LowMemoryHook::Ready,
+        };
+    let Some(function) = function.filter(|_| due) else {
         // An aborted task whose module is gone: what was prepaid for it goes back.
-        canister.balance.0 = canister.balance.0.saturating_add(prior.prepaid);
-        return nothing(canister, prior.burned);
+        let lost = canister.balance.0.put(prior.prepaid);
+        return nothing(canister, prior.burned.saturating_add(lost));
     };
     let limit = env.subnet.limits.message.message;
     let caller = Principal::management_canister();
@@ -234,11 +246,11 @@ pub(super) fn begin_task(env: &RoundEnv, canister: &mut CanisterMut<'_>, task: S
     match task {
         SystemTask::Heartbeat => {}
         // It fires once, whatever becomes of it.
-        SystemTask::GlobalTimer => canister.timer.0 = cyclotron_types::units::Time::ZERO,
+        SystemTask::GlobalTimer => canister.timer.0 = Time::ZERO,
         SystemTask::OnLowWasmMemory => *canister.low_memory = LowMemoryHook::Executed,
     }
     let context = context_id(canister, &prior);
-    let wasm64 = matches!(&*canister.program, Program::Installed(installed) if installed.is_wasm64());
+    let wasm64 = is_wasm64(canister);
     let setup = Setup::plain(Entry::of_task(task), caller, ApiMessage::default());
     let api = system_api(env, Facts::of(canister, wasm64), Some(canister.open_calls), setup);
     let run = Run {
@@ -258,7 +270,7 @@ pub(super) fn begin_task(env: &RoundEnv, canister: &mut CanisterMut<'_>, task: S
     match launch(installed, api, WasmEntry::Function(function), None, limit) {
         Ok(execution) => Started::Running(execution, run),
         Err(_) => {
-            let fee = refund_unrun(env, canister, prepaid, limit, wasm64);
+            let fee = refund_unrun(env, canister, prepaid);
             nothing(canister, prior.burned.saturating_add(fee))
         }
     }

@@ -3,19 +3,21 @@
 //! Enters: a finished execution. Leaves: changed components and effects. Cycles are conserved here: what leaves the canister is in
 //! an effect, a call context, a callback, or burned.
 
+use super::call::is_wasm64;
 use super::response::after_failure;
 use super::{CallbackRun, Ended, Kind, Run, installed, take_apart};
 use crate::canister::{CanisterMut, LowMemoryHook, OpenCalls, Program};
 use crate::config::RoundEnv;
 use crate::job::{Effects, Outcome, Outgoing, Verdict as WasmVerdict};
 use crate::machine::backtrace;
+use crate::management::sender_canister_version;
 use crate::reject::{self, Failure, OutOfCycles};
 use crate::system_api::{Answer, MadeCall, SystemApi};
-use cyclotron_types::canister::{CallContext, CallOrigin, Callback, CanisterLog, LogRecord, Visibility};
+use cyclotron_types::canister::{CallContext, CallOrigin, Callback, CanisterLog, Visibility};
 use cyclotron_types::ids::{CallContextId, CallbackId, CanisterId};
 use cyclotron_types::limits::{HEAP_BYTES_MAX_32, HEAP_BYTES_MAX_64};
 use cyclotron_types::message::{IngressStatus, Message, Request, Response, ResponsePayload, SystemTask};
-use cyclotron_types::reject::Reject;
+use cyclotron_types::reject::{ErrorCode, Reject};
 use cyclotron_types::units::{Bytes, Cycles, Instructions, Time};
 use cyclotron_wasm::abi::TrapCode;
 use cyclotron_wasm::decode::SystemMethod;
@@ -87,7 +89,10 @@ pub(super) fn end_stage(
         Kind::Call { .. } | Kind::Task { .. } => None,
     };
     let failure = result.err().map(|trap| explain(&mut api, &trap, run.limit, closure));
-    if let Some(line) = failure.as_ref().and_then(Failure::log_line) {
+    // Nobody is told why a task failed: the log is where it can be seen.
+    let task = matches!(run.kind, Kind::Task { .. });
+    let line = failure.as_ref().and_then(|f| f.log_line().or_else(|| task.then(|| format!("[TRAP]: {f}"))));
+    if let Some(line) = line {
         api.written.add_line(line.as_bytes());
     }
     run.log.append(&mut api.written.log);
@@ -106,13 +111,18 @@ pub(super) fn end_stage(
             }
         };
     }
-    if let Some(error) = overdrawn(canister, &run, &api) {
+    // While it was suspended others may have taken what it counted on.
+    let refused = if !query && api.memory.taken > env.memory_available {
+        Some((Failure::OutOfMemory, Failure::OutOfMemory.reject(canister.id)))
+    } else {
+        overdrawn(canister, &run, &api).map(|error| (Failure::InsufficientCycles(error), reject::out_of_cycles(error)))
+    };
+    if let Some((failure, reject)) = refused {
         installed_mut(canister).rollback(desk);
-        let reject = reject::out_of_cycles(error);
         return match run.kind {
             Kind::Callback(_) => {
                 let message = std::mem::take(&mut api.message);
-                after_failure(env, canister, run, Failure::InsufficientCycles(error), message, used)
+                after_failure(env, canister, run, failure, message, used)
             }
             _ => Ended::Message(conclude(env, canister, run, Verdict::Failed(reject), used)),
         };
@@ -133,10 +143,10 @@ fn installed_mut<'a>(canister: &'a mut CanisterMut<'_>) -> &'a mut crate::machin
     }
 }
 
-/// Cycles that the message takes out of the balance that it saw.
-fn removed(run: &Run, api: &SystemApi) -> Cycles {
-    let had = run.initial_balance.saturating_add(api.funds.accepted);
-    Cycles(had.0 - api.funds.balance.0)
+/// What the message adds to the balance that it saw, and what it takes out of it; one of them is zero.
+fn change(run: &Run, api: &SystemApi) -> (Cycles, Cycles) {
+    let (before, after) = (run.initial_balance, api.funds.balance);
+    (after.saturating_sub(before), before.saturating_sub(after))
 }
 
 /// Whether the balance has shrunk so far while the message was suspended (fees for ingress, storage) that it cannot pay for what it did.
@@ -146,8 +156,8 @@ fn overdrawn(canister: &CanisterMut<'_>, run: &Run, api: &SystemApi) -> Option<O
         return None;
     }
     let threshold = if matches!(run.kind, Kind::Callback(_)) { Cycles::ZERO } else { run.threshold };
-    let requested = removed(run, api);
-    (available.saturating_add(api.funds.accepted) < requested.saturating_add(threshold)).then(|| OutOfCycles {
+    let (added, requested) = change(run, api);
+    (available.saturating_add(added) < requested.saturating_add(threshold)).then(|| OutOfCycles {
         canister: canister.id,
         available,
         requested,
@@ -165,21 +175,25 @@ pub(super) fn conclude(
     used: Instructions,
 ) -> Outcome {
     let mut effects = Effects { burned: run.burned, ..Effects::default() };
-    effects.logged =
-        append_log(canister.log, canister.settings.log_memory_limit, env.time, std::mem::take(&mut run.log));
-    let (callback, prepaid) = match &run.kind {
-        Kind::Callback(callback) => {
-            (Some((callback.id, callback.callback.callee)), callback.callback.prepaid_execution)
+    append_log(canister.log, canister.settings.log_memory_limit, env.time, std::mem::take(&mut run.log));
+    // A response is run at the price at which it was prepaid, whatever module is there by now.
+    let (callback, prepaid, wasm64) = match &run.kind {
+        Kind::Callback(run) => {
+            let callback = &run.callback;
+            (Some((run.id, callback.callee)), callback.prepaid_execution, callback.prepaid_wasm64)
         }
-        Kind::Call { .. } | Kind::Task { .. } => (None, run.prepaid),
+        Kind::Call { .. } | Kind::Task { .. } => (None, run.prepaid, is_wasm64(canister)),
     };
-    let mut balance = canister.balance.0.saturating_add(run.incoming);
+    let mut balance = canister.balance.0;
+    let mut lost = balance.put(run.incoming);
     let mut stage = Stage::default();
     match verdict {
         Verdict::Returned(api) => {
             effects.verdict = WasmVerdict::Returned;
-            // Both sums are checked in `overdrawn`; without a suspension they hold because the System API checked them.
-            balance = Cycles(balance.0 + api.funds.accepted.0 - removed(&run, &api).0);
+            let (added, removed) = change(&run, &api);
+            lost = lost.saturating_add(balance.put(added));
+            // `overdrawn` has checked it; without a suspension it holds because the System API checked it.
+            balance = balance.checked_sub(removed).expect("the balance covers what the message takes out of it");
             stage = keep(canister, &run, *api, &mut effects);
             if let Kind::Callback(callback) = &run.kind {
                 // A cleanup that returned: its effects hold, the answer is why the callback failed.
@@ -193,18 +207,18 @@ pub(super) fn conclude(
         }
         Verdict::Deleted => {}
     }
-    let wasm64 = matches!(&*canister.program, Program::Installed(installed) if installed.is_wasm64());
-    let unused = run.limit.saturating_sub(used);
     let deleted = matches!((&stage.failure, effects.verdict), (None, WasmVerdict::NotRun));
     // Spec: a response to a deleted context gives back all that was set aside for it.
-    let refund = if deleted { prepaid } else { env.subnet.fees.instructions(unused, wasm64).min(prepaid) };
-    effects.burned = effects.burned.saturating_add(Cycles(prepaid.0 - refund.0));
+    let cost = if deleted { Cycles::ZERO } else { env.subnet.fees.execution(used, wasm64).min(prepaid) };
+    effects.burned = effects.burned.saturating_add(cost);
     if let Kind::Callback(callback) = &run.kind {
         let transmission = Cycles(callback.callback.prepaid_transmission.0 - callback.transmission_refund.0);
         let never_returned = Cycles(callback.response.refund.0 - callback.refund.0);
         effects.burned = effects.burned.saturating_add(transmission).saturating_add(never_returned);
     }
-    canister.balance.0 = balance.saturating_add(refund);
+    lost = lost.saturating_add(balance.put(Cycles(prepaid.0 - cost.0)));
+    effects.burned = effects.burned.saturating_add(lost);
+    canister.balance.0 = balance;
     if let Some((id, callee)) = callback {
         canister.contexts.callbacks.remove(&id);
         close_call(canister.open_calls, callee);
@@ -221,18 +235,28 @@ struct Stage {
     /// Left of the payment.
     available: Option<Cycles>,
     failure: Option<Reject>,
-    calls: Vec<MadeCall>,
+    /// Calls made, and why the system answers one at once instead of sending it.
+    calls: Vec<(MadeCall, Option<Reject>)>,
 }
 
 /// Writes what a message that returned has written.
 fn keep(canister: &mut CanisterMut<'_>, run: &Run, api: SystemApi, effects: &mut Effects) -> Stage {
-    let SystemApi { answer, funds, calls, memory, written, .. } = api;
+    let SystemApi { identity, subnet, answer, funds, calls, memory, written, .. } = api;
     effects.burned = effects.burned.saturating_add(funds.burned).saturating_add(funds.call_fees);
     let answer = match answer {
         Answer::Given(payload) => Some((payload, funds.refund)),
         Answer::Owed | Answer::NotOwed => None,
     };
-    let stage = Stage { answer, available: Some(funds.available), failure: None, calls: calls.made };
+    let is_management = |id: CanisterId| id == CanisterId::MANAGEMENT || id.principal() == subnet.subnet;
+    let refused = |call: &MadeCall| {
+        is_management(call.callee).then(|| refuse_version(&call.method, &call.arg, identity.version)).flatten()
+    };
+    let calls = calls.made.into_iter().map(|call| {
+        let refused = refused(&call);
+        (call, refused)
+    });
+    let calls = calls.collect();
+    let stage = Stage { answer, available: Some(funds.available), failure: None, calls };
     if matches!(run.kind, Kind::Call { query: true, .. }) {
         return stage;
     }
@@ -242,11 +266,9 @@ fn keep(canister: &mut CanisterMut<'_>, run: &Run, api: SystemApi, effects: &mut
     if let Some((len, data)) = written.certified_data {
         canister.certified_data.0.clear();
         canister.certified_data.0.extend_from_slice(&data[..usize::from(len)]);
-        effects.certified_data = true;
     }
     if let Some(at) = written.timer {
         canister.timer.0 = at;
-        effects.timer = true;
     }
     effects.low_memory = check_low_memory(canister);
     stage
@@ -284,9 +306,28 @@ fn close_call(open: &mut OpenCalls, callee: CanisterId) {
     }
 }
 
+/// The rejection of a call to the management canister that gives another version than the canister's for its own.
+///
+/// Source: dfinity/ic `system_api/src/sandbox_safe_system_state.rs`, `validate_sender_canister_version`.
+fn refuse_version(method: &str, arg: &[u8], own: u64) -> Option<Reject> {
+    let given = sender_canister_version(method, arg).filter(|given| *given != own)?;
+    Some(Reject::new(
+        ErrorCode::CanisterContractViolation,
+        format!(
+            "Management canister call payload includes sender canister version {given} that does not match the actual sender canister \
+             version {own}."
+        ),
+    ))
+}
+
 /// Registers calls: their callbacks, their requests.
-fn send_calls(canister: &mut CanisterMut<'_>, context: CallContextId, calls: Vec<MadeCall>, effects: &mut Effects) {
-    for call in calls {
+fn send_calls(
+    canister: &mut CanisterMut<'_>,
+    context: CallContextId,
+    calls: Vec<(MadeCall, Option<Reject>)>,
+    effects: &mut Effects,
+) {
+    for (call, refused) in calls {
         let id = CallbackId(canister.contexts.next_callback);
         canister.contexts.next_callback += 1;
         *Arc::make_mut(&mut canister.open_calls.0).entry(call.callee).or_default() += 1;
@@ -297,6 +338,7 @@ fn send_calls(canister: &mut CanisterMut<'_>, context: CallContextId, calls: Vec
                 callee: call.callee,
                 payment: call.payment,
                 prepaid_execution: call.prepaid_execution,
+                prepaid_wasm64: call.prepaid_wasm64,
                 prepaid_transmission: call.prepaid_transmission,
                 on_reply: call.on_reply,
                 on_reject: call.on_reject,
@@ -304,6 +346,17 @@ fn send_calls(canister: &mut CanisterMut<'_>, context: CallContextId, calls: Vec
                 kind: call.kind,
             },
         );
+        if let Some(reject) = refused {
+            effects.outgoing.push(Outgoing::Response(Response {
+                originator: canister.id,
+                respondent: call.callee,
+                callback: id,
+                refund: call.payment,
+                payload: ResponsePayload::Reject(reject),
+                kind: call.kind,
+            }));
+            continue;
+        }
         effects.outgoing.push(Outgoing::Request(Request {
             sender: canister.id,
             receiver: call.callee,
@@ -364,9 +417,6 @@ fn end_context(
     if let Some(available) = stage.available {
         context.available = available;
     }
-    if let CallOrigin::Task(_) = context.origin {
-        effects.task_failure.clone_from(&stage.failure);
-    }
     context.instructions = context.instructions.saturating_add(used);
     context.outstanding += stage.calls.len() as u32;
     send_calls(canister, id, stage.calls, effects);
@@ -413,14 +463,7 @@ fn respond(canister: CanisterId, origin: &CallOrigin, payload: ResponsePayload, 
 /// Adds lines to a canister's log, dropping the oldest beyond its limit. Returns how many were added.
 pub fn append_log(log: &mut CanisterLog, limit: Bytes, now: Time, lines: Vec<Vec<u8>>) -> usize {
     let added = lines.len();
-    for content in lines {
-        log.bytes += content.len() as u64;
-        log.records.push_back(LogRecord { index: log.next_index, time: now, content });
-        log.next_index += 1;
-    }
-    while log.bytes > limit.0 {
-        let Some(oldest) = log.records.pop_front() else { break };
-        log.bytes -= oldest.content.len() as u64;
-    }
+    lines.into_iter().for_each(|content| log.push(now, content));
+    log.trim(limit);
     added
 }

@@ -14,11 +14,12 @@ use super::setup::{Facts, Setup, system_api};
 use crate::canister::{CanisterMut, LowMemoryHook, Paused, Program};
 use crate::charge;
 use crate::config::RoundEnv;
-use crate::machine::{Desk, Installed, engine_failure, take_apart};
+use crate::machine::{Desk, Installed, missing_resource, take_apart};
 use crate::reject::Failure;
 use crate::system_api::{Entry, Message as ApiMessage, SystemApi, Written};
 use cyclotron_heap::{PreImageMap, StableAccess};
 use cyclotron_types::Principal;
+use cyclotron_types::canister::LogRecord;
 use cyclotron_types::host_costs::HEAP_DIRTY_PAGE;
 use cyclotron_types::units::{Bytes, Cycles, Instructions, Time};
 use cyclotron_wasm::Module;
@@ -28,7 +29,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How the new code relates to the old state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Mode {
     /// Into an empty canister, or in place of all state.
     Fresh,
@@ -70,6 +71,19 @@ impl fmt::Debug for Install {
     }
 }
 
+/// An installation without the compiled module, which its hash stands for: what must be the same on every replica.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct InstallTerms {
+    mode: Mode,
+    module_hash: [u8; 32],
+    module_bytes: Bytes,
+    caller: Principal,
+    arg: Vec<u8>,
+    limit: Instructions,
+    used: Instructions,
+    held: Cycles,
+}
+
 /// What a slice of an installation came to.
 #[derive(Debug)]
 pub enum InstallStep {
@@ -93,8 +107,6 @@ pub struct InstallOutcome {
     pub total: Instructions,
     /// Burned by `cycles_burn128`.
     pub burned: Cycles,
-    /// Memory newly taken from the subnet.
-    pub memory_taken: u64,
     /// Whether the low-memory hook became due.
     pub low_memory: bool,
     /// Lines added to the canister's log.
@@ -131,6 +143,19 @@ impl Installing {
             Self::Suspended(suspended) => &suspended.run.install,
             Self::Aborted(install) => install,
         }
+    }
+
+    /// Its terms, the argument included, wherever that is now.
+    pub fn terms(&self) -> InstallTerms {
+        let arg = match self {
+            Self::Suspended(suspended) if suspended.run.part == Part::Init => {
+                let mut execution = suspended.execution.lock().unwrap_or_else(PoisonError::into_inner);
+                execution.host().message.arg.clone()
+            }
+            _ => self.install().arg.clone(),
+        };
+        let &Install { mode, module: _, module_hash, module_bytes, caller, arg: _, limit, used, held } = self.install();
+        InstallTerms { mode, module_hash, module_bytes, caller, arg, limit, used, held }
     }
 
     /// Cycles held for it.
@@ -374,8 +399,10 @@ fn launch(
         facts.version += 1;
     }
     facts.timer = run.written.timer.unwrap_or(if run.part == Part::PreUpgrade { facts.timer } else { Time::ZERO });
-    let setup =
-        Setup { logged: run.log.iter().map(|line| line.len() as u64).sum(), ..Setup::plain(entry, caller, message) };
+    let setup = Setup {
+        logged: run.log.iter().map(|line| LogRecord::counted(line)).sum(),
+        ..Setup::plain(entry, caller, message)
+    };
     let mut api = system_api(env, facts, None, setup);
     let limit = run.install.limit.saturating_sub(run.used);
     let stable = if wants_stable { run.stable.take() } else { None };
@@ -388,14 +415,8 @@ fn launch(
         }
     };
     api.stable = stable;
-    match Execution::start(seated, WasmEntry::Function(function), &[], api, limit) {
-        Ok(execution) => Ok(Next::Run(execution)),
-        Err(mut refused) => {
-            runner.rollback(Desk { seated: refused.seated, stable: None });
-            run.stable = run.stable.take().or(refused.host.stable.take());
-            Err(engine_failure(refused.error))
-        }
-    }
+    let execution = Execution::start(seated, WasmEntry::Function(function), &[], api, limit);
+    Ok(Next::Run(execution.unwrap_or_else(|refused| missing_resource(refused.error))))
 }
 
 /// The canister's memory if the new program were in place (the old one's, before there is a new one).
@@ -484,21 +505,13 @@ fn fail(
 ) -> InstallOutcome {
     close_stable(canister, &mut run, false);
     let logged = finish::append_log(canister.log, canister.settings.log_memory_limit, env.time, run.log);
-    InstallOutcome {
-        result: Err(failure),
-        used,
-        total: run.used,
-        burned: Cycles::ZERO,
-        memory_taken: 0,
-        low_memory: false,
-        logged,
-    }
+    InstallOutcome { result: Err(failure), used, total: run.used, burned: Cycles::ZERO, low_memory: false, logged }
 }
 
 /// Checks that the canister can hold what it has become, and puts it in place.
 fn succeed(env: &RoundEnv, canister: &mut CanisterMut<'_>, mut run: Run, used: Instructions) -> InstallOutcome {
     let (before, after) = (canister.memory_used(), memory_with(canister, &run));
-    let (taken, reservation) = match afford(env, canister, &run, before, after) {
+    let reservation = match afford(env, canister, &run, before, after) {
         Ok(cost) => cost,
         Err(failure) => return fail(env, canister, run, failure, used),
     };
@@ -522,25 +535,17 @@ fn succeed(env: &RoundEnv, canister: &mut CanisterMut<'_>, mut run: Run, used: I
     *canister.low_memory = LowMemoryHook::NotSatisfied;
     let low_memory = finish::check_low_memory(canister);
     let logged = finish::append_log(canister.log, canister.settings.log_memory_limit, env.time, run.log);
-    InstallOutcome {
-        result: Ok(()),
-        used,
-        total: run.used,
-        burned: run.burned,
-        memory_taken: taken.0,
-        low_memory,
-        logged,
-    }
+    InstallOutcome { result: Ok(()), used, total: run.used, burned: run.burned, low_memory, logged }
 }
 
-/// What growing from `before` to `after` bytes takes: memory of the subnet, and cycles to reserve.
+/// Cycles to reserve for growing from `before` to `after` bytes, if the subnet has the memory and the canister the cycles.
 fn afford(
     env: &RoundEnv,
     canister: &CanisterMut<'_>,
     run: &Run,
     before: Bytes,
     after: Bytes,
-) -> Result<(Bytes, Cycles), Failure> {
+) -> Result<Cycles, Failure> {
     let allocation = canister.settings.memory_allocation;
     let taken = after.max(allocation).saturating_sub(before.max(allocation));
     if taken > env.memory_available {
@@ -565,5 +570,5 @@ fn afford(
         let reveal = canister.controllers.0.contains(&run.install.caller);
         return Err(Failure::InsufficientCyclesInMemoryGrow { bytes, available, threshold, reveal });
     }
-    Ok((taken, reservation))
+    Ok(reservation)
 }

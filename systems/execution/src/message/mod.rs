@@ -12,13 +12,14 @@ pub mod query;
 mod response;
 mod setup;
 
+pub use call::affords_message;
 pub use finish::{append_log, check_low_memory};
 
 use crate::canister::{CanisterMut, Paused, Program};
 use crate::charge;
 use crate::config::RoundEnv;
 use crate::job::{Job, Outcome, Step};
-use crate::machine::{Desk, Installed, engine_failure, take_apart};
+use crate::machine::{Desk, Installed, missing_resource, take_apart};
 use crate::reject::Failure;
 use crate::system_api::SystemApi;
 use cyclotron_types::Principal;
@@ -51,6 +52,11 @@ impl Suspended {
         self.run.job(execution.host().message.arg.clone())
     }
 
+    /// What starting it has done to the canister.
+    pub fn prior(&self) -> Prior {
+        Prior::of(&self.run)
+    }
+
     /// Instructions used so far.
     pub fn instructions_used(&self) -> Instructions {
         let execution = self.execution.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,6 +73,13 @@ pub struct Aborted {
     prior: Prior,
 }
 
+impl Aborted {
+    /// What has been paid for it.
+    pub fn prior(&self) -> &Prior {
+        &self.prior
+    }
+}
+
 impl From<Job> for Aborted {
     /// A message that starts over without anything having been paid for it.
     fn from(job: Job) -> Self {
@@ -75,14 +88,21 @@ impl From<Job> for Aborted {
 }
 
 /// What an earlier start of the same message has already done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Prior {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Prior {
     /// Prepaid execution, taken from the balance.
     prepaid: Cycles,
     /// Its call context's number.
     context: Option<CallContextId>,
     /// Burned and not yet reported.
     burned: Cycles,
+}
+
+impl Prior {
+    fn of(run: &Run) -> Self {
+        let context = (!matches!(run.kind, Kind::Callback(_))).then(|| run.context());
+        Self { prepaid: run.prepaid, context, burned: run.burned }
+    }
 }
 
 impl Paused {
@@ -252,16 +272,15 @@ pub fn resume(env: &RoundEnv, canister: &mut CanisterMut<'_>) -> Step {
 pub fn abort(canister: &mut CanisterMut<'_>) {
     match std::mem::take(canister.paused) {
         Paused::Suspended(suspended) => {
-            let Suspended { execution, mut run } = *suspended;
+            let Suspended { execution, run } = *suspended;
             let execution = execution.into_inner().unwrap_or_else(PoisonError::into_inner);
             let (seated, mut host) = execution.abort();
             if let Some(installed) = installed(canister) {
                 installed.rollback(Desk { seated, stable: host.stable.take() });
             }
-            let context = (!matches!(run.kind, Kind::Callback(_))).then(|| run.context());
             // A cleanup that was interrupted starts with its callback again, whose reply it kept.
             let arg = std::mem::take(&mut host.message.arg);
-            let prior = Prior { prepaid: std::mem::take(&mut run.prepaid), context, burned: run.burned };
+            let prior = Prior::of(&run);
             *canister.paused = Paused::Aborted(Box::new(Aborted { job: run.job(arg), prior }));
         }
         Paused::Installing(install) => *canister.paused = Paused::Installing(install::abort(canister, install)),
@@ -343,10 +362,8 @@ fn launch(
     let Desk { seated, stable } = installed.begin()?;
     api.stable = stable;
     let arg = env_arg.map(|env| closure_arg(env, api.identity.wasm64));
-    Execution::start(seated, entry, arg.as_slice(), api, limit).map_err(|mut refused| {
-        installed.rollback(Desk { seated: refused.seated, stable: refused.host.stable.take() });
-        engine_failure(&refused.error)
-    })
+    Ok(Execution::start(seated, entry, arg.as_slice(), api, limit)
+        .unwrap_or_else(|refused| missing_resource(refused.error)))
 }
 
 /// The argument of a callback: an address-sized integer.

@@ -13,7 +13,7 @@ use crate::config::RoundEnv;
 use crate::job::{Effects, Outcome};
 use crate::reject::Failure;
 use crate::system_api::{Answer, Entry, Message as ApiMessage};
-use cyclotron_types::canister::{CallContext, CallOrigin, WasmClosure};
+use cyclotron_types::canister::{CallContext, CallOrigin, LogRecord, WasmClosure};
 use cyclotron_types::message::{CallKind, Response, ResponsePayload};
 use cyclotron_types::units::{Bytes, Cycles, Instructions, Time};
 use cyclotron_wasm::runtime::Entry as WasmEntry;
@@ -39,8 +39,12 @@ pub(super) fn begin(env: &RoundEnv, canister: &mut CanisterMut<'_>, mut response
     let known = known.and_then(|callback| Some((callback.clone(), contexts.contexts.get(&callback.context)?)));
     let Some((callback, context)) = known else {
         // Nobody waits for it (any more). Its cycles are the canister's all the same.
-        canister.balance.0 = canister.balance.0.saturating_add(response.refund);
-        let effects = Effects { burned: prior.burned, idle: contexts.contexts.is_empty(), ..Effects::default() };
+        let lost = canister.balance.0.put(response.refund);
+        let effects = Effects {
+            burned: prior.burned.saturating_add(lost),
+            idle: contexts.contexts.is_empty(),
+            ..Effects::default()
+        };
         return Started::Ended(Outcome { effects, ..Outcome::default() });
     };
     let refund = response.refund.min(callback.payment);
@@ -124,7 +128,7 @@ fn launch_stage(
         incoming: run.incoming,
         context_instructions: context.instructions.saturating_add(run.used_before),
         answered_by: Some(callback.callback.callee),
-        logged: run.log.iter().map(|line| line.len() as u64).sum(),
+        logged: run.log.iter().map(|line| LogRecord::counted(line)).sum(),
     };
     let api = system_api(env, Facts::of(canister, wasm64), Some(canister.open_calls), setup);
     run.initial_balance = api.funds.balance;

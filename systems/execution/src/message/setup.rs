@@ -3,7 +3,9 @@
 use crate::canister::CanisterMut;
 use crate::charge;
 use crate::config::RoundEnv;
-use crate::system_api::{Answer, Calls, Entry, Funds, Identity, MemoryBook, Message, Rates, SystemApi, Written};
+use crate::system_api::{
+    Answer, Calls, Entry, Funds, Identity, MemoryBook, Message, Rates, SystemApi, TouchedPages, Written,
+};
 use cyclotron_types::Principal;
 use cyclotron_types::canister::{CallOrigin, RunState};
 use cyclotron_types::host_costs::LogRoom;
@@ -136,7 +138,6 @@ pub(super) fn system_api(
             available: setup.available,
             refund: Cycles::ZERO,
             refunded: setup.refunded,
-            accepted: Cycles::ZERO,
             burned: Cycles::ZERO,
             call_fees: Cycles::ZERO,
             newly_reserved: Cycles::ZERO,
@@ -156,6 +157,7 @@ pub(super) fn system_api(
             subnet_used: env.memory_used,
             taken: Bytes::ZERO,
             stable_limit,
+            stable_touched: TouchedPages::default(),
         },
         written: Written {
             timer_now: facts.timer,

@@ -28,7 +28,7 @@ impl SystemApi {
     /// Gives back the cycles of a call that was begun and never performed.
     pub(crate) fn discard_pending(&mut self) {
         if let Some(call) = self.calls.pending.take() {
-            self.funds.balance = self.funds.balance.saturating_add(call.payment);
+            self.funds.credit(call.payment);
         }
     }
 
@@ -144,7 +144,7 @@ impl SystemApi {
         }
         let price = fee.saturating_add(prepaid_execution).saturating_add(prepaid_transmission);
         if price > self.funds.liquid() || !self.has_slot(callee) {
-            self.funds.balance = self.funds.balance.saturating_add(payment);
+            self.funds.credit(payment);
             return Ok(CANNOT_CALL);
         }
         self.funds.balance.0 -= price.0;
@@ -166,6 +166,7 @@ impl SystemApi {
             on_reject,
             on_cleanup,
             prepaid_execution,
+            prepaid_wasm64: self.identity.wasm64,
             prepaid_transmission,
         });
         Ok(0)

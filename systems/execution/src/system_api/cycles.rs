@@ -26,8 +26,7 @@ impl SystemApi {
 
     pub(super) fn accept_cycles(&mut self, max: u128) -> Cycles {
         let taken = self.funds.available.take(Cycles(max));
-        self.funds.balance = self.funds.balance.saturating_add(taken);
-        self.funds.accepted = self.funds.accepted.saturating_add(taken);
+        self.funds.credit(taken);
         taken
     }
 

@@ -3,6 +3,7 @@
 use super::{Answered, NOTHING, SystemApi, arguments, copy_out, take};
 use crate::reject::{Blame, Failure};
 use cyclotron_types::Principal;
+use cyclotron_types::canister::LogRecord;
 use cyclotron_types::limits::{CERTIFIED_DATA_BYTES_MAX, ENVIRONMENT_VARIABLE_BYTES_MAX};
 use cyclotron_types::units::Time;
 use cyclotron_wasm::runtime::Caller;
@@ -142,10 +143,11 @@ fn no_variable(what: &str) -> Failure {
 }
 
 impl super::Written {
-    /// Adds a line to the message's part of the log, cut to the room that is left for it.
+    /// Adds a line to the message's part of the log, cut to the room that is left for it; a line without any room is dropped.
     pub(crate) fn add_line(&mut self, line: &[u8]) {
-        let kept = (line.len() as u64).min(self.log_room.remaining) as usize;
-        self.log_room.remaining -= kept as u64;
+        let Some(room) = self.log_room.remaining.checked_sub(LogRecord::OVERHEAD) else { return };
+        let kept = (line.len() as u64).min(room) as usize;
+        self.log_room.remaining = room - kept as u64;
         self.log.push(line[..kept].to_vec());
     }
 }

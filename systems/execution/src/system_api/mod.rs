@@ -13,10 +13,12 @@ mod info;
 mod reply;
 mod stable;
 mod state;
+mod touched;
 
 pub use context::{Entry, may_call};
 pub(crate) use state::{Answer, Calls, Funds, Identity, MadeCall, MemoryBook, Message, Written};
 pub use state::{CallerInfo, Rates, SystemApi};
+pub(crate) use touched::TouchedPages;
 
 use crate::reject::Failure;
 use context::ROWS;

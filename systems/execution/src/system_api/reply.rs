@@ -3,7 +3,7 @@
 use super::{Answer, Answered, Entry, NOTHING, SystemApi, take};
 use crate::reject::{Blame, Failure};
 use cyclotron_types::message::ResponsePayload;
-use cyclotron_types::reject::{Reject, RejectCode};
+use cyclotron_types::reject::Reject;
 use cyclotron_types::units::Bytes;
 use cyclotron_wasm::runtime::Caller;
 
@@ -68,7 +68,7 @@ impl SystemApi {
         let Ok(message) = std::str::from_utf8(bytes) else {
             return Err(Failure::toolchain("ic0.msg_reject: invalid UTF-8 string provided").into());
         };
-        let reject = Reject { code: RejectCode::CanisterReject, error: None, message: message.to_string() };
+        let reject = Reject::by_canister(message);
         self.reply_data.clear();
         self.give(ResponsePayload::Reject(reject));
         NOTHING

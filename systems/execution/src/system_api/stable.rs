@@ -1,9 +1,10 @@
 //! Stable memory: `stable64_*` and `stable_*`.
 
 use super::cycles::Taken;
-use super::{Answered, NOTHING, SystemApi};
+use super::{Answered, Entry, NOTHING, SystemApi};
+use crate::machine::{engine_failure, replicated_failure};
 use crate::reject::Failure;
-use cyclotron_heap::{HeapError, StableAccess};
+use cyclotron_heap::HeapError;
 use cyclotron_types::host_costs::STABLE_DIRTY_PAGE;
 use cyclotron_types::limits::STABLE_BYTES_MAX;
 use cyclotron_types::units::{Bytes, Instructions, WasmPages};
@@ -11,7 +12,7 @@ use cyclotron_wasm::runtime::Caller;
 
 /// 4 GiB in pages: the most that 32-bit functions can address.
 const PAGES_MAX_32: u64 = 1 << 16;
-/// Bytes of a stable page as dirtying counts it.
+/// Bytes of a stable page as limits count it.
 const PAGE_BYTES: u64 = 4_096;
 /// -1 of `stable_grow` and of `stable64_grow`.
 const GROW_FAILED_32: u64 = u32::MAX as u64;
@@ -26,12 +27,20 @@ fn out_of_bounds() -> Failure {
     trapped("stable memory out of bounds")
 }
 
+/// What the memory's refusal means to the message. A query may fail for a reason of this machine alone.
 #[cold]
-fn engine(error: HeapError) -> Failure {
+fn refused(error: HeapError, entry: Entry) -> Failure {
     match error {
         HeapError::OutOfBounds { .. } => out_of_bounds(),
-        other => Failure::Engine(other.to_string()),
+        error if entry.is_replicated() => replicated_failure(error),
+        error => engine_failure(error),
     }
+}
+
+/// Modules that import a stable function always have an access.
+#[cold]
+fn no_stable() -> Failure {
+    Failure::Engine("stable memory is not at hand".into())
 }
 
 /// `stable_*` called on a memory that it cannot address.
@@ -41,12 +50,6 @@ fn too_big_for_32_bit() -> Failure {
 }
 
 impl SystemApi {
-    /// The access; modules that import a stable function always have one.
-    #[inline]
-    fn stable(&mut self) -> Result<&mut StableAccess, Failure> {
-        self.stable.as_mut().ok_or_else(|| Failure::Engine("stable memory is not at hand".into()))
-    }
-
     pub(super) fn stable_pages(&self) -> u64 {
         self.stable.as_ref().map_or(0, |stable| stable.size().0)
     }
@@ -69,26 +72,33 @@ impl SystemApi {
     }
 
     pub(super) fn stable_read(&mut self, caller: &mut Caller<'_>, dst: u64, offset: u64, size: u64) -> Answered {
-        let stable = self.stable()?;
+        let (limit, entry) = (self.memory.stable_limit, self.identity.entry);
+        let Self { stable: Some(stable), memory, .. } = self else { return Err(no_stable().into()) };
         if offset.checked_add(size).is_none_or(|end| end > stable.size().to_bytes().0) {
             return Err(out_of_bounds().into());
         }
-        stable.read(offset, caller.write(dst, size)?).map_err(engine)?;
+        let into = caller.write(dst, size)?;
+        if memory.stable_touched.touch(offset, size) > limit.0 / PAGE_BYTES {
+            return Err(Failure::StableAccessLimit { limit }.into());
+        }
+        stable.read(offset, into).map_err(|error| refused(error, entry))?;
         NOTHING
     }
 
     #[inline]
     pub(super) fn stable_write(&mut self, caller: &mut Caller<'_>, offset: u64, src: u64, size: u64) -> Answered {
-        let limit = self.memory.stable_limit;
-        let stable = self.stable()?;
-        let fresh = stable.pages_to_dirty(offset, size).map_err(engine)?;
+        let (limit, entry) = (self.memory.stable_limit, self.identity.entry);
+        let Self { stable: Some(stable), memory, .. } = self else { return Err(no_stable().into()) };
+        let fresh = stable.pages_to_dirty(offset, size).map_err(|error| refused(error, entry))?;
+        // Installations keep their pages over several parts.
+        let dirtied = stable.dirtied_pages().saturating_add(fresh);
+        if memory.stable_touched.touch(offset, size).max(dirtied) > limit.0 / PAGE_BYTES {
+            return Err(Failure::StableAccessLimit { limit }.into());
+        }
         if fresh > 0 {
-            if stable.dirtied_pages().saturating_add(fresh).saturating_mul(PAGE_BYTES) > limit.0 {
-                return Err(Failure::StableAccessLimit { limit }.into());
-            }
             caller.charge(Instructions(STABLE_DIRTY_PAGE.0.saturating_mul(fresh)))?;
         }
-        stable.write(offset, caller.read(src, size)?).map_err(engine)?;
+        stable.write(offset, caller.read(src, size)?).map_err(|error| refused(error, entry))?;
         NOTHING
     }
 
@@ -113,7 +123,9 @@ impl SystemApi {
         if delta > 0 && self.take_memory(Bytes(WasmPages(new - old).to_bytes().0))? == Taken::OutOfMemory {
             return Ok(None);
         }
-        self.stable()?.grow(WasmPages(delta)).map_err(engine)?;
+        let entry = self.identity.entry;
+        let stable = self.stable.as_mut().ok_or_else(no_stable)?;
+        stable.grow(WasmPages(delta)).map_err(|error| refused(error, entry))?;
         Ok(Some(old))
     }
 }

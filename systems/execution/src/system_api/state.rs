@@ -1,6 +1,7 @@
 //! The struct that a message carries through its Wasm.
 
 use super::Entry;
+use super::touched::TouchedPages;
 use crate::config::SubnetConfig;
 use crate::reject::Failure;
 use cyclotron_heap::StableAccess;
@@ -134,9 +135,7 @@ pub(crate) struct Funds {
     pub refund: Cycles,
     /// What the response brought back, for callbacks.
     pub refunded: Cycles,
-    /// Accepted from the call's payment in this message.
-    pub accepted: Cycles,
-    /// Burned by `cycles_burn128`.
+    /// Burned by `cycles_burn128`, or lost because the balance could not hold it.
     pub burned: Cycles,
     /// Fees of the calls made, gone for good.
     pub call_fees: Cycles,
@@ -147,6 +146,12 @@ pub(crate) struct Funds {
 impl Funds {
     pub fn liquid(&self) -> Cycles {
         self.balance.saturating_sub(self.threshold)
+    }
+
+    /// Adds to the balance; what it cannot hold is burned.
+    pub fn credit(&mut self, amount: Cycles) {
+        let lost = self.balance.put(amount);
+        self.burned = self.burned.saturating_add(lost);
     }
 }
 
@@ -175,6 +180,7 @@ pub(crate) struct MadeCall {
     pub on_reject: WasmClosure,
     pub on_cleanup: Option<WasmClosure>,
     pub prepaid_execution: Cycles,
+    pub prepaid_wasm64: bool,
     pub prepaid_transmission: Cycles,
 }
 
@@ -224,8 +230,10 @@ pub(crate) struct MemoryBook {
     pub subnet_used: Bytes,
     /// Taken from the subnet in this message.
     pub taken: Bytes,
-    /// Stable memory that the message may dirty.
+    /// Stable memory that the message may touch, to read or to write.
     pub stable_limit: Bytes,
+    /// Pages of it touched so far.
+    pub stable_touched: TouchedPages,
 }
 
 /// What the message wrote besides memory.

@@ -309,3 +309,62 @@ fn a_response_that_nobody_waits_for_brings_its_cycles() {
     );
     assert_eq!(subnet.canister(caller).balance.0.0, before.0 + 55);
 }
+
+#[test]
+fn a_call_that_gives_another_version_than_the_callers_own_is_rejected_before_it_is_sent() {
+    let mut subnet = Subnet::new();
+    let canister = subnet.install(&module(
+        r#"
+        (table funcref (elem $reply $reject))
+        (data (i32.const 0) "uninstall_code")
+        (func $reply (param i32) unreachable)
+        (func $reject (param i32)
+            (i32.store8 (i32.const 100) (call $msg_reject_code ))
+            (call $msg_reply_data_append (i32.const 100) (i32.const 1))
+            (call $msg_reply ))
+        (func (export "canister_update go")
+            (call $msg_arg_data_copy (i32.const 200) (i32.const 0) (call $msg_arg_data_size ))
+            (call $call_new (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 14)
+                (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 0))
+            (call $call_data_append (i32.const 200) (call $msg_arg_data_size ))
+            (call $call_cycles_add (i64.const 77))
+            (if (call $call_perform ) (then unreachable)))"#,
+    ));
+    #[derive(candid::CandidType)]
+    struct Uninstall {
+        canister_id: Principal,
+        sender_canister_version: Option<u64>,
+    }
+    let arg = |version| {
+        let args = Uninstall { canister_id: canister.principal(), sender_canister_version: version };
+        candid::encode_one(args).unwrap()
+    };
+    let own = subnet.canister(canister).version.0;
+    assert_eq!(subnet.update(canister, "go", &arg(Some(own + 1))).unwrap(), [RejectCode::CanisterError as u8]);
+    clean(&subnet);
+    for gives in [false, true] {
+        let version = gives.then_some(subnet.canister(canister).version.0);
+        subnet.ingress(canister, "go", &arg(version));
+        let Some(message) = subnet.queue.pop_front() else { panic!() };
+        let Step::Done(outcome) = subnet.slice(canister, Some(Job::Message(message))) else { panic!() };
+        assert!(matches!(&outcome.effects.outgoing[..], [Outgoing::Request(_)]), "{version:?}");
+        subnet.canister_mut(canister).contexts = Default::default();
+    }
+}
+
+#[test]
+fn a_callback_costs_its_instructions_at_the_price_at_which_they_were_prepaid() {
+    let mut subnet = Subnet::new();
+    let (caller, callee) = pair(&mut subnet);
+    subnet.ingress(caller, "call", &arg("ping", callee));
+    assert!(subnet.run_one());
+    // The same callback, now of a 64-bit module, whose instructions cost twice as much.
+    let wide = "(module (memory i64 1) (table funcref (elem $f $f $f $f $f $f)) (func $f (param i64)))";
+    subnet.put(caller, wide, Mode::Upgrade { skip_pre_upgrade: false, keep_heap: false }, b"").result.unwrap();
+    subnet.run();
+    let outcome = subnet.outcomes.last().unwrap();
+    assert_eq!(outcome.effects.verdict, crate::Verdict::Returned);
+    let (fees, burned) = (&subnet.env.subnet.fees, outcome.effects.burned);
+    assert!(burned > fees.execution(outcome.total, false), "{burned}: the execution and the transmission");
+    clean(&subnet);
+}

@@ -113,13 +113,44 @@ fn reinstalling_starts_anew() {
 
 #[test]
 fn all_hooks_share_one_limit_and_compilation_counts() {
+    // Every hook spins as often as the argument says; an upgrade runs two of them.
+    let text = module(
+        r#"(func $spin (local $n i64)
+            (call $msg_arg_data_copy (i32.const 0) (i32.const 0) (i32.const 8))
+            (call $spin_for (i64.load (i32.const 0))))
+        (func $spin_for (param $n i64)
+            (loop $again
+                (local.set $n (i64.sub (local.get $n) (i64.const 1)))
+                (br_if $again (i64.gt_s (local.get $n) (i64.const 0)))))
+        (func (export "canister_init") (call $spin))
+        (func (export "canister_pre_upgrade") (call $spin_for (i64.const 100000)))
+        (func (export "canister_post_upgrade") (call $spin))"#,
+    );
     let mut subnet = Subnet::new();
     let canister = subnet.create();
-    let spin = module(r#"(func (export "canister_init") (loop $l (br $l)))"#);
-    let outcome = subnet.put(canister, &spin, Mode::Fresh, b"");
+    let arg = 100_000u64.to_le_bytes();
+    let one = subnet.put(canister, &text, Mode::Fresh, &arg);
+    one.result.unwrap();
+    let two = subnet.put(canister, &text, UPGRADE, &arg);
+    two.result.unwrap();
+    assert!(two.total.0.abs_diff(2 * one.total.0) < 10_000, "{} {}", one.total, two.total);
+    // With room for one and a half, each hook alone fits.
+    let limit = Instructions(one.total.0 * 3 / 2);
+    Arc::make_mut(&mut subnet.env.subnet).limits.install = InstructionLimits::unsliced(limit);
+    subnet.put(canister, &text, Mode::Fresh, &arg).result.unwrap();
+    let outcome = subnet.put(canister, &text, UPGRADE, &arg);
     assert_eq!(outcome.result.unwrap_err().code(), ErrorCode::CanisterInstructionLimitExceeded);
-    assert_eq!(outcome.total, subnet.env.subnet.limits.install.message);
-    assert!(subnet.canister(canister).program.installed().is_none());
+    assert_eq!(outcome.total, limit);
+    // Compilation leaves just enough, or too little (changed pages are charged last and as far as there is room), or nothing.
+    let room = Instructions(limit.0 - one.total.0);
+    let outcome = subnet.put_after(canister, &text, Mode::Fresh, &arg, room);
+    outcome.result.unwrap();
+    assert_eq!(outcome.total, limit);
+    for used in [Instructions(room.0 + 10_000), limit, Instructions(limit.0 + 1)] {
+        let outcome = subnet.put_after(canister, &text, Mode::Fresh, &arg, used);
+        assert_eq!(outcome.result.unwrap_err().code(), ErrorCode::CanisterInstructionLimitExceeded);
+        assert_eq!(outcome.total, limit);
+    }
 }
 
 #[test]

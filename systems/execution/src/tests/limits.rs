@@ -150,9 +150,33 @@ fn tasks_run_without_a_caller() {
     assert_eq!(subnet.task(canister, SystemTask::Heartbeat).effects.verdict, Verdict::Returned);
     assert_eq!(subnet.update(canister, "beats", b"").unwrap(), 2u32.to_le_bytes());
     subnet.canister_mut(canister).timer.0 = Time(3);
-    assert!(subnet.task(canister, SystemTask::GlobalTimer).effects.timer);
+    subnet.task(canister, SystemTask::GlobalTimer);
     assert_eq!(subnet.canister(canister).timer.0, Time(subnet.env.time.0 + 9));
     assert!(subnet.canister(canister).contexts.contexts.is_empty());
+}
+
+#[test]
+fn a_timer_task_that_was_cleared_or_moved_while_it_waited_does_not_run() {
+    let mut subnet = Subnet::new();
+    let canister = subnet.install(&module(MODULE));
+    for at in [Time::ZERO, Time(subnet.env.time.0 + 1)] {
+        subnet.canister_mut(canister).timer.0 = at;
+        assert_eq!(subnet.task(canister, SystemTask::GlobalTimer).effects.verdict, Verdict::NotRun);
+        assert_eq!(subnet.canister(canister).timer.0, at);
+    }
+}
+
+#[test]
+fn the_low_memory_hook_runs_only_while_it_is_due_and_waits_while_the_canister_is_frozen() {
+    let mut subnet = Subnet::new();
+    let canister = subnet.install(&module(MODULE));
+    assert_eq!(subnet.task(canister, SystemTask::OnLowWasmMemory).effects.verdict, Verdict::NotRun);
+    subnet.canister_mut(canister).low_memory = LowMemoryHook::Ready;
+    subnet.canister_mut(canister).settings.freezing_threshold = Seconds(u64::MAX);
+    assert_eq!(subnet.task(canister, SystemTask::OnLowWasmMemory).effects.verdict, Verdict::NotRun);
+    assert_eq!(subnet.canister(canister).low_memory, LowMemoryHook::Ready);
+    subnet.canister_mut(canister).settings.freezing_threshold = Seconds(0);
+    assert_eq!(subnet.task(canister, SystemTask::OnLowWasmMemory).effects.verdict, Verdict::Returned);
 }
 
 #[test]
@@ -190,4 +214,28 @@ fn an_aborted_task_whose_module_is_gone_gives_back_what_was_prepaid() {
     let Step::Done(outcome) = subnet.slice(canister, None) else { panic!() };
     subnet.route(outcome);
     assert_eq!(subnet.canister(canister).balance, before);
+}
+
+#[test]
+fn reading_stable_memory_counts_towards_what_a_message_may_touch() {
+    let mut subnet = Subnet::with(|limits| {
+        limits.stable_touched = Bytes(8 << 12);
+        limits.stable_touched_query = Bytes(4 << 12);
+    });
+    let canister = subnet.install(&module(
+        r#"(func (export "canister_init") (drop (call $stable64_grow (i64.const 10))))
+        (func $read
+            (call $msg_arg_data_copy (i32.const 0) (i32.const 0) (call $msg_arg_data_size ))
+            (call $stable64_read (i64.const 8) (i64.const 4095) (i64.load (i32.const 0)))
+            (call $msg_reply ))
+        (func (export "canister_update read") (call $read))
+        (func (export "canister_query qread") (call $read))
+        (memory (export "memory") 4)"#,
+    ));
+    let mut read = |method, bytes: u64| subnet.update(canister, method, &bytes.to_le_bytes());
+    // From the last byte of the first page on.
+    read("read", (7 << 12) + 1).unwrap();
+    assert_eq!(error(read("read", (7 << 12) + 2)), ErrorCode::CanisterMemoryAccessLimitExceeded);
+    read("qread", (3 << 12) + 1).unwrap();
+    assert_eq!(error(read("qread", (3 << 12) + 2)), ErrorCode::CanisterMemoryAccessLimitExceeded);
 }

@@ -125,6 +125,18 @@ impl Subnet {
     }
 
     pub fn put(&mut self, id: CanisterId, wat: &str, mode: Mode, arg: &[u8]) -> InstallOutcome {
+        self.put_after(id, wat, mode, arg, Instructions::ZERO)
+    }
+
+    /// Likewise, where compilation has used so many instructions.
+    pub fn put_after(
+        &mut self,
+        id: CanisterId,
+        wat: &str,
+        mode: Mode,
+        arg: &[u8],
+        used: Instructions,
+    ) -> InstallOutcome {
         let bytes = wat::parse_str(wat).unwrap();
         let install = Install {
             mode,
@@ -134,7 +146,7 @@ impl Subnet {
             caller: user(),
             arg: arg.to_vec(),
             limit: self.env.subnet.limits.install.message,
-            used: Instructions::ZERO,
+            used,
             held: Cycles::ZERO,
         };
         let mut bundle = self.canisters.remove(&id).unwrap();
@@ -200,6 +212,7 @@ impl Subnet {
             method: method.into(),
             arg: arg.to_vec(),
             expiry: Time(u64::MAX),
+            nonce_bytes: 0,
         }));
         id
     }

@@ -135,3 +135,71 @@ fn fees_taken_while_a_message_is_suspended_cannot_overdraw_the_canister() {
     subnet.route(outcome);
     assert!(subnet.canister(canister).balance.0.0 > 90 * T);
 }
+
+/// Grows its heap by a page, then loops over several slices.
+const GROWS: &str = r#"
+    (func (export "canister_update grow")
+        (local $n i32)
+        (drop (memory.grow (i32.const 1)))
+        (local.set $n (i32.const 10000))
+        (loop $l (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+        (call $msg_reply ))"#;
+
+fn suspended_with(subnet: &mut Subnet, wat: &str, method: &str) -> CanisterId {
+    let canister = subnet.install(&module(wat));
+    subnet.ingress(canister, method, b"");
+    let Some(message) = subnet.queue.pop_front() else { panic!() };
+    assert!(matches!(subnet.slice(canister, Some(Job::Message(message))), Step::Suspended { .. }));
+    canister
+}
+
+fn to_the_end(subnet: &mut Subnet, canister: CanisterId) -> Outcome {
+    loop {
+        if let Step::Done(outcome) = subnet.slice(canister, None) {
+            subnet.route(outcome.clone());
+            return outcome;
+        }
+    }
+}
+
+#[test]
+fn memory_that_is_gone_when_a_suspended_message_ends_is_not_taken() {
+    for (left, holds) in [(65_536, true), (65_535, false)] {
+        let mut subnet = Subnet::with_slice(10_000);
+        let canister = suspended_with(&mut subnet, GROWS, "grow");
+        let before = subnet.canister(canister).program.installed().unwrap().heap_bytes();
+        subnet.env.memory_available = Bytes(left);
+        let outcome = to_the_end(&mut subnet, canister);
+        let Some((_, status)) = &outcome.effects.ingress else { panic!() };
+        assert_eq!(matches!(status, IngressStatus::Replied(_)), holds, "{status:?}");
+        let after = subnet.canister(canister).program.installed().unwrap().heap_bytes();
+        assert_eq!(after.0 - before.0, if holds { 65_536 } else { 0 });
+    }
+}
+
+#[test]
+fn a_balance_that_cannot_hold_a_payment_burns_the_rest() {
+    let mut subnet = Subnet::new();
+    let canister = subnet.install(&module(
+        r#"(func (export "canister_update take")
+            (call $msg_cycles_accept128 (i64.const -1) (i64.const -1) (i32.const 0))
+            (call $msg_reply ))"#,
+    ));
+    let spare = subnet.env.subnet.prepaid_execution(false).0 + 1_000;
+    subnet.canister_mut(canister).balance.0 = Cycles(u128::MAX - spare);
+    // The message's own execution is prepaid: there is room for that, and for a thousand cycles besides.
+    let payment = 5 * spare;
+    let request = cyclotron_types::message::Request {
+        sender: id(9),
+        receiver: canister,
+        callback: cyclotron_types::ids::CallbackId(0),
+        method: "take".into(),
+        arg: vec![],
+        payment: Cycles(payment),
+        kind: cyclotron_types::message::CallKind::Guaranteed,
+    };
+    let Step::Done(outcome) = subnet.slice(canister, Some(Job::Message(Message::Request(request)))) else { panic!() };
+    let balance = subnet.canister(canister).balance.0;
+    assert_eq!(balance, Cycles::MAX);
+    assert_eq!(outcome.effects.burned.0, payment - spare, "what was there, less what is there now, is burned");
+}

@@ -20,7 +20,7 @@ use cyclotron_types::units::{Cycles, Seconds, Time};
 use cyclotron_wasm::engine::{Engine, EngineConfig};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The script canister, as text.
 pub const SCRIPT: &str = include_str!("script.wat");
@@ -29,22 +29,32 @@ pub const SCRIPT: &str = include_str!("script.wat");
 const ROUND: Seconds = Seconds(1);
 
 /// What varies between test subnets.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     pub threads: usize,
+    /// Seats for instances.
+    pub seats: usize,
+    pub fees: Fees,
     pub limits: ExecutionLimits,
     pub scheduling: SchedulingOptions,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { threads: 1, limits: ExecutionLimits::default(), scheduling: SchedulingOptions::default() }
+        Self {
+            threads: 1,
+            seats: 256,
+            fees: Fees::for_nodes(13),
+            limits: ExecutionLimits::default(),
+            scheduling: SchedulingOptions::default(),
+        }
     }
 }
 
 /// A subnet and its clock.
 pub struct TestSubnet {
     pub subnet: Subnet,
+    pub machine: Arc<Machine>,
     pub now: Time,
     sent: u64,
 }
@@ -70,11 +80,28 @@ pub enum Mode {
 }
 
 #[derive(CandidType)]
+struct Settings {
+    compute_allocation: Option<candid::Nat>,
+}
+
+#[derive(CandidType)]
+struct UpdateSettings {
+    canister_id: Principal,
+    settings: Settings,
+}
+
+#[derive(CandidType)]
 struct InstallCode {
     mode: Mode,
     canister_id: Principal,
     wasm_module: Vec<u8>,
     arg: Vec<u8>,
+}
+
+/// One engine for all subnets of a test: they share its cache of modules.
+fn engine() -> Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| Engine::new(EngineConfig::canister()).unwrap()).clone()
 }
 
 impl TestSubnet {
@@ -85,21 +112,23 @@ impl TestSubnet {
         let config = SubnetConfig {
             subnet: cyclotron_crypto::self_authenticating(&root_key),
             root_key,
-            fees: Fees::for_nodes(13),
+            fees: setup.fees,
             limits: setup.limits,
         };
+        let machine = Arc::new(Machine::new(engine(), setup.seats).unwrap());
         let options = SubnetOptions {
             config,
             signer,
             subnet_type: "application".into(),
             nodes: vec![(node.node_id(), node.public_key_der())],
             ranges: vec![IdRange { first: 0, last: 0xfffff }],
-            machine: Arc::new(Machine::new(Engine::new(EngineConfig::canister()).unwrap(), 256).unwrap()),
+            reserved_ranges: Vec::new(),
+            machine: Arc::clone(&machine),
             scheduling: setup.scheduling,
             provisional: true,
             threads: setup.threads,
         };
-        Self { subnet: Subnet::new(options).unwrap(), now: Time(1_700_000_000_000_000_000), sent: 0 }
+        Self { subnet: Subnet::new(options).unwrap(), machine, now: Time(1_700_000_000_000_000_000), sent: 0 }
     }
 
     /// Sends a message of the anonymous user, to be in the next round.
@@ -120,6 +149,7 @@ impl TestSubnet {
             method: method.into(),
             arg,
             expiry: self.now.plus(Seconds(300)),
+            nonce_bytes: 0,
         };
         self.subnet.submit(ingress).unwrap();
         id
@@ -178,15 +208,13 @@ impl TestSubnet {
 
     /// A new canister with 100 T cycles.
     pub fn create(&mut self) -> CanisterId {
-        let arg = Encode!(&Create { amount: None }).unwrap();
-        let reply = self.manage(None, "provisional_create_canister_with_cycles", arg).unwrap();
+        let reply = self.manage(None, "provisional_create_canister_with_cycles", create_arg()).unwrap();
         CanisterId::from_principal(Decode!(&reply, CanisterRecord).unwrap().canister_id)
     }
 
     /// Puts code into a canister.
     pub fn install(&mut self, canister: CanisterId, mode: Mode, wasm: Vec<u8>) -> Result<(), String> {
-        let install = InstallCode { mode, canister_id: canister.principal(), wasm_module: wasm, arg: vec![] };
-        self.manage(Some(canister), "install_code", Encode!(&install).unwrap()).map(drop)
+        self.manage(Some(canister), "install_code", install_arg(canister, mode, wasm, vec![])).map(drop)
     }
 
     /// A new canister with this code.
@@ -195,6 +223,33 @@ impl TestSubnet {
         self.install(canister, Mode::Install, wat::parse_str(text).unwrap()).unwrap();
         canister
     }
+}
+
+/// The argument of `install_code`.
+pub fn install_arg(canister: CanisterId, mode: Mode, wasm: Vec<u8>, arg: Vec<u8>) -> Vec<u8> {
+    Encode!(&InstallCode { mode, canister_id: canister.principal(), wasm_module: wasm, arg }).unwrap()
+}
+
+/// The argument of `provisional_create_canister_with_cycles` that asks for as many cycles as the subnet gives by default.
+pub fn create_arg() -> Vec<u8> {
+    Encode!(&Create { amount: None }).unwrap()
+}
+
+/// The script canister with a heartbeat that does what its timer does.
+pub fn script_with_heartbeat() -> String {
+    let end = SCRIPT.rfind(')').unwrap();
+    format!("{}\n  (export \"canister_heartbeat\" (func $timer)))", &SCRIPT[..end])
+}
+
+/// The argument of management methods that are told a canister and nothing else.
+pub fn record_arg(canister: CanisterId) -> Vec<u8> {
+    Encode!(&CanisterRecord { canister_id: canister.principal() }).unwrap()
+}
+
+/// The argument of `update_settings` that sets the compute allocation.
+pub fn compute_arg(canister: CanisterId, percent: u64) -> Vec<u8> {
+    let settings = Settings { compute_allocation: Some(percent.into()) };
+    Encode!(&UpdateSettings { canister_id: canister.principal(), settings }).unwrap()
 }
 
 pub fn reply(status: IngressStatus) -> Result<Vec<u8>, String> {

@@ -8,6 +8,8 @@
 ;;   6                 certifies the counter
 ;;   7 <u64>           grows memory by one page, at most to eight
 ;; At the end it replies with the counter. A timer adds a thousand to the counter. Half of the cycles that come with a call are accepted.
+;; `canister_init` and `canister_post_upgrade` spin as often as their argument says, if it has eight bytes; `canister_pre_upgrade` writes
+;; the counter to stable memory at 8. `get` replies with the counter, `heap` with the whole heap, `stable` with the page of stable memory.
 (module
   (import "ic0" "msg_arg_data_size" (func $arg_size (result i32)))
   (import "ic0" "msg_arg_data_copy" (func $arg_copy (param i32 i32 i32)))
@@ -21,6 +23,7 @@
   (import "ic0" "call_perform" (func $call_perform (result i32)))
   (import "ic0" "stable64_grow" (func $stable_grow (param i64) (result i64)))
   (import "ic0" "stable64_write" (func $stable_write (param i64 i64 i64)))
+  (import "ic0" "stable64_read" (func $stable_read (param i64 i64 i64)))
   (import "ic0" "certified_data_set" (func $certify (param i32 i32)))
   (import "ic0" "global_timer_set" (func $timer_set (param i64) (result i64)))
   (import "ic0" "time" (func $time (result i64)))
@@ -39,8 +42,23 @@
     (call $reply))
   (func $answered (param i32) (call $add (i64.const 1)) (call $finish))
   (func $refused (param i32) (call $add (i64.const 10)) (call $finish))
+  (func $spin (param $n i64)
+    (loop $again
+      (if (i64.gt_s (local.get $n) (i64.const 0))
+        (then
+          (global.set $spun (i64.add (global.get $spun) (i64.const 1)))
+          (local.set $n (i64.sub (local.get $n) (i64.const 1)))
+          (br $again)))))
+  (func $begin
+    (if (i32.ge_u (call $arg_size) (i32.const 8))
+      (then
+        (call $arg_copy (i32.const 24) (i32.const 0) (i32.const 8))
+        (call $spin (i64.load (i32.const 24))))))
   (func $init
-    (drop (call $stable_grow (i64.const 1))))
+    (drop (call $stable_grow (i64.const 1)))
+    (call $begin))
+  (func $pre_upgrade
+    (call $stable_write (i64.const 8) (i64.const 0) (i64.const 8)))
   (func $take_cycles
     (call $available (i32.const 16))
     (call $accept (i64.const 0) (i64.shr_u (i64.load (i32.const 16)) (i64.const 1)) (i32.const 32)))
@@ -75,13 +93,7 @@
       (if (i32.eq (local.get $op) (i32.const 3))
         (then (call $stable_write (i64.and (local.get $n) (i64.const 0xfff0)) (i64.const 0) (i64.const 8))))
       (if (i32.eq (local.get $op) (i32.const 4))
-        (then
-          (loop $spin
-            (if (i64.gt_s (local.get $n) (i64.const 0))
-              (then
-                (global.set $spun (i64.add (global.get $spun) (i64.const 1)))
-                (local.set $n (i64.sub (local.get $n) (i64.const 1)))
-                (br $spin))))))
+        (then (call $spin (local.get $n))))
       (if (i32.eq (local.get $op) (i32.const 5))
         (then (drop (call $timer_set (i64.add (call $time) (local.get $n))))))
       (if (i32.eq (local.get $op) (i32.const 7))
@@ -90,7 +102,16 @@
       (br $next)))
   (func $timer (call $add (i64.const 1000)))
   (func $get (call $append (i32.const 0) (i32.const 8)) (call $reply))
+  (func $heap (call $append (i32.const 0) (i32.mul (memory.size) (i32.const 65536))) (call $reply))
+  (func $stable
+    (call $stable_read (i64.const 65536) (i64.const 0) (i64.const 65536))
+    (call $append (i32.const 65536) (i32.const 65536))
+    (call $reply))
   (export "canister_init" (func $init))
+  (export "canister_pre_upgrade" (func $pre_upgrade))
+  (export "canister_post_upgrade" (func $begin))
+  (export "canister_query heap" (func $heap))
+  (export "canister_query stable" (func $stable))
   (export "canister_update go" (func $go))
   (export "canister_query get" (func $get))
   (export "canister_global_timer" (func $timer)))

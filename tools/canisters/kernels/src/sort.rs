@@ -2,13 +2,24 @@
 
 use crate::{Random, fold};
 
-/// Sorts `n` thousand numbers and as many pairs by key.
+const NUMBERS: usize = 100_000;
+
+/// `n` times: makes as many numbers, sorts them, and sorts pairs by key.
 pub fn run(n: u32) -> u64 {
     let mut random = Random::new(7);
-    let mut numbers: Vec<u64> = (0..n * 1_000).map(|_| random.next()).collect();
-    let mut pairs: Vec<(u32, u64)> = numbers.iter().map(|number| ((number >> 40) as u32, *number)).collect();
-    numbers.sort_unstable();
-    pairs.sort_by_key(|pair| pair.0);
-    let sum = numbers.iter().fold(0, |sum, number| fold(sum, *number));
-    pairs.iter().fold(sum, |sum, pair| fold(sum, pair.1))
+    let mut numbers = vec![0_u64; NUMBERS];
+    let mut pairs = vec![(0_u32, 0_u64); NUMBERS];
+    let mut sum = 0;
+    for _ in 0..n {
+        for (number, pair) in numbers.iter_mut().zip(&mut pairs) {
+            *number = random.next();
+            *pair = ((*number >> 40) as u32, *number);
+        }
+        numbers.sort_unstable();
+        pairs.sort_by_key(|pair| pair.0);
+        for (number, pair) in numbers.iter().zip(&pairs).step_by(17) {
+            sum = fold(fold(sum, *number), pair.1);
+        }
+    }
+    sum
 }

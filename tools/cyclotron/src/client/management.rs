@@ -1,16 +1,16 @@
 //! Calls to the management canister.
 
 use super::{Mode, explain};
+use crate::node::FIRST_CANISTER;
 use candid::utils::ArgumentDecoder;
 use candid::{CandidType, Nat, Principal, decode_args, encode_one};
+use cyclotron_types::ids::CanisterId;
 use ic_agent::Agent;
 use ic_management_canister_types::{
     CanisterIdRecord, CanisterInstallMode, CanisterStatusResult, ChunkHash, InstallChunkedCodeArgs, InstallCodeArgs,
     ProvisionalCreateCanisterWithCyclesArgs, UpgradeFlags, UploadChunkArgs, WasmMemoryPersistence,
 };
 
-/// A canister id inside the ranges of a fresh local node; creation needs one only to find the subnet.
-const ANY_CANISTER: Principal = Principal::from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
 /// Larger modules do not fit in one message (2 MiB with everything around them) and go up in chunks.
 const WHOLE_MODULE_MAX: usize = 1_900_000;
 /// Spec: ic-interface-spec #ic-upload_chunk: at most 1 MiB.
@@ -36,8 +36,9 @@ async fn call<R: for<'a> ArgumentDecoder<'a>>(
 /// Makes a canister.
 pub async fn create(agent: &Agent, cycles: Option<u128>) -> Result<Principal, String> {
     let arg = ProvisionalCreateCanisterWithCyclesArgs { amount: cycles.map(Nat::from), ..Default::default() };
-    let (record,): (CanisterIdRecord,) =
-        call(agent, ANY_CANISTER, "provisional_create_canister_with_cycles", arg).await?;
+    // Creation needs an id only to find the subnet: any of the node's will do.
+    let any = CanisterId::from_u64(FIRST_CANISTER).principal();
+    let (record,): (CanisterIdRecord,) = call(agent, any, "provisional_create_canister_with_cycles", arg).await?;
     Ok(record.canister_id)
 }
 

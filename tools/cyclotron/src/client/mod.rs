@@ -12,6 +12,7 @@ use ic_agent::identity::{AnonymousIdentity, BasicIdentity, Identity, Prime256v1I
 use ic_agent::{Agent, AgentError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use url::{Host, Url};
 
 /// Where the node is and who calls.
 #[derive(Args)]
@@ -23,7 +24,29 @@ pub struct Connection {
     /// PEM file with the caller's Ed25519, secp256k1 or P-256 key; the anonymous identity without it
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
+
+    /// Root key that certificates must verify against, as the node's banner shows it [default: a node on this machine is asked for
+    /// its own; any other must be the Internet Computer's]
+    #[arg(long, value_name = "HEX", value_parser = RootKey::parse)]
+    root_key: Option<RootKey>,
 }
+
+/// A root key in its DER form.
+#[derive(Clone, Debug)]
+struct RootKey(Vec<u8>);
+
+impl RootKey {
+    fn parse(text: &str) -> Result<Self, String> {
+        let key = hex::decode(text).map_err(|error| error.to_string())?;
+        match key.len() {
+            ROOT_KEY_BYTES => Ok(Self(key)),
+            found => Err(format!("a root key has {ROOT_KEY_BYTES} bytes, not {found}")),
+        }
+    }
+}
+
+/// Length of a BLS12-381 public key in its DER form. Spec: ic-interface-spec #certification-encoding.
+const ROOT_KEY_BYTES: usize = 133;
 
 /// Commands that talk to a node.
 #[derive(Subcommand)]
@@ -174,9 +197,26 @@ async fn connect(connection: &Connection) -> Result<Agent, String> {
         .with_verify_query_signatures(true)
         .build()
         .map_err(explain)?;
-    // A node of one's own has a root key of its own.
-    agent.fetch_root_key().await.map_err(|error| format!("no node answers at {}: {error}", connection.url))?;
+    match &connection.root_key {
+        Some(key) => agent.set_root_key(key.0.clone()),
+        // A node of one's own has a root key of its own, and nobody is between.
+        None if is_on_this_machine(&connection.url) => {
+            agent.fetch_root_key().await.map_err(|error| format!("no node answers at {}: {error}", connection.url))?;
+        }
+        // Whoever answers elsewhere could make up a key: the agent has the Internet Computer's built in.
+        None => {}
+    }
     Ok(agent)
+}
+
+/// Whether the URL's host is this machine, whatever a name server says.
+fn is_on_this_machine(url: &str) -> bool {
+    match Url::parse(url).as_ref().map(Url::host) {
+        Ok(Some(Host::Ipv4(address))) => address.is_loopback(),
+        Ok(Some(Host::Ipv6(address))) => address.is_loopback(),
+        Ok(Some(Host::Domain(name))) => name == "localhost" || name.ends_with(".localhost"),
+        Ok(None) | Err(_) => false,
+    }
 }
 
 fn identity(file: Option<&Path>) -> Result<Arc<dyn Identity>, String> {
@@ -201,5 +241,36 @@ fn explain(error: AgentError) -> String {
             format!("rejected ({:?}): {code}{}", reject.reject_code, reject.reject_message)
         }
         error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_node_on_this_machine_is_asked_for_its_root_key() {
+        for here in [
+            "http://127.0.0.1:8000",
+            "http://127.1.2.3",
+            "http://[::1]:8000/",
+            "http://localhost",
+            "http://x.localhost",
+        ] {
+            assert!(is_on_this_machine(here), "{here}");
+        }
+        let elsewhere = [
+            "https://icp-api.io",
+            "http://192.168.1.2:8000",
+            "http://0.0.0.0:8000",
+            "http://localhost.example.org",
+            "http://127.0.0.1@example.org",
+            "http://example.org\\@127.0.0.1",
+            "http://notlocalhost",
+            "127.0.0.1:8000",
+        ];
+        for url in elsewhere {
+            assert!(!is_on_this_machine(url), "{url}");
+        }
     }
 }

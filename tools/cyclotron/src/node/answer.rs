@@ -8,7 +8,7 @@ use cyclotron_admission::{
 use cyclotron_certification::{ReadError, Reader};
 use cyclotron_net::{Reply, Request, Response};
 use cyclotron_queries::Query;
-use cyclotron_subnet::{POOL_MESSAGES_MAX, Subnet};
+use cyclotron_subnet::Subnet;
 use cyclotron_trace::{Outcome, Stage, StageClock};
 use cyclotron_types::ids::MessageId;
 use cyclotron_types::message::IngressStatus;
@@ -26,7 +26,7 @@ const BATCH_MAX: usize = 256;
 /// How often an idle thread looks whether the node stops.
 const STOP_POLL: Duration = Duration::from_millis(200);
 /// What a refused client is told to do.
-pub const RETRY_LATER: &str = "The node has no room for this message now. Try again later.";
+const RETRY_LATER: &str = "The node has no room for this message now. Try again later.";
 
 /// Answers requests until the node stops or the server is gone.
 pub fn run(shared: &Shared, requests: &Receiver<Request>) {
@@ -38,34 +38,69 @@ pub fn run(shared: &Shared, requests: &Receiver<Request>) {
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        batch.extend(requests.try_iter().take(BATCH_MAX - 1));
-        let mut clock = StageClock::start();
-        let checked: Vec<_> = batch
-            .iter()
-            .filter(|request| request.route != Route::Status)
-            .map(|request| RequestBytes { route: request.route, body: &request.body })
-            .collect();
-        admitted.clear();
-        admit_batch(&checked, shared.now(), &shared.admission, &mut admitted);
-        shared.metrics.mark(&mut clock, Stage::Admit);
-        let mut results = admitted.drain(..);
-        for request in batch.drain(..) {
-            if request.route == Route::Status {
-                request.reply.send(status(shared));
-                continue;
+        let share = fair_share(1 + requests.len(), shared.admission_threads);
+        batch.extend(requests.try_iter().take(share - 1));
+        batch.retain(|request| match request.route {
+            Route::Status | Route::Query(..) | Route::ReadState(..) => !request.reply.is_abandoned(),
+            // A call may be meant even though nobody waits for its answer.
+            Route::Call(..) => true,
+        });
+        admit_and_answer(shared, &mut batch, &mut admitted);
+    }
+}
+
+/// How many of the `waiting` requests one of `threads` threads takes: the others have work too, and a query may take seconds.
+fn fair_share(waiting: usize, threads: usize) -> usize {
+    waiting.div_ceil(threads).clamp(1, BATCH_MAX)
+}
+
+/// Empties `batch`: what is quick is answered first, then the queries, whose time is theirs to take.
+fn admit_and_answer(shared: &Shared, batch: &mut Vec<Request>, admitted: &mut Vec<Result<Admitted, AdmissionError>>) {
+    let mut clock = StageClock::start();
+    let checked: Vec<_> = batch
+        .iter()
+        .filter(|request| request.route != Route::Status)
+        .map(|request| RequestBytes { route: request.route, body: &request.body })
+        .collect();
+    admit_batch(&checked, shared.now(), &shared.admission, admitted);
+    shared.metrics.mark(&mut clock, Stage::Admit);
+    let mut queries = Vec::new();
+    let mut results = admitted.drain(..);
+    for Request { route, reply, .. } in batch.drain(..) {
+        if route == Route::Status {
+            reply.send(status(shared));
+            continue;
+        }
+        match results.next().expect("one result a request") {
+            Err(error) => {
+                shared.metrics.count_request(Outcome::Refused);
+                reply.send(refusal(shared, error, route));
             }
-            let version = version_of(request.route);
-            match results.next().expect("one result a request") {
-                Err(error) => {
-                    shared.metrics.count_request(Outcome::Refused);
-                    request.reply.send(refusal(&error, version));
-                }
-                Ok(message) => {
-                    shared.metrics.count_request(Outcome::Accepted);
-                    answer(shared, message, request.reply);
-                }
+            Ok(Admitted::Call(call)) => {
+                let outcome = answer_call(shared, call, reply);
+                shared.metrics.count_request(outcome);
+            }
+            Ok(Admitted::ReadState(read)) => {
+                shared.metrics.count_request(Outcome::Accepted);
+                let mut clock = StageClock::start();
+                reply.send(answer_read_state(&shared.read_subnet(), &read));
+                shared.metrics.mark(&mut clock, Stage::ReadState);
+            }
+            Ok(Admitted::Query(query)) => {
+                shared.metrics.count_request(Outcome::Accepted);
+                queries.push((query, reply));
             }
         }
+    }
+    for (query, reply) in queries {
+        // Those before it took their time, and its client may not have waited.
+        if reply.is_abandoned() {
+            continue;
+        }
+        let mut clock = StageClock::start();
+        reply.send(answer_query(shared, query));
+        shared.metrics.queries.inc();
+        shared.metrics.mark(&mut clock, Stage::Query);
     }
 }
 
@@ -76,21 +111,21 @@ fn version_of(route: Route) -> ApiVersion {
     }
 }
 
-fn refusal(error: &AdmissionError, version: ApiVersion) -> Response {
+/// The answer to a request that is not admitted.
+fn refusal(shared: &Shared, error: AdmissionError, route: Route) -> Response {
     match error {
-        AdmissionError::Rejected { reject, .. } => rejection(reject, version),
+        AdmissionError::Rejected { id, reject } => match route {
+            Route::Query(..) => signed_answer(shared, id, &Err(reject)),
+            _ => rejection(&reject, version_of(route)),
+        },
         error => Response::text(error.http_status(), error.to_string()),
     }
 }
 
 /// A call that is rejected before it enters the subnet: HTTP 200, the reject as the body.
 fn rejection(reject: &Reject, version: ApiVersion) -> Response {
-    let error_code = reject.error.map(|code| code.to_string());
-    let body = Rejection {
-        reject_code: reject.code as u8,
-        reject_message: &reject.message,
-        error_code: error_code.as_deref(),
-    };
+    let error_code = reject.error_code().to_string();
+    let body = body_of(reject, &error_code);
     Response::cbor(
         200,
         match version {
@@ -98,6 +133,10 @@ fn rejection(reject: &Reject, version: ApiVersion) -> Response {
             ApiVersion::V3 | ApiVersion::V4 => encode_rejection_sync(&body),
         },
     )
+}
+
+fn body_of<'a>(reject: &'a Reject, error_code: &'a str) -> Rejection<'a> {
+    Rejection { reject_code: reject.code as u8, reject_message: &reject.message, error_code: Some(error_code) }
 }
 
 fn status(shared: &Shared) -> Response {
@@ -111,44 +150,38 @@ fn status(shared: &Shared) -> Response {
     Response::cbor(200, encode_status(&status))
 }
 
-fn answer(shared: &Shared, message: Admitted, reply: Reply) {
-    let mut clock = StageClock::start();
-    match message {
-        Admitted::Call(call) => answer_call(shared, call, reply),
-        Admitted::Query(query) => {
-            reply.send(answer_query(shared, query));
-            shared.metrics.queries.inc();
-            shared.metrics.mark(&mut clock, Stage::Query);
-        }
-        Admitted::ReadState(read) => {
-            reply.send(answer_read_state(&shared.read_subnet(), &read));
-            shared.metrics.mark(&mut clock, Stage::ReadState);
-        }
-    }
-}
-
 /// Submits a call, or joins those who wait for it. The read lock is held throughout: no round can answer the message between the
 /// look at its status and the place among the waiting.
-fn answer_call(shared: &Shared, call: AdmittedCall, reply: Reply) {
+fn answer_call(shared: &Shared, call: AdmittedCall, reply: Reply) -> Outcome {
     let AdmittedCall { version, ingress, .. } = call;
     let id = ingress.id;
     let subnet = shared.read_subnet();
     if subnet.height().0 == 0 {
-        return reply.send(unavailable(&ReadError::NotCertified));
+        reply.send(unavailable(&ReadError::NotCertified));
+        return Outcome::Overloaded;
     }
     match subnet.ingress_status(&id).map(|entry| &entry.status) {
-        Some(_) if version == ApiVersion::V2 => return reply.send(Response::empty(202)),
-        Some(IngressStatus::Received | IngressStatus::Processing) => return shared.calls.wait(id, reply),
-        Some(_) => return reply.send(certificate_of(&subnet, id)),
+        Some(_) if version == ApiVersion::V2 => {
+            reply.send(Response::empty(202));
+            return Outcome::Accepted;
+        }
+        Some(IngressStatus::Received | IngressStatus::Processing) => {
+            shared.calls.wait(id, reply);
+            return Outcome::Accepted;
+        }
+        Some(_) => {
+            reply.send(certificate_of(&subnet, id));
+            return Outcome::Accepted;
+        }
         None => {}
     }
     if let Err(reject) = subnet.inspect(&ingress) {
-        return reply.send(rejection(&reject, version));
+        reply.send(rejection(&reject, version));
+        return Outcome::Refused;
     }
-    if subnet.waiting() + shared.submissions.len() >= POOL_MESSAGES_MAX || shared.submissions.try_send(ingress).is_err()
-    {
-        shared.metrics.count_request(Outcome::Overloaded);
-        return reply.send(Response::text(503, RETRY_LATER));
+    if !shared.submissions.submit(&subnet, ingress) {
+        reply.send(Response::text(503, RETRY_LATER));
+        return Outcome::Overloaded;
     }
     match version {
         ApiVersion::V2 => reply.send(Response::empty(202)),
@@ -156,6 +189,7 @@ fn answer_call(shared: &Shared, call: AdmittedCall, reply: Reply) {
     }
     drop(subnet);
     shared.wake();
+    Outcome::Accepted
 }
 
 /// The answer to a synchronous call whose message is answered.
@@ -182,16 +216,19 @@ fn answer_query(shared: &Shared, query: AdmittedQuery) -> Response {
         }
         subnet.query(vec![Query { sender, receiver, method, arg }]).pop().expect("one answer a query")
     };
-    let code;
-    let answer = match &outcome {
+    signed_answer(shared, id, &outcome)
+}
+
+/// The answer to the query `id`, with this node's signature.
+///
+/// Spec: ic-interface-spec #http-query. A query that is rejected before it runs is answered like any other.
+fn signed_answer(shared: &Shared, id: MessageId, outcome: &Result<Vec<u8>, Reject>) -> Response {
+    let error_code;
+    let answer = match outcome {
         Ok(bytes) => QueryAnswer::Replied(bytes),
         Err(reject) => {
-            code = reject.error.map(|code| code.to_string());
-            QueryAnswer::Rejected(Rejection {
-                reject_code: reject.code as u8,
-                reject_message: &reject.message,
-                error_code: code.as_deref(),
-            })
+            error_code = reject.error_code().to_string();
+            QueryAnswer::Rejected(body_of(reject, &error_code))
         }
     };
     let timestamp = shared.now().0;
@@ -230,5 +267,19 @@ fn holds(subnet: &Subnet, condition: &Condition) -> bool {
             entry.sender == *sender && target_matches && callee_matches
         }
         Condition::ReadableMetadata { canister, name, sender } => subnet.may_read_metadata(*canister, name, *sender),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_leaves_the_others_their_share_of_the_waiting_requests() {
+        for (waiting, threads, share) in
+            [(1, 4, 1), (4, 4, 1), (5, 4, 2), (8, 4, 2), (300, 1, 256), (300, 2, 150), (5_000, 4, 256)]
+        {
+            assert_eq!(fair_share(waiting, threads), share, "{waiting} requests, {threads} threads");
+        }
     }
 }

@@ -11,6 +11,7 @@
 mod answer;
 mod calls;
 mod rounds;
+mod submissions;
 mod watch;
 
 use calls::SyncCalls;
@@ -26,21 +27,29 @@ use cyclotron_subnet::{SchedulingOptions, Subnet, SubnetOptions};
 use cyclotron_trace::Metrics;
 use cyclotron_types::Principal;
 use cyclotron_types::fees::Fees;
-use cyclotron_types::message::Ingress;
 use cyclotron_types::units::Time;
 use cyclotron_wasm::engine::{Engine, EngineConfig};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use submissions::Submissions;
 
-/// Canister numbers that a single subnet gives out: the first range of the main network's first application subnets, as local tools expect.
-const FIRST_CANISTER: u64 = 0;
-/// One million and some.
-const LAST_CANISTER: u64 = (1 << 20) - 1;
+/// Canister ids that are given only to those who ask for one of them, as on other local networks: the main network's canisters can
+/// be set up under their own ids. dfinity/ic `rs/prep/src/internet_computer.rs`, "specified ids".
+const SPECIFIED_IDS: IdRange = IdRange { first: 0, last: u64::MAX / 2 };
+/// Numbers in a range that is given out in order. dfinity/ic `CANISTER_IDS_PER_SUBNET`.
+const IDS_PER_RANGE: u64 = 1 << 20;
+/// Canister ids that are given out in order: the first whole range that does not touch the specified ids, again as on other local
+/// networks, so that the first canister is bnz7o-iuaaa-aaaaa-qaaaa-cai on all of them.
+const ALLOCATED_IDS: IdRange = {
+    let first = (SPECIFIED_IDS.last / IDS_PER_RANGE + 2) * IDS_PER_RANGE;
+    IdRange { first, last: first + (IDS_PER_RANGE - 1) }
+};
+/// The number of the first canister.
+pub const FIRST_CANISTER: u64 = ALLOCATED_IDS.first;
 
-/// Calls between admission and the round thread: a batch's worth. The pool behind them is larger.
-const SUBMISSIONS_MAX: usize = 1_000;
+const _: () = assert!(FIRST_CANISTER == 0x8000_0000_0010_0000);
 
 /// How long a round lets waiting readers go first.
 const READERS_FIRST: Duration = Duration::from_millis(2);
@@ -70,10 +79,12 @@ pub(crate) struct Shared {
     pub root_key: Vec<u8>,
     pub node_key: NodeKey,
     pub admission: cyclotron_admission::Config,
+    /// Threads that share the requests; at least one.
+    pub admission_threads: usize,
     /// Height of the last round.
     pub height: AtomicU64,
     /// Admitted calls on their way to the round thread.
-    pub submissions: Sender<Ingress>,
+    pub submissions: Submissions,
     /// Wakes the round thread; full means that it will look anyway.
     pub wake: Sender<()>,
     pub stopping: AtomicBool,
@@ -128,7 +139,7 @@ impl Node {
         let mut subnet = make_subnet(subnet_id, signer, &keys.node, options)?;
         subnet.observe(Box::new(watch::Watcher::new(metrics.clone())));
         let (wake, woken) = bounded(1);
-        let (submissions, submitted) = bounded(SUBMISSIONS_MAX);
+        let (submissions, submitted) = Submissions::new();
         let shared = Arc::new(Shared {
             subnet: RwLock::new(subnet),
             readers: AtomicUsize::new(0),
@@ -138,6 +149,7 @@ impl Node {
             root_key,
             node_key: NodeKey::from_seed(&keys.node.to_seed()),
             admission: cyclotron_admission::Config::single_subnet(subnet_id),
+            admission_threads: options.query_threads.max(1),
             height: AtomicU64::new(0),
             submissions,
             wake,
@@ -150,7 +162,7 @@ impl Node {
             let shared = shared.clone();
             spawn("round".into(), Box::new(move || rounds::run(&shared, &woken, &submitted)))?
         };
-        let admission = (0..options.query_threads.max(1))
+        let admission = (0..shared.admission_threads)
             .map(|n| {
                 let (shared, requests) = (shared.clone(), requests.clone());
                 spawn(format!("admit {n}"), Box::new(move || answer::run(&shared, &requests)))
@@ -202,7 +214,8 @@ fn make_subnet(
         signer,
         subnet_type: "application".into(),
         nodes: vec![(node.node_id(), node.public_key_der())],
-        ranges: vec![IdRange { first: FIRST_CANISTER, last: LAST_CANISTER }],
+        ranges: vec![ALLOCATED_IDS],
+        reserved_ranges: vec![SPECIFIED_IDS],
         machine: Arc::new(machine),
         scheduling: SchedulingOptions::default(),
         provisional: true,

@@ -1,12 +1,12 @@
 //! The round thread: a round at once when there is something to do, otherwise one a second so that the certified time stays fresh.
 
 use super::Shared;
-use super::answer::{RETRY_LATER, certificate_of};
+use super::answer::certificate_of;
 use crossbeam::channel::Receiver;
 use cyclotron_net::Response;
 use cyclotron_ports::{Entropy, SystemEntropy};
 use cyclotron_subnet::Statistics;
-use cyclotron_trace::{Metrics, Outcome, error};
+use cyclotron_trace::{Metrics, error};
 use cyclotron_types::message::Ingress;
 use cyclotron_types::units::Height;
 use std::sync::atomic::Ordering;
@@ -51,15 +51,7 @@ fn one_round(shared: &Shared, submitted: &Receiver<Ingress>) {
     }
     let view = {
         let mut subnet = shared.write_subnet();
-        for ingress in submitted.try_iter() {
-            let id = ingress.id;
-            if subnet.submit(ingress).is_err() {
-                shared.metrics.count_request(Outcome::Overloaded);
-                for reply in shared.calls.take(&id) {
-                    reply.send(Response::text(503, RETRY_LATER));
-                }
-            }
-        }
+        shared.submissions.drain_into(submitted, &mut subnet);
         let batch = subnet.next_batch(shared.now(), randomness);
         subnet.execute(batch)
     };
@@ -67,7 +59,7 @@ fn one_round(shared: &Shared, submitted: &Receiver<Ingress>) {
     let subnet = shared.read_subnet();
     show(&shared.metrics, view.height, subnet.statistics());
     if !view.answered.is_empty() {
-        for (id, _) in &view.answered {
+        for id in &view.answered {
             for reply in shared.calls.take(id) {
                 reply.send(certificate_of(&subnet, *id));
             }
@@ -82,4 +74,5 @@ fn show(metrics: &Metrics, height: Height, statistics: Statistics) {
     metrics.pool.set(gauge(statistics.waiting as u64));
     metrics.history.set(gauge(statistics.history as u64));
     metrics.memory.set(gauge(statistics.memory.0));
+    metrics.set_executed(statistics.executed);
 }

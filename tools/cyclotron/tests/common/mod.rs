@@ -4,6 +4,7 @@
 use candid::utils::ArgumentDecoder;
 use candid::{CandidType, Decode, Encode, Nat, Principal, decode_args};
 use cyclotron_conformance::TestNode;
+use cyclotron_types::ids::CanisterId;
 use ic_agent::identity::BasicIdentity;
 use ic_agent::{Agent, AgentError, Identity};
 use ic_management_canister_types::{
@@ -14,8 +15,13 @@ use ic_management_canister_types::{
 /// The node's program, built by cargo for these tests.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_cyclotron");
 
-/// Any canister id of the subnet leads a creation to it.
-pub const ANY_CANISTER: Principal = Principal::from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+/// The number of the first canister of a local network.
+pub const FIRST_CANISTER: u64 = 0x8000_0000_0010_0000;
+
+/// The id of the canister with this number.
+pub fn canister_id(number: u64) -> Principal {
+    CanisterId::from_u64(number).principal()
+}
 
 /// A key of its own for each number.
 pub fn key(number: u8) -> BasicIdentity {
@@ -53,8 +59,10 @@ pub async fn manage<R: for<'a> ArgumentDecoder<'a>>(
 /// Makes a canister.
 pub async fn create(agent: &Agent) -> Principal {
     let arg = ProvisionalCreateCanisterWithCyclesArgs::default();
+    // Any canister id of the subnet leads a creation to it.
+    let any = canister_id(FIRST_CANISTER);
     let (record,): (CanisterIdRecord,) =
-        manage(agent, ANY_CANISTER, "provisional_create_canister_with_cycles", arg).await.unwrap();
+        manage(agent, any, "provisional_create_canister_with_cycles", arg).await.unwrap();
     record.canister_id
 }
 

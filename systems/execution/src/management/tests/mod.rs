@@ -14,7 +14,7 @@ use candid::CandidType;
 use cyclotron_types::Principal;
 use cyclotron_types::fees::Fees;
 use cyclotron_types::ids::{CallbackId, MessageId};
-use cyclotron_types::message::{CallKind, IngressStatus, Response};
+use cyclotron_types::message::{CallKind, Ingress, IngressStatus, Request, Response};
 use cyclotron_types::reject::{ErrorCode, Reject};
 use cyclotron_types::units::{Bytes, Cycles, Height, Time};
 use cyclotron_wasm::engine::{Engine, EngineConfig};
@@ -134,23 +134,28 @@ impl Subnet {
 
     pub fn ingress(&mut self, sender: Principal, method: &str, arg: Vec<u8>) -> ManagementCall {
         self.next_message += 1;
-        ManagementCall {
-            origin: ManagementOrigin::Ingress { id: MessageId([self.next_message; 32]), sender },
+        ManagementCall::from(Ingress {
+            id: MessageId([self.next_message; 32]),
+            sender,
+            receiver: CanisterId::MANAGEMENT,
+            effective_canister: None,
             method: method.into(),
             arg,
-            payment: Cycles::ZERO,
-            deferred: false,
-        }
+            expiry: Time::MAX,
+            nonce_bytes: 0,
+        })
     }
 
     pub fn request(caller: CanisterId, method: &str, arg: Vec<u8>, payment: u128) -> ManagementCall {
-        ManagementCall {
-            origin: ManagementOrigin::Canister { caller, callback: CallbackId(9), kind: CallKind::Guaranteed },
+        ManagementCall::from(Request {
+            sender: caller,
+            receiver: CanisterId::MANAGEMENT,
+            callback: CallbackId(9),
             method: method.into(),
             arg,
             payment: Cycles(payment),
-            deferred: false,
-        }
+            kind: CallKind::Guaranteed,
+        })
     }
 
     /// Runs a call that must be answered.

@@ -269,3 +269,35 @@ fn subnet_info_tells_versions_of_this_subnet_only() {
     let other = ic::SubnetInfoArgs { subnet_id: user(1) };
     assert_eq!(subnet.canister_call(caller, "subnet_info", &other, 0).error(), ErrorCode::SubnetNotFound);
 }
+
+#[test]
+fn an_ingress_message_that_expired_while_it_waited_does_nothing() {
+    let mut subnet = Subnet::new();
+    let id = subnet.create();
+    let mut call = subnet.ingress(user(1), "stop_canister", candid::encode_one(named(id)).unwrap());
+    call.expiry = Time(subnet.env.time.0 - 1);
+    let version = subnet.canister(id).version;
+    assert_eq!(subnet.run(call).error(), ErrorCode::IngressMessageTimeout);
+    let canister = subnet.canister(id);
+    assert_eq!((&canister.run_state, canister.version), (&RunState::Running, version));
+}
+
+#[test]
+fn a_stopping_canister_that_runs_out_of_cycles_is_stopped_and_says_so() {
+    let mut subnet = Subnet::new();
+    let id = subnet.create();
+    let canister = subnet.canister(id);
+    let origin = CallOrigin::Ingress { id: MessageId([201; 32]), sender: user(1), method: "m".into() };
+    canister.contexts.contexts.insert(CallContextId(0), context(origin, 0, 0, false));
+    canister.run_state = RunState::Stopping(vec![waiter()]);
+    canister.balance.0 = Cycles::ZERO;
+    canister.settings.compute_allocation = 1;
+    subnet.env.time = START.plus(cyclotron_types::units::Seconds(1_000));
+    let answered = subnet.user_call(user(1), "canister_status", &named(id));
+    assert_eq!(subnet.canister(id).run_state, RunState::Stopped);
+    let replied = |number| {
+        let id = MessageId([number; 32]);
+        answered.others.iter().any(|a| matches!(a, Answer::Ingress(to, IngressStatus::Replied(_)) if *to == id))
+    };
+    assert!(replied(200) && !replied(201), "{:?}", answered.others);
+}

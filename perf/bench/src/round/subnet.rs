@@ -1,0 +1,264 @@
+//! A subnet to measure: made, filled with canisters and driven with prepared batches.
+//!
+//! Enters: canisters to make, messages to run. Leaves: seconds a round. Never here: a signature of a user; messages enter as if admitted.
+
+use crate::machine::Clock;
+use crate::runner::{Failure, failed};
+use candid::{Decode, Encode, Nat};
+use cyclotron_crypto::{BlsSecretKey, NodeKey, RootSigner, self_authenticating};
+use cyclotron_execution::management::IdRange;
+use cyclotron_execution::{ExecutionLimits, InstructionLimits, Machine, SubnetConfig};
+use cyclotron_queries::Query;
+use cyclotron_subnet::{RoundObserver, RoundSet, SchedulingOptions, Subnet, SubnetOptions};
+use cyclotron_types::Principal;
+use cyclotron_types::batch::{Batch, CertifiedView};
+use cyclotron_types::canister::LogRecord;
+use cyclotron_types::fees::Fees;
+use cyclotron_types::ids::{CanisterId, MessageId};
+use cyclotron_types::message::{Ingress, IngressStatus};
+use cyclotron_types::units::{Height, Instructions, RegistryVersion, Seconds, Time};
+use cyclotron_wasm::{Engine, EngineConfig};
+pub use ic_management_canister_types::CanisterInstallMode as Mode;
+use ic_management_canister_types::{CanisterIdRecord, InstallCodeArgs, ProvisionalCreateCanisterWithCyclesArgs};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Block time between rounds.
+const STEP: Seconds = Seconds(1);
+/// Ingress messages given to one round while canisters are made.
+const SETUP_BATCH: usize = 1_000;
+/// Seats of the process: as many as a node has by default.
+const SEATS: usize = cyclotron_heap::layout::SEATS_MAX_DEFAULT;
+
+/// How a subnet is to be measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Whether the stage that hashes the state tree and signs its root counts.
+    pub certified: bool,
+    /// Threads that run canisters.
+    pub threads: usize,
+}
+
+/// Seconds of each stage of a subnet's last round.
+#[derive(Clone, Default)]
+pub struct Stages(Arc<Mutex<Vec<(RoundSet, f64)>>>);
+
+impl Stages {
+    fn of_round(&self) -> MutexGuard<'_, Vec<(RoundSet, f64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Seconds of one of them.
+    fn seconds(&self, stage: RoundSet) -> f64 {
+        self.of_round().iter().filter(|(of, _)| *of == stage).map(|(_, seconds)| *seconds).sum()
+    }
+
+    /// All of them, in microseconds for each of `things`.
+    pub fn describe(&self, things: usize) -> String {
+        let part = |(stage, seconds): &(RoundSet, f64)| format!("{stage:?} {:.2}", seconds * 1e6 / things as f64);
+        self.of_round().iter().map(part).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Takes the time at the ends of stages.
+struct Stopwatch {
+    stages: Stages,
+    clock: Clock,
+    last: f64,
+}
+
+impl RoundObserver for Stopwatch {
+    fn round_begun(&mut self) {
+        self.stages.of_round().clear();
+        self.last = self.clock.now();
+    }
+
+    fn stage_ended(&mut self, stage: RoundSet) {
+        let now = self.clock.now();
+        self.stages.of_round().push((stage, now - self.last));
+        self.last = now;
+    }
+
+    fn canister_logged(&mut self, _: CanisterId, _: &LogRecord) {}
+}
+
+/// A subnet and its clock.
+pub struct Bench {
+    subnet: Subnet,
+    stages: Stages,
+    setup: Setup,
+    clock: Clock,
+    now: Time,
+    sent: u64,
+}
+
+impl Bench {
+    /// A subnet without canisters and without limits on instructions.
+    ///
+    /// `clock` is for single-threaded subnets; others run on elapsed time.
+    pub fn new(setup: Setup, clock: Clock) -> Result<Self, Failure> {
+        let clock = if setup.threads == 1 { clock } else { Clock::Wall };
+        let signer = Arc::new(BlsSecretKey::from_seed(&[1; 32]));
+        let node = NodeKey::from_seed(&[2; 32]);
+        let root_key = signer.public_key_der();
+        let unlimited = InstructionLimits::unsliced(Instructions(1 << 40));
+        let limits = ExecutionLimits {
+            message: unlimited,
+            install: unlimited,
+            queue_slots: u32::MAX,
+            ..ExecutionLimits::default()
+        };
+        let config =
+            SubnetConfig { subnet: self_authenticating(&root_key), root_key, fees: Fees::for_nodes(13), limits };
+        let engine = Engine::new(EngineConfig::canister()).map_err(failed)?;
+        let options = SubnetOptions {
+            config,
+            signer,
+            subnet_type: "application".into(),
+            nodes: vec![(node.node_id(), node.public_key_der())],
+            ranges: vec![IdRange { first: 0, last: 0xf_ffff }],
+            reserved_ranges: Vec::new(),
+            machine: Arc::new(Machine::new(engine, SEATS).map_err(failed)?),
+            scheduling: SchedulingOptions::unlimited(),
+            provisional: true,
+            threads: setup.threads,
+        };
+        let mut subnet = Subnet::new(options).map_err(failed)?;
+        let stages = Stages::default();
+        subnet.observe(Box::new(Stopwatch { stages: stages.clone(), clock, last: 0.0 }));
+        Ok(Self { subnet, stages, setup, clock, now: Time(1_700_000_000_000_000_000), sent: 0 })
+    }
+
+    /// A message of the anonymous user.
+    pub fn ingress(&mut self, receiver: CanisterId, paying: Option<CanisterId>, method: &str, arg: &[u8]) -> Ingress {
+        self.sent += 1;
+        // Spread as hashes are.
+        let mut id = [0; 32];
+        for (chunk, salt) in id.chunks_exact_mut(8).zip(1_u64..) {
+            let word = (self.sent ^ salt << 56).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            chunk.copy_from_slice(&(word ^ word >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).to_be_bytes());
+        }
+        Ingress {
+            id: MessageId(id),
+            sender: Principal::anonymous(),
+            receiver,
+            effective_canister: paying,
+            method: method.into(),
+            arg: arg.to_vec(),
+            expiry: self.now.plus(Seconds(300)),
+            nonce_bytes: 0,
+        }
+    }
+
+    /// A batch of these messages, the next in turn.
+    fn batch(&mut self, ingress: Vec<Ingress>) -> Batch {
+        self.now = self.now.plus(STEP);
+        let height = Height(self.subnet.height().0 + 1);
+        let mut randomness = [0; 32];
+        randomness[..8].copy_from_slice(&height.0.to_be_bytes());
+        Batch {
+            height,
+            time: self.now,
+            randomness,
+            registry_version: RegistryVersion(1),
+            ingress,
+            actions: Vec::new(),
+            checkpoint: false,
+        }
+    }
+
+    /// Runs a round with these messages; seconds, and what it left.
+    pub fn round(&mut self, ingress: Vec<Ingress>) -> (f64, CertifiedView) {
+        let batch = self.batch(ingress);
+        let (seconds, view) = self.clock.time(|| self.subnet.execute(batch));
+        let certify = if self.setup.certified { 0.0 } else { self.stages.seconds(RoundSet::Certify) };
+        (seconds - certify, view)
+    }
+
+    /// The stages of its last round, whichever that will be.
+    pub fn stages(&self) -> Stages {
+        self.stages.clone()
+    }
+
+    /// Runs a round in which every message must be replied to; seconds.
+    pub fn round_of_replies(&mut self, ingress: Vec<Ingress>) -> Result<f64, Failure> {
+        let sent = ingress.len();
+        let (seconds, view) = self.round(ingress);
+        if view.answered.len() != sent {
+            return Err(Failure(format!("{} of {sent} messages answered", view.answered.len())));
+        }
+        for id in view.answered {
+            let entry = self.subnet.ingress_status(&id).ok_or_else(|| Failure("an answer is forgotten".into()))?;
+            reply(entry.status.clone())?;
+        }
+        Ok(seconds)
+    }
+
+    /// Runs all of it and returns the replies in the order of the messages.
+    fn replies(&mut self, ingress: Vec<Ingress>) -> Result<Vec<Vec<u8>>, Failure> {
+        let mut replies = Vec::with_capacity(ingress.len());
+        let mut waiting = ingress.into_iter().peekable();
+        while waiting.peek().is_some() {
+            let part: Vec<_> = waiting.by_ref().take(SETUP_BATCH).collect();
+            let ids: Vec<_> = part.iter().map(|ingress| ingress.id).collect();
+            self.round(part);
+            for id in ids {
+                let entry = self.subnet.ingress_status(&id).ok_or_else(|| Failure("a message is gone".into()))?;
+                replies.push(reply(entry.status.clone())?);
+            }
+        }
+        Ok(replies)
+    }
+
+    /// New canisters with cycles and without code.
+    pub fn create(&mut self, count: usize) -> Result<Vec<CanisterId>, Failure> {
+        // Without limits a call's callback may cost any number of cycles, which are set aside.
+        let amount = Some(Nat::from(1_u128 << 100));
+        let arg = Encode!(&ProvisionalCreateCanisterWithCyclesArgs { amount, ..Default::default() }).map_err(failed)?;
+        let method = "provisional_create_canister_with_cycles";
+        let messages = (0..count).map(|_| self.ingress(CanisterId::MANAGEMENT, None, method, &arg)).collect();
+        let parse = |reply: Vec<u8>| -> Result<CanisterId, Failure> {
+            let record = Decode!(&reply, CanisterIdRecord).map_err(failed)?;
+            Ok(CanisterId::from_principal(record.canister_id))
+        };
+        self.replies(messages)?.into_iter().map(parse).collect()
+    }
+
+    /// A message that installs a module.
+    pub fn install_message(&mut self, mode: Mode, canister: CanisterId, wasm: &[u8]) -> Result<Ingress, Failure> {
+        let install = InstallCodeArgs {
+            mode,
+            canister_id: canister.principal(),
+            wasm_module: wasm.to_vec(),
+            arg: Vec::new(),
+            sender_canister_version: None,
+        };
+        let arg = Encode!(&install).map_err(failed)?;
+        Ok(self.ingress(CanisterId::MANAGEMENT, Some(canister), "install_code", &arg))
+    }
+
+    /// New canisters with this module.
+    pub fn install(&mut self, count: usize, wasm: &[u8]) -> Result<Vec<CanisterId>, Failure> {
+        let canisters = self.create(count)?;
+        let messages =
+            canisters.iter().map(|id| self.install_message(Mode::Install, *id, wasm)).collect::<Result<_, _>>()?;
+        self.replies(messages)?;
+        Ok(canisters)
+    }
+
+    /// Answers queries on the threads of `pool`; seconds.
+    pub fn queries(&self, clock: Clock, pool: &rayon::ThreadPool, queries: Vec<Query>) -> Result<f64, Failure> {
+        let (seconds, answers) = clock.time(|| pool.install(|| self.subnet.query(queries)));
+        for answer in answers {
+            answer.map_err(failed)?;
+        }
+        Ok(seconds)
+    }
+}
+
+fn reply(status: IngressStatus) -> Result<Vec<u8>, Failure> {
+    match status {
+        IngressStatus::Replied(bytes) => Ok(bytes),
+        IngressStatus::Rejected(reject) => Err(failed(reject)),
+        other => Err(Failure(format!("not answered: {other:?}"))),
+    }
+}
