@@ -9,7 +9,6 @@
 
 use std::fs::File;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cyclotron_types::units::WasmPages;
@@ -18,7 +17,8 @@ use crate::error::HeapError;
 use crate::layout::{ARENA_FILE_SHIFT, HEAP_PAGES_MAX_64, HEAP_SLOT_SHIFT, PAGE, STABLE_PAGES_MAX, STABLE_SLOT_SHIFT};
 use crate::page_set::{PageIx, PageSet};
 use crate::sys;
-use crate::undo::PreImageMap;
+use crate::undo::{PreImageMap, UndoLog};
+use crate::version::{Version, Versions};
 
 /// Bytes moved at a time when a memory is copied or scanned.
 const COPY_BYTES: usize = 256 << 10;
@@ -100,7 +100,7 @@ impl SlotFile {
         };
         slots.generation += 1;
         let id = MemoryId { index, generation: slots.generation };
-        Ok(Slot { file: Arc::clone(self), id, in_message: AtomicBool::new(false) })
+        Ok(Slot { file: Arc::clone(self), id, versions: Versions::default() })
     }
 
     fn allocated_bytes(&self) -> Result<u64, HeapError> {
@@ -117,13 +117,13 @@ pub struct MemoryId {
     pub(crate) generation: u64,
 }
 
-/// A slot in use. Kept alive by its memory's handle and by a seat with a message in progress; freed with the last of them.
+/// A slot in use. Kept alive by its memory's handle, by its versions and by a seat with a message or view in progress; freed with the last of them.
 #[derive(Debug)]
 pub(crate) struct Slot {
     file: Arc<SlotFile>,
     id: MemoryId,
-    /// Whether an unfinished message may have written to the bytes below the memory's size.
-    in_message: AtomicBool,
+    /// Who writes, and what readers need.
+    pub(crate) versions: Versions,
 }
 
 impl Slot {
@@ -138,15 +138,6 @@ impl Slot {
     /// Offset of the slot's byte 0 in the file.
     pub(crate) fn offset(&self) -> u64 {
         u64::from(self.id.index) << self.file.shift
-    }
-
-    /// Claims the slot for one message.
-    pub(crate) fn begin_message(&self) -> Result<(), HeapError> {
-        if self.in_message.swap(true, Ordering::Acquire) { Err(HeapError::Busy) } else { Ok(()) }
-    }
-
-    pub(crate) fn end_message(&self) {
-        self.in_message.store(false, Ordering::Release);
     }
 
     pub(crate) fn punch(&self, from: u64, to: u64) -> Result<(), HeapError> {
@@ -192,7 +183,7 @@ pub type StableMemory = Memory<OfStable>;
 /// A canister's memory at rest: its slot, its committed size, and which of its pages changed since somebody last asked.
 ///
 /// Holds no mapping and no file descriptor; dropping it frees the bytes. While a message runs on a seat, the handle keeps saying the size before
-/// the message, but the bytes that [`Memory::read`] returns are the message's: give [`Memory::read_committed`] its pre-images then.
+/// the message, but the bytes that [`Memory::read`] returns are the message's: [`Memory::committed`] reads around it.
 #[derive(Debug)]
 pub struct Memory<K: MemoryKind> {
     slot: Arc<Slot>,
@@ -247,6 +238,13 @@ impl<K: MemoryKind> Memory<K> {
         }
     }
 
+    /// Makes the memory as it is, without what a message in progress has done, the version that views show; the one before is outdated. Returns
+    /// the logs that were kept for that.
+    pub(crate) fn publish(&mut self) -> (Version<K>, Vec<UndoLog>) {
+        let (number, logs) = self.slot.versions.publish(self.size_bytes());
+        (Version::new(&self.slot, number, self.size, self.maximum), logs)
+    }
+
     fn check(&self, address: u64, length: usize) -> Result<(), HeapError> {
         let (length, size) = (length as u64, self.size_bytes());
         match address.checked_add(length) {
@@ -256,7 +254,7 @@ impl<K: MemoryKind> Memory<K> {
     }
 
     fn check_idle(&self) -> Result<(), HeapError> {
-        if self.slot.in_message.load(Ordering::Acquire) { Err(HeapError::Busy) } else { Ok(()) }
+        if self.slot.versions.is_busy() { Err(HeapError::Busy) } else { Ok(()) }
     }
 
     /// Copies bytes out. Holes stay holes.
@@ -267,11 +265,9 @@ impl<K: MemoryKind> Memory<K> {
         sys::read_at(self.slot.file(), self.slot.offset() + address, into)
     }
 
-    /// Copies bytes out as they were before the message whose pre-images are given.
-    pub fn read_committed(&self, address: u64, into: &mut [u8], before: &PreImageMap<'_>) -> Result<(), HeapError> {
-        self.read(address, into)?;
-        before.restore(address, into);
-        Ok(())
+    /// Lets `look` read the memory as it was before the message in progress, if there is one, which cannot go on meanwhile.
+    pub fn committed<R>(&self, look: impl FnOnce(&Committed<'_, K>) -> R) -> R {
+        self.slot.versions.with_running(|before| look(&Committed { memory: self, before }))
     }
 
     /// Writes bytes outside of any message (data segments at install, snapshots) and notes their pages as dirty.
@@ -330,39 +326,6 @@ impl<K: MemoryKind> Memory<K> {
         Ok(Self { dirty: self.dirty.clone(), ..copy })
     }
 
-    /// Calls `visit` for every page that holds a byte other than zero, ascending. The result depends on contents alone, not on which
-    /// pages happen to be allocated. Cost: in proportion to allocated pages.
-    pub fn each_nonzero_page(&self, mut visit: impl FnMut(PageIx, &[u8; PAGE])) -> Result<(), HeapError> {
-        let mut buffer = vec![0; COPY_BYTES];
-        self.each_data_run(&mut buffer, |at, bytes| {
-            for (i, page) in bytes.as_chunks::<PAGE>().0.iter().enumerate() {
-                if !is_zero(page) {
-                    visit(PageIx::of(at + (i * PAGE) as u64), page);
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// As [`Memory::each_nonzero_page`], in the state before the message whose pre-images are given.
-    pub fn each_nonzero_page_committed(
-        &self,
-        before: &PreImageMap<'_>,
-        mut visit: impl FnMut(PageIx, &[u8; PAGE]),
-    ) -> Result<(), HeapError> {
-        // A page that has a pre-image is allocated: saving it has read it through a shared mapping.
-        let mut buffer = vec![0; COPY_BYTES];
-        self.each_data_run(&mut buffer, |at, bytes| {
-            before.restore(at, bytes);
-            for (i, page) in bytes.as_chunks::<PAGE>().0.iter().enumerate() {
-                if !is_zero(page) {
-                    visit(PageIx::of(at + (i * PAGE) as u64), page);
-                }
-            }
-            Ok(())
-        })
-    }
-
     /// Bytes of memory that pages below the size take.
     pub fn allocated_bytes(&self) -> Result<u64, HeapError> {
         let (base, mut at, mut sum) = (self.slot.offset(), self.slot.offset(), 0);
@@ -401,6 +364,38 @@ impl<K: MemoryKind> Memory<K> {
     /// Pages that changed since the last call of this; the next call starts from here.
     pub fn take_dirty(&mut self) -> PageSet {
         std::mem::take(&mut self.dirty)
+    }
+}
+
+/// A memory as it was before the message in progress.
+#[derive(Debug)]
+pub struct Committed<'a, K: MemoryKind> {
+    memory: &'a Memory<K>,
+    before: &'a PreImageMap<'a>,
+}
+
+impl<K: MemoryKind> Committed<'_, K> {
+    /// Copies bytes out. Errors and cost: as [`Memory::read`].
+    pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), HeapError> {
+        self.memory.read(address, into)?;
+        self.before.restore(address, into);
+        Ok(())
+    }
+
+    /// Calls `visit` for every page that holds a byte other than zero, ascending. The result depends on contents alone, not on which
+    /// pages happen to be allocated. Cost: in proportion to allocated pages.
+    pub fn each_nonzero_page(&self, mut visit: impl FnMut(PageIx, &[u8; PAGE])) -> Result<(), HeapError> {
+        // A page that has a pre-image is allocated: saving it has read it through a shared mapping.
+        let mut buffer = vec![0; COPY_BYTES];
+        self.memory.each_data_run(&mut buffer, |at, bytes| {
+            self.before.restore(at, bytes);
+            for (i, page) in bytes.as_chunks::<PAGE>().0.iter().enumerate() {
+                if !is_zero(page) {
+                    visit(PageIx::of(at + (i * PAGE) as u64), page);
+                }
+            }
+            Ok(())
+        })
     }
 }
 

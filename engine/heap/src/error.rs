@@ -34,6 +34,8 @@ pub enum HeapError {
     SlotsExhausted,
     /// A message is in progress on this memory.
     Busy,
+    /// The memory has been published again since this version of it.
+    Outdated,
     /// One message changed more pages than an undo log can hold.
     UndoLogFull,
 }
@@ -56,6 +58,7 @@ impl fmt::Display for HeapError {
             }
             Self::SlotsExhausted => f.write_str("every slot of the arena is taken"),
             Self::Busy => f.write_str("a message is in progress on this memory"),
+            Self::Outdated => f.write_str("the memory has a newer version"),
             Self::UndoLogFull => f.write_str("the message changed more pages than an undo log holds"),
         }
     }

@@ -10,13 +10,15 @@
 //!   `take -> begin_message -> (stores, grow) -> finish -> commit | rollback -> put`.
 //! - [`SeatPtr`]: what JIT code's slow paths and the signal handler call.
 //! - [`StablePool`] and [`StableAccess`]: the same for stable memories, which only the host reads and writes.
-//! - [`PreImageMap`]: the state before a suspended message, for hashing and for views.
+//! - [`Version`]: what views show, while messages go on writing: the memory as it was when it was last published. See `version`.
+//! - [`Committed`]: the state before a suspended message, for hashing.
 //!
 //! # Between messages and inside one
 //!
 //! The bytes of a slot are the message's as soon as it stores them; the handle ([`Memory`]) keeps the size and the dirty set of the last commit.
 //! At most one message at a time is in progress on a memory ([`HeapError::Busy`]). A suspended message keeps its seat and its undo log, over
-//! rounds if need be; a view or a hash reads around it through its pre-images.
+//! rounds if need be; a hash reads around it through its pre-images. Any number of views read the published version meanwhile; neither they nor
+//! messages wait for each other.
 //!
 //! # What the kernel must allow
 //!
@@ -38,11 +40,13 @@ mod stable;
 mod sys;
 mod track;
 mod undo;
+mod version;
 
-pub use arena::{Arena, Heap, Memory, MemoryId, MemoryKind, OfHeap, OfStable, StableMemory};
+pub use arena::{Arena, Committed, Heap, Memory, MemoryId, MemoryKind, OfHeap, OfStable, StableMemory};
 pub use error::HeapError;
 pub use page_set::{PageIx, PageSet};
 pub use pool::{SeatPool, StablePool};
 pub use seat::{DirtyReport, Seat, SeatMemory, SeatPtr, Tracking};
 pub use stable::StableAccess;
-pub use undo::{PreImage, PreImageMap};
+pub use undo::PreImage;
+pub use version::{HeapVersion, StableVersion, Version};

@@ -13,6 +13,7 @@ use crate::layout::SEATS_MAX_DEFAULT;
 use crate::seat::{Attachment, Seat, SeatShared, Tracking};
 use crate::stable::{StableAccess, StableShared};
 use crate::sys::Sharing;
+use crate::version::{HeapVersion, StableVersion};
 
 /// What an idle item maps; `None` maps nothing.
 type Key = Option<(MemoryId, Sharing)>;
@@ -92,7 +93,7 @@ impl SeatPool {
     }
 
     /// As [`SeatPool::take`], for a view: stores stay private to the seat.
-    pub fn take_view(&self, heap: &Heap, tracking: Tracking) -> Result<Seat, HeapError> {
+    pub fn take_view(&self, heap: &HeapVersion, tracking: Tracking) -> Result<Seat, HeapError> {
         let mut seat = self.any((heap.id(), Sharing::Private))?;
         seat.attach_view(heap, tracking)?;
         Ok(seat)
@@ -110,6 +111,13 @@ impl SeatPool {
             return Ok(seat);
         }
         Seat::new(Arc::clone(&self.shared))
+    }
+
+    /// Makes the heap as it is the version that views show. What a message in progress has done is not part of it.
+    pub fn publish(&self, heap: &mut Heap) -> HeapVersion {
+        let (version, logs) = heap.publish();
+        logs.into_iter().for_each(|log| self.shared.undo.put(log));
+        version
     }
 
     /// Takes a seat back, still mapping its heap. Panics: when a message is in progress there.
@@ -158,7 +166,7 @@ impl StablePool {
     }
 
     /// As [`StablePool::take`], for a view: writes stay private to the access.
-    pub fn take_view(&self, stable: &StableMemory) -> StableAccess {
+    pub fn take_view(&self, stable: &StableVersion) -> StableAccess {
         self.any((stable.id(), Sharing::Private))
     }
 
@@ -169,6 +177,13 @@ impl StablePool {
         };
         idle.mapped -= access.mapped_bytes();
         access
+    }
+
+    /// Makes the memory as it is the version that views show. What a message in progress has done is not part of it.
+    pub fn publish(&self, stable: &mut StableMemory) -> StableVersion {
+        let (version, logs) = stable.publish();
+        logs.into_iter().for_each(|log| self.shared.undo.put(log));
+        version
     }
 
     /// Takes an access back, still mapped. Panics: when a message is in progress on it.

@@ -18,6 +18,7 @@ use crate::layout::{CARD_TABLE_BYTES, HEAP_OFFSET, PAGE, PAGE_SHIFT, SEAT_RESERV
 use crate::page_set::PageIx;
 use crate::sys::{Access, Region, Sharing};
 use crate::undo::{PreImage, PreImageMap, RecordKind, UndoLog, UndoPool};
+use crate::version::{HeapVersion, Mapping, ReaderId};
 
 /// Offset of heap byte 0 in the seat's region.
 pub(crate) const HEAP_START: usize = CARD_TABLE_BYTES + HEAP_OFFSET;
@@ -63,8 +64,10 @@ pub(crate) struct Attachment {
 /// A message in progress.
 #[derive(Debug)]
 pub(crate) struct Message {
-    slot: Arc<Slot>,
+    pub(crate) slot: Arc<Slot>,
     pub(crate) undo: UndoLog,
+    /// Of a view: its name among the memory's readers, once they know it.
+    reader: Option<ReaderId>,
     /// Bytes of the heap before the message.
     pub(crate) begin_bytes: usize,
     maximum: WasmPages,
@@ -90,7 +93,7 @@ pub struct SeatMemory {
 /// What the seats of a pool share.
 #[derive(Debug, Default)]
 pub(crate) struct SeatShared {
-    undo: UndoPool,
+    pub(crate) undo: UndoPool,
     /// Seats alive, in the pool or out of it.
     pub(crate) alive: AtomicUsize,
 }
@@ -191,18 +194,17 @@ impl Seat {
     ///
     /// Errors: `Os`; the seat maps nothing then. Panics: while a message is in progress.
     pub fn attach(&mut self, heap: &Heap, tracking: Tracking) -> Result<(), HeapError> {
-        self.map(heap, Sharing::Shared, tracking)
+        self.map(heap.slot(), heap.size_bytes() as usize, Sharing::Shared, tracking)
     }
 
     /// Maps a heap so that stores stay private to this seat. As [`Seat::attach`].
-    pub fn attach_view(&mut self, heap: &Heap, tracking: Tracking) -> Result<(), HeapError> {
-        self.map(heap, Sharing::Private, tracking)
+    pub fn attach_view(&mut self, heap: &HeapVersion, tracking: Tracking) -> Result<(), HeapError> {
+        self.map(heap.slot(), heap.size_bytes() as usize, Sharing::Private, tracking)
     }
 
-    fn map(&mut self, heap: &Heap, sharing: Sharing, tracking: Tracking) -> Result<(), HeapError> {
+    fn map(&mut self, slot: &Slot, want: usize, sharing: Sharing, tracking: Tracking) -> Result<(), HeapError> {
         assert!(self.message.is_none(), "a message is in progress on this seat");
-        let want = heap.size_bytes() as usize;
-        let now = Attachment { id: heap.id(), sharing, tracking };
+        let now = Attachment { id: slot.id(), sharing, tracking };
         let before = self.attached.take();
         // Until this succeeds the seat counts as unattached, with `mapped` covering whatever may be mapped.
         let mapped = self.mapped;
@@ -214,7 +216,7 @@ impl Seat {
         if before.is_some_and(|b| b.tracking != tracking) {
             self.region.protect(HEAP_START, kept, tracking.access())?;
         }
-        let (file, offset) = (heap.slot().file(), heap.slot().offset() + kept as u64);
+        let (file, offset) = (slot.file(), slot.offset() + kept as u64);
         self.region.place_file(HEAP_START + kept, want - kept, file, offset, tracking.access(), sharing)?;
         if mapped > want {
             self.region.place_anonymous(HEAP_START + want, mapped - want, Access::None)?;
@@ -239,48 +241,56 @@ impl Seat {
     /// Errors: `Busy` when a message is in progress on the heap, here or elsewhere; `Os` when no undo log can be had.
     /// Panics: when the heap is not attached here with its present size.
     pub fn begin_message(&mut self, heap: &Heap) -> Result<(), HeapError> {
-        self.check_attached(heap, Sharing::Shared);
+        self.check_attached(heap.id(), heap.size_bytes(), Sharing::Shared);
         if self.message.is_some() {
             return Err(HeapError::Busy);
         }
         let undo = self.shared.undo.take()?;
-        if let Err(busy) = heap.slot().begin_message() {
+        if let Err(busy) = heap.slot().versions.begin_message() {
             self.shared.undo.put(undo);
             return Err(busy);
         }
-        self.start(heap, undo);
+        self.start(heap.slot(), heap.maximum(), undo);
         Ok(())
     }
 
-    /// Begins a query on the attached view, in the state before the message whose pre-images are given. Ends with [`Seat::rollback`].
+    /// Begins a query on the attached view, in the state that was published; messages may run on the heap meanwhile. Ends with [`Seat::rollback`].
     ///
-    /// The caller sees to it that nobody runs a message on the heap until then; a suspended one may stay suspended.
-    /// Cost: a page copied for each pre-image. Errors: `Os`, `Busy`. Panics: as [`Seat::begin_message`].
-    pub fn begin_view(&mut self, heap: &Heap, before: &PreImageMap<'_>) -> Result<(), HeapError> {
-        self.check_attached(heap, Sharing::Private);
+    /// Cost: a page copied for each that changed since. Errors: `Os`, `Busy`, `Outdated`. Panics: as [`Seat::begin_message`].
+    pub fn begin_view(&mut self, heap: &HeapVersion) -> Result<(), HeapError> {
+        self.check_attached(heap.id(), heap.size_bytes(), Sharing::Private);
         if self.message.is_some() {
             return Err(HeapError::Busy);
         }
         let undo = self.shared.undo.take()?;
-        self.start(heap, undo);
-        if let Err(refused) = self.overlay(before) {
-            let _ = self.rollback();
-            return Err(refused);
+        self.start(heap.slot(), heap.maximum(), undo);
+        let protected = self.attached.is_some_and(|a| a.tracking == Tracking::Protect);
+        let mapping = Mapping { base: self.heap_base(), bytes: heap.size_bytes(), protected };
+        // SAFETY: the heap is attached here privately (checked) and stays so until `rollback`, which leaves.
+        let entered = unsafe { heap.slot().versions.enter(heap.number(), mapping, |before| self.overlay(before)) };
+        match (entered, &mut self.message) {
+            (Ok(reader), Some(message)) => message.reader = Some(reader),
+            (Ok(_), None) => unreachable!("it was begun above"),
+            (Err(refused), _) => {
+                let _ = self.rollback();
+                return Err(refused);
+            }
         }
         Ok(())
     }
 
-    fn check_attached(&self, heap: &Heap, sharing: Sharing) {
-        let attached = self.attached.is_some_and(|a| a.id == heap.id() && a.sharing == sharing);
-        assert!(attached && self.mapped as u64 == heap.size_bytes(), "the heap is not attached to this seat");
+    fn check_attached(&self, id: MemoryId, bytes: u64, sharing: Sharing) {
+        let attached = self.attached.is_some_and(|a| a.id == id && a.sharing == sharing);
+        assert!(attached && self.mapped as u64 == bytes, "the heap is not attached to this seat");
     }
 
-    fn start(&mut self, heap: &Heap, undo: UndoLog) {
+    fn start(&mut self, slot: &Arc<Slot>, maximum: WasmPages, undo: UndoLog) {
         self.message = Some(Message {
-            slot: Arc::clone(heap.slot()),
+            slot: Arc::clone(slot),
             undo,
+            reader: None,
             begin_bytes: self.mapped,
-            maximum: heap.maximum(),
+            maximum,
             faults: 0,
             protect_failed: false,
         });
@@ -329,11 +339,6 @@ impl Seat {
         self.message.iter().flat_map(|m| m.undo.pre_images())
     }
 
-    /// Pre-images of the message in progress by page.
-    pub fn pre_image_map(&self) -> PreImageMap<'_> {
-        PreImageMap::of(self.pre_images())
-    }
-
     /// Keeps what the message did: its bytes, its growth, and its changed pages in the heap's dirty set.
     ///
     /// Cost: in proportion to pages stored to. Panics: when no message of this heap is in progress here, or on a view.
@@ -344,8 +349,12 @@ impl Seat {
         let Some(message) = self.message.take() else { return };
         heap.accept(WasmPages(self.mapped as u64 / WasmPages::BYTES), message.undo.changed.iter().copied());
         self.protect_again();
-        message.slot.end_message();
-        self.shared.undo.put(message.undo);
+        let Message { slot, mut undo, .. } = message;
+        let changed = std::mem::take(&mut undo.changed);
+        if let Some(mut undo) = slot.versions.commit(undo, &changed) {
+            undo.changed = changed;
+            self.shared.undo.put(undo);
+        }
     }
 
     fn check_message(&self, heap: &Heap) {
@@ -371,11 +380,12 @@ impl Seat {
         let Some(message) = self.message.take() else { return Ok(()) };
         let undone = undone.and_then(|()| self.shrink(&message, attached.sharing));
         self.protect_again();
+        if attached.sharing == Sharing::Shared {
+            message.slot.versions.end_message(undone.is_ok());
+        }
         self.shared.undo.put(message.undo);
-        match undone {
-            Ok(()) if attached.sharing == Sharing::Shared => message.slot.end_message(),
-            Ok(()) => {}
-            Err(_) => self.attached = None,
+        if undone.is_err() {
+            self.attached = None;
         }
         undone
     }
@@ -400,9 +410,11 @@ impl Seat {
 
     fn discard_private(&mut self) -> Result<(), HeapError> {
         let seat = &mut **self;
-        let Some(message) = &seat.message else { return Ok(()) };
+        let Some(message) = &mut seat.message else { return Ok(()) };
         let pages = message.begin_bytes >> PAGE_SHIFT;
-        let mut dirty: Vec<u32> = message.undo.pages().chain(seat.overlay.drain(..)).map(|p| p.0).collect();
+        let copied = message.reader.take().map(|reader| message.slot.versions.leave(reader)).unwrap_or_default();
+        let overlaid = seat.overlay.drain(..).chain(copied);
+        let mut dirty: Vec<u32> = message.undo.pages().chain(overlaid).map(|p| p.0).collect();
         dirty.retain(|&p| (p as usize) < pages);
         dirty.sort_unstable();
         dirty.dedup();

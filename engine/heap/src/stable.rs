@@ -16,6 +16,7 @@ use crate::layout::{PAGE, PAGE_SHIFT};
 use crate::page_set::PageIx;
 use crate::sys::{Access, Region, Sharing};
 use crate::undo::{PreImage, PreImageMap, RecordKind, UndoLog, UndoPool};
+use crate::version::{Mapping, ReaderId, StableVersion};
 
 /// Value of `last_dirty` that no page has: offsets are below 2^64, so pages are below 2^52.
 const NO_PAGE: u64 = u64::MAX;
@@ -27,7 +28,7 @@ type Block = [u64; 1 << (BLOCK_SHIFT - 6)];
 /// What the accesses of a pool share.
 #[derive(Debug, Default)]
 pub(crate) struct StableShared {
-    undo: UndoPool,
+    pub(crate) undo: UndoPool,
 }
 
 /// One bit a page; blocks are made when they are first needed and kept.
@@ -71,6 +72,8 @@ struct StableMessage {
     slot: Arc<Slot>,
     /// Taken at the first write to a page that existed before.
     undo: Option<UndoLog>,
+    /// Of a view: its name among the memory's readers, once they know it.
+    reader: Option<ReaderId>,
     begin_bytes: u64,
     maximum: WasmPages,
 }
@@ -144,28 +147,48 @@ impl StableAccess {
         if self.message.is_some() {
             return Err(HeapError::Busy);
         }
-        stable.slot().begin_message()?;
-        self.start(stable);
+        stable.slot().versions.begin_message()?;
+        self.start(stable.slot(), stable.size_bytes(), stable.maximum());
         Ok(())
     }
 
-    /// Begins a query in the state before the message whose pre-images are given. Ends with [`StableAccess::rollback`].
+    /// Begins a query in the state that was published; messages may run on the memory meanwhile. Ends with [`StableAccess::rollback`].
     ///
-    /// The caller sees to it that nobody runs a message on the memory until then. Errors: `Os`, `Busy`.
-    /// Panics: when this access is for another memory, or is not a view.
-    pub fn begin_view(&mut self, stable: &StableMemory, before: &PreImageMap<'_>) -> Result<(), HeapError> {
+    /// Cost: a page copied for each that changed since. Errors: `Os`, `Busy`, `Outdated`. Panics: when this access is for another memory, or is not a view.
+    pub fn begin_view(&mut self, stable: &StableVersion) -> Result<(), HeapError> {
         assert!(self.key() == (stable.id(), Sharing::Private), "this access is not for that memory");
         if self.message.is_some() {
             return Err(HeapError::Busy);
         }
-        self.start(stable);
-        if before.pages().next().is_none() {
-            return Ok(());
+        self.start(stable.slot(), stable.size_bytes(), stable.maximum());
+        let entered = self.enter(stable);
+        match (entered, &mut self.message) {
+            (Ok(reader), Some(message)) => message.reader = reader,
+            (Ok(_), None) => unreachable!("it was begun above"),
+            (Err(refused), _) => {
+                let _ = self.rollback();
+                return Err(refused);
+            }
+        }
+        Ok(())
+    }
+
+    /// Becomes a reader of the memory; there is nothing to read of an empty one.
+    fn enter(&mut self, stable: &StableVersion) -> Result<Option<ReaderId>, HeapError> {
+        if self.size == 0 {
+            return Ok(None);
         }
         self.ensure_mapped()?;
-        let begin_bytes = self.size;
+        let mapping = Mapping { base: self.byte(0), bytes: self.size, protected: false };
+        // SAFETY: the file is mapped privately at byte 0, writable, and is not mapped anew before `rollback`, which leaves: a view's file bytes stay
+        // as many as they are.
+        let reader = unsafe { stable.slot().versions.enter(stable.number(), mapping, |before| self.overlay(before)) };
+        reader.map(Some)
+    }
+
+    fn overlay(&mut self, before: &PreImageMap<'_>) -> Result<(), HeapError> {
         for page in before.pages() {
-            assert!(page.address() < begin_bytes);
+            assert!(page.address() < self.size);
             self.overlay.push(page);
             // SAFETY: the page is inside the size (asserted), hence mapped and writable; the bytes are private to this access.
             let bytes = unsafe { std::slice::from_raw_parts_mut(self.byte(page.address()), PAGE) };
@@ -174,14 +197,10 @@ impl StableAccess {
         Ok(())
     }
 
-    fn start(&mut self, stable: &StableMemory) {
-        self.size = stable.size_bytes();
-        self.message = Some(StableMessage {
-            slot: Arc::clone(stable.slot()),
-            undo: None,
-            begin_bytes: self.size,
-            maximum: stable.maximum(),
-        });
+    fn start(&mut self, slot: &Arc<Slot>, bytes: u64, maximum: WasmPages) {
+        self.size = bytes;
+        self.message =
+            Some(StableMessage { slot: Arc::clone(slot), undo: None, reader: None, begin_bytes: bytes, maximum });
     }
 
     /// Size of the memory; zero without a message in progress.
@@ -292,6 +311,8 @@ impl StableAccess {
             };
             // SAFETY: the page is inside the size and mapped (the caller has seen to it); the undo log is elsewhere.
             unsafe { undo.push(page_ix, RecordKind::Full, at)? };
+            // SAFETY: the message ends (`commit`, `rollback`) with the versions being told before its log goes.
+            unsafe { message.slot.versions.saved(page_ix, undo.records()) };
         }
         self.bits.set(page);
         self.dirtied.push(page_ix);
@@ -367,19 +388,25 @@ impl StableAccess {
         self.message.iter().flat_map(|m| &m.undo).flat_map(UndoLog::pre_images)
     }
 
-    /// Pre-images of the message in progress by page.
-    pub fn pre_image_map(&self) -> PreImageMap<'_> {
-        PreImageMap::of(self.pre_images())
-    }
-
     /// Keeps what the message did. Panics: when no message of this memory is in progress here, or on a view.
     pub fn commit(&mut self, stable: &mut StableMemory) {
         assert!(self.sharing == Sharing::Shared, "a view has nothing to keep");
         let message = self.message.take().expect("no message is in progress");
         assert!(message.slot.id() == stable.id(), "this access is not for that memory");
         stable.accept(self.size(), self.dirtied.iter().copied());
-        self.end(message.undo);
-        message.slot.end_message();
+        let StableMessage { slot, undo, .. } = message;
+        let undo = match undo {
+            None => {
+                slot.versions.commit_nothing();
+                None
+            }
+            Some(undo) => {
+                let mut dirtied = self.dirtied.clone();
+                dirtied.sort_unstable();
+                slot.versions.commit(undo, &dirtied)
+            }
+        };
+        self.end(undo);
     }
 
     /// Undoes what the message did: its bytes and its growth. On a view, drops its private pages.
@@ -399,13 +426,16 @@ impl StableAccess {
             Sharing::Shared => Ok(()),
             Sharing::Private => {
                 self.grown = None;
+                if let Some(reader) = message.reader {
+                    self.overlay.extend(message.slot.versions.leave(reader));
+                }
                 self.discard_private(message.begin_bytes)
             }
         };
-        self.end(message.undo);
-        if undone.is_ok() && self.sharing == Sharing::Shared {
-            message.slot.end_message();
+        if self.sharing == Sharing::Shared {
+            message.slot.versions.end_message(undone.is_ok());
         }
+        self.end(message.undo);
         undone
     }
 

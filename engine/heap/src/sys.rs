@@ -198,6 +198,12 @@ impl Drop for Region {
     }
 }
 
+/// Lets the page at `at` be written to. A refusal shows at the write.
+pub(crate) fn make_page_writable(at: *mut u8) {
+    // SAFETY: changes what the page allows, not what it holds; the caller knows that it is mapped and whose it is.
+    unsafe { libc::mprotect(at.cast(), PAGE, libc::PROT_READ | libc::PROT_WRITE) };
+}
+
 fn sharing_flags(sharing: Sharing) -> i32 {
     match sharing {
         Sharing::Shared => libc::MAP_SHARED,

@@ -13,7 +13,7 @@ use crate::error::HeapError;
 use crate::layout::{CARD_TABLE_BYTES, PAGE, PAGE_SHIFT};
 use crate::page_set::PageIx;
 use crate::seat::{HEAP_START, SeatMemory, SeatPtr, Tracking};
-use crate::sys::Access;
+use crate::sys::{Access, Sharing};
 use crate::undo::RecordKind;
 
 /// Value of a card whose page is saved.
@@ -52,6 +52,10 @@ impl SeatMemory {
         let pushed = unsafe { message.undo.push(PageIx(page as u32), kind, at) };
         // A log has room for a full and a head record of every page that a card exists for, and no page gets two of a kind.
         assert!(pushed.is_ok(), "undo log full");
+        if self.attached.is_some_and(|a| a.sharing == Sharing::Shared) {
+            // SAFETY: the message ends (`commit`, `rollback`) with the versions being told before its log goes.
+            unsafe { message.slot.versions.saved(PageIx(page as u32), message.undo.records()) };
+        }
     }
 
     /// Saves a page that is not saved yet, and under `Cards` the head of the one after it.
@@ -190,7 +194,8 @@ impl SeatPtr {
     /// To be called from the handler of SIGSEGV and SIGBUS with the faulting address: saves the page and makes it writable. True when the store
     /// can be tried again; false when the fault is not a first store to a page of this seat's heap under [`Tracking::Protect`].
     ///
-    /// Async-signal-safe: allocates nothing, takes no lock, makes one or two mprotect calls; keeps `errno`.
+    /// Async-signal-safe: allocates nothing unless views are at work on the heap, takes a lock that the interrupted code does not hold, makes one or
+    /// two mprotect calls; keeps `errno`.
     ///
     /// # Safety
     /// The seat is alive and the interrupted code is JIT code, or other code that holds no reference to the seat's memory, on the thread

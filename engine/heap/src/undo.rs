@@ -1,7 +1,8 @@
 //! The undo log of one message: what pages held before it, oldest first.
 //!
 //! Enters: page numbers and the bytes they hold now. Leaves: the same bytes, last in first out, so that where records overlap the oldest wins.
-//! Invariant owned here: a record's data lies in `data[..used]`, at the sum of the data sizes of the records before it.
+//! Invariant owned here: a record's data lies in `data[..used]`, at the sum of the data sizes of the records before it; neither it nor its
+//! index entry changes before the log is reset.
 //! Never here: an allocation while a message runs. Space for the largest message is reserved up front and backed by memory as it is
 //! first used; a log that comes back keeps [`UNDO_WARM_BYTES`] of it for the next message.
 
@@ -123,43 +124,37 @@ impl UndoLog {
         Ok(())
     }
 
-    fn record(&self, i: usize) -> Record {
-        assert!(i < self.records);
-        // SAFETY: i < records, and every record below `records` has been written by `push`.
-        unsafe { self.index.base().cast::<Record>().add(i).read() }
+    /// Where the records up to now lie.
+    #[inline]
+    pub(crate) fn records(&self) -> Records {
+        Records { data: self.data.base(), index: self.index.base().cast(), count: self.records }
     }
 
     /// Pages of all records, oldest first; a page may come twice.
     pub(crate) fn pages(&self) -> impl Iterator<Item = PageIx> + '_ {
-        (0..self.records).map(|i| self.record(i).page())
+        // SAFETY: the records are this log's, borrowed.
+        unsafe { self.records().each() }.map(|(page, _, _)| page)
     }
 
     /// All records, newest first.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = (PageIx, RecordKind, &[u8])> + '_ {
-        let mut end = self.used;
-        (0..self.records).rev().map(move |i| {
-            let record = self.record(i);
+        let (records, mut end) = (self.records(), self.used);
+        (0..records.count).rev().map(move |i| {
+            // SAFETY: i is below the count of this log's records, borrowed.
+            let record = unsafe { records.index.add(i).read() };
             let length = record.kind().data_bytes();
             end -= length;
             // SAFETY: by the module's invariant the record's data is data[end..end + length], below `used`, written by `push`; it is not
             // written again while `self` is borrowed.
-            let bytes = unsafe { std::slice::from_raw_parts(self.data.base().add(end), length) };
+            let bytes = unsafe { std::slice::from_raw_parts(records.data.add(end), length) };
             (record.page(), record.kind(), bytes)
         })
     }
 
     /// All records, oldest first.
     pub(crate) fn oldest_first(&self) -> impl Iterator<Item = (PageIx, RecordKind, &[u8])> + '_ {
-        let mut start = 0;
-        (0..self.records).map(move |i| {
-            let record = self.record(i);
-            let length = record.kind().data_bytes();
-            // SAFETY: by the module's invariant the record's data is data[start..start + length], below `used`, written by `push`; it is
-            // not written again while `self` is borrowed.
-            let bytes = unsafe { std::slice::from_raw_parts(self.data.base().add(start), length) };
-            start += length;
-            (record.page(), record.kind(), bytes)
-        })
+        // SAFETY: the records are this log's, borrowed.
+        unsafe { self.records().each() }
     }
 
     fn reset(&mut self) {
@@ -172,6 +167,34 @@ impl UndoLog {
         self.records = 0;
         self.changed.clear();
         self.counted = false;
+    }
+}
+
+/// The first `count` records of a log, which stay what they are until the log is reset: others may read them while its owner appends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Records {
+    data: *const u8,
+    index: *const Record,
+    count: usize,
+}
+
+impl Records {
+    /// The records, oldest first.
+    ///
+    /// # Safety
+    /// The log is neither reset nor dropped while the iterator or anything out of it lives.
+    pub(crate) unsafe fn each<'a>(self) -> impl Iterator<Item = (PageIx, RecordKind, &'a [u8])> {
+        let mut start = 0;
+        (0..self.count).map(move |i| {
+            // SAFETY: i < count, and `push` has written every record below the count; the log lives by contract.
+            let record = unsafe { self.index.add(i).read() };
+            let length = record.kind().data_bytes();
+            // SAFETY: by the module's invariant the record's data is data[start..start + length]; it was written before the count said so, and
+            // it stays until a reset, which does not come by contract.
+            let bytes = unsafe { std::slice::from_raw_parts(self.data.add(start), length) };
+            start += length;
+            (record.page(), record.kind(), bytes)
+        })
     }
 }
 
@@ -219,35 +242,38 @@ impl UndoLog {
     }
 }
 
-/// Pre-images of a suspended message by page, for reading its memory as it was.
+/// Pre-images by page, for reading a memory as it was.
 #[derive(Debug, Default)]
-pub struct PreImageMap<'a> {
-    /// Of each page: the full record and the head record, if any. The head is the older and wins.
+pub(crate) struct PreImageMap<'a> {
+    /// Of each page: the full record and the head record, if any. A head record beside a full one is the older and wins.
     pages: BTreeMap<PageIx, [Option<&'a [u8]>; 2]>,
 }
 
 impl<'a> PreImageMap<'a> {
     /// No pre-images: the memory is as it is.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { pages: BTreeMap::new() }
     }
 
-    pub(crate) fn of(images: impl Iterator<Item = PreImage<'a>>) -> Self {
-        let mut map = Self::new();
-        for image in images {
-            let which = usize::from(image.bytes.len() != PAGE);
-            map.pages.entry(image.page).or_default()[which] = Some(image.bytes);
+    /// Adds a record that is newer than those there already, which win wherever they overlap.
+    pub(crate) fn add(&mut self, page: PageIx, bytes: &'a [u8]) {
+        if bytes.is_empty() {
+            return;
         }
-        map
+        match self.pages.entry(page).or_default() {
+            [Some(_), _] => {}
+            [full, _] if bytes.len() == PAGE => *full = Some(bytes),
+            [_, head] => *head = head.or(Some(bytes)),
+        }
     }
 
     /// Pages that have a pre-image, ascending.
-    pub fn pages(&self) -> impl Iterator<Item = PageIx> + '_ {
+    pub(crate) fn pages(&self) -> impl Iterator<Item = PageIx> + '_ {
         self.pages.keys().copied()
     }
 
     /// Overwrites what `bytes`, read at `address`, holds of saved pages.
-    pub fn restore(&self, address: u64, bytes: &mut [u8]) {
+    pub(crate) fn restore(&self, address: u64, bytes: &mut [u8]) {
         let Some(last) = (bytes.len() as u64).checked_sub(1).map(|l| address + l) else { return };
         for (page, images) in self.pages.range(PageIx::of(address)..=PageIx::of(last)) {
             for image in images.iter().flatten() {

@@ -232,7 +232,7 @@ fn bytes_that_run_into_the_next_page_are_counted_and_restored() {
         [(4, 1_024), (3, 4_096), (3, 1_024), (2, 4_096)]
     );
     let mut before = [1; 8];
-    heap.read_committed(page(3), &mut before, &seat.pre_image_map()).unwrap();
+    heap.committed(|committed| committed.read(page(3), &mut before)).unwrap();
     assert_eq!(before, [0; 8]);
     seat.finish();
     assert_eq!(seat.changed_pages(), [PageIx(3)]);

@@ -81,8 +81,8 @@ fn refusals_are_errors_and_what_was_there_stays() {
     let limit = libc::rlimit { rlim_cur: pages * PAGE as u64, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: a valid rlimit of this process.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
-    let other = arena.new_heap(WasmPages(1), WasmPages(1)).unwrap();
-    assert!(out_of_memory(pool.take_view(&other, Tracking::Cards)));
+    let mut other = arena.new_heap(WasmPages(1), WasmPages(1)).unwrap();
+    assert!(out_of_memory(pool.take_view(&pool.publish(&mut other), Tracking::Cards)));
     access.begin_message(&stable).unwrap();
     let refused = access.write(7, b"x");
     assert!(out_of_memory(refused));

@@ -5,7 +5,7 @@ mod common;
 
 use common::{install_handler, jit_store};
 use cyclotron_heap::layout::PAGE;
-use cyclotron_heap::{Arena, Heap, HeapError, PageIx, PageSet, PreImageMap, Seat, SeatPool, Tracking};
+use cyclotron_heap::{Arena, Heap, HeapError, HeapVersion, PageIx, PageSet, Seat, SeatPool, Tracking};
 use cyclotron_types::units::WasmPages;
 use proptest::prelude::*;
 
@@ -37,6 +37,10 @@ enum Step {
     Grow {
         delta: u64,
     },
+    /// The heap is published in the middle of the message, which shows nothing of it.
+    Publish,
+    /// A view begins, or the one that is there ends: it lives through steps, messages and publications.
+    Watch,
     /// A query on a view while the message is suspended.
     Query {
         at: u64,
@@ -50,6 +54,7 @@ struct MessageSteps {
     steps: Vec<Step>,
     commit: bool,
     detach_after: bool,
+    publish_after: bool,
 }
 
 const MAXIMUM: u64 = 5;
@@ -84,13 +89,16 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (address(), address(), length()).prop_map(|(to, from, length)| Step::Copy { to, from, length }),
         1 => (address(), length()).prop_map(|(at, length)| Step::Mark { at, length }),
         1 => (0_u64..3).prop_map(|delta| Step::Grow { delta }),
+        1 => Just(Step::Publish),
+        2 => Just(Step::Watch),
         1 => (address(), bytes(), 0_u64..2).prop_map(|(at, bytes, grow)| Step::Query { at, bytes, grow }),
     ]
 }
 
 fn message() -> impl Strategy<Value = MessageSteps> {
-    (prop::collection::vec(step(), 0..80), any::<bool>(), any::<bool>())
-        .prop_map(|(steps, commit, detach_after)| MessageSteps { steps, commit, detach_after })
+    (prop::collection::vec(step(), 0..80), any::<[bool; 3]>()).prop_map(|(steps, [commit, detach_after, publish_after])| {
+        MessageSteps { steps, commit, detach_after, publish_after }
+    })
 }
 
 fn changed_pages(before: &[u8], after: &[u8]) -> Vec<PageIx> {
@@ -152,37 +160,78 @@ fn apply(step: &Step, seat: &mut Seat, model: &mut Vec<u8>, tracking: Tracking) 
                 assert_eq!(seat.grow(WasmPages(*delta)), Err(refused));
             }
         }
-        Step::Query { .. } => {}
+        Step::Query { .. } | Step::Publish | Step::Watch => {}
     }
     assert_eq!(seat.size_bytes(), model.len() as u64);
 }
 
-/// Runs a query on a view of the state before `seat`'s message; leaves no trace.
-fn query(pool: &SeatPool, heap: &Heap, seat: &Seat, committed: &[u8], step: &Step, tracking: Tracking) {
-    let Step::Query { at, bytes, grow } = step else { return };
-    let before = seat.pre_image_map();
-    let mut view = pool.take_view(heap, tracking).unwrap();
-    view.begin_view(heap, &before).unwrap();
-    let mut model = committed.to_vec();
-    assert!(view.slice(0, model.len() as u64).unwrap() == model, "a view shows the state before the message");
-    apply(&Step::Grow { delta: *grow }, &mut view, &mut model, tracking);
-    assert!(view.slice(0, model.len() as u64).unwrap() == model, "what a view grows by is zero");
-    apply(&Step::Store { base: *at, offset: 0, bytes: bytes.clone() }, &mut view, &mut model, tracking);
-    apply(&Step::Write { at: at / 2, bytes: bytes.clone() }, &mut view, &mut model, tracking);
-    assert!(view.slice(0, model.len() as u64).unwrap() == model);
-    assert_eq!(view.finish().pages_changed, changed_pages(committed, &model).len() as u64);
-    view.rollback().unwrap();
-    pool.put(view);
-
-    let mut bytes = vec![0xee; committed.len()];
-    heap.read_committed(0, &mut bytes, &before).unwrap();
-    assert!(bytes == committed, "a read around the message shows the state before it");
-    assert_eq!(nonzero(heap, &before), nonzero_model(committed));
+/// What readers see beside the messages.
+struct Readers<'p> {
+    pool: &'p SeatPool,
+    tracking: Tracking,
+    version: HeapVersion,
+    published: Vec<u8>,
+    /// A view at work and what it must show.
+    watch: Option<(Seat, Vec<u8>)>,
 }
 
-fn nonzero(heap: &Heap, before: &PreImageMap<'_>) -> Vec<(PageIx, Vec<u8>)> {
+impl Readers<'_> {
+    fn publish(&mut self, heap: &mut Heap, committed: &[u8]) {
+        let outdated = std::mem::replace(&mut self.version, self.pool.publish(heap));
+        self.published = committed.to_vec();
+        let mut late = self.pool.take_view(&outdated, self.tracking).unwrap();
+        assert_eq!(late.begin_view(&outdated), Err(HeapError::Outdated));
+        self.pool.put(late);
+    }
+
+    fn view(&self) -> Seat {
+        let mut view = self.pool.take_view(&self.version, self.tracking).unwrap();
+        view.begin_view(&self.version).unwrap();
+        assert!(view.slice(0, self.published.len() as u64).unwrap() == self.published, "a view shows the version");
+        view
+    }
+
+    fn watch(&mut self) {
+        match self.watch.take() {
+            Some((mut view, _)) => {
+                view.rollback().unwrap();
+                self.pool.put(view);
+            }
+            None => self.watch = Some((self.view(), self.published.clone())),
+        }
+    }
+
+    fn check(&self) {
+        if let Some((view, bytes)) = &self.watch {
+            assert!(view.slice(0, bytes.len() as u64).unwrap() == bytes, "a view shows its version to its end");
+        }
+    }
+
+    /// Runs a query that writes; leaves no trace.
+    fn query(&self, at: u64, bytes: &[u8], grow: u64) {
+        let (tracking, mut view, mut model) = (self.tracking, self.view(), self.published.clone());
+        apply(&Step::Grow { delta: grow }, &mut view, &mut model, tracking);
+        assert!(view.slice(0, model.len() as u64).unwrap() == model, "what a view grows by is zero");
+        apply(&Step::Store { base: at, offset: 0, bytes: bytes.to_vec() }, &mut view, &mut model, tracking);
+        apply(&Step::Write { at: at / 2, bytes: bytes.to_vec() }, &mut view, &mut model, tracking);
+        assert!(view.slice(0, model.len() as u64).unwrap() == model);
+        assert_eq!(view.finish().pages_changed, changed_pages(&self.published, &model).len() as u64);
+        view.rollback().unwrap();
+        self.pool.put(view);
+    }
+}
+
+/// Reads around the message in progress.
+fn check_committed(heap: &Heap, committed: &[u8]) {
+    let mut bytes = vec![0xee; committed.len()];
+    heap.committed(|committed| committed.read(0, &mut bytes)).unwrap();
+    assert!(bytes == committed, "a read around the message shows the state before it");
+    assert_eq!(nonzero(heap), nonzero_model(committed));
+}
+
+fn nonzero(heap: &Heap) -> Vec<(PageIx, Vec<u8>)> {
     let mut pages = Vec::new();
-    heap.each_nonzero_page_committed(before, |page, bytes| pages.push((page, bytes.to_vec()))).unwrap();
+    heap.committed(|heap| heap.each_nonzero_page(|page, bytes| pages.push((page, bytes.to_vec())))).unwrap();
     pages
 }
 
@@ -201,6 +250,8 @@ fn run(initial: u64, messages: &[MessageSteps], tracking: Tracking) {
     let pool = SeatPool::new(2);
     let mut committed = vec![0_u8; (initial * WasmPages::BYTES) as usize];
     let mut dirty = PageSet::new();
+    let version = pool.publish(&mut heap);
+    let mut readers = Readers { pool: &pool, tracking, version, published: committed.clone(), watch: None };
 
     for message in messages {
         let mut seat = pool.take(&heap, tracking).unwrap();
@@ -208,7 +259,15 @@ fn run(initial: u64, messages: &[MessageSteps], tracking: Tracking) {
         let mut model = committed.clone();
         for step in &message.steps {
             apply(step, &mut seat, &mut model, tracking);
-            query(&pool, &heap, &seat, &committed, step, tracking);
+            match step {
+                Step::Publish => readers.publish(&mut heap, &committed),
+                Step::Watch => readers.watch(),
+                Step::Query { at, bytes, grow } => {
+                    readers.query(*at, bytes, *grow);
+                    check_committed(&heap, &committed);
+                }
+                _ => readers.check(),
+            }
         }
         assert!(seat.slice(0, model.len() as u64).unwrap() == model, "the message sees its own bytes");
         let expected = changed_pages(&committed, &model);
@@ -227,6 +286,10 @@ fn run(initial: u64, messages: &[MessageSteps], tracking: Tracking) {
             seat.detach().unwrap();
         }
         pool.put(seat);
+        readers.check();
+        if message.publish_after {
+            readers.publish(&mut heap, &committed);
+        }
         assert_eq!(heap.size_bytes(), committed.len() as u64);
         assert_eq!(heap.dirty(), &dirty);
         let mut bytes = vec![0xee; committed.len()];
@@ -234,7 +297,7 @@ fn run(initial: u64, messages: &[MessageSteps], tracking: Tracking) {
         assert!(bytes == committed, "at rest are the committed bytes");
     }
     let copy = heap.fork().unwrap();
-    assert_eq!(nonzero(&copy, &PreImageMap::new()), nonzero_model(&committed));
+    assert_eq!(nonzero(&copy), nonzero_model(&committed));
     let mut bytes = [0; 6];
     fence.read(65_530, &mut bytes).unwrap();
     assert_eq!(&bytes, b"fence.");

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use cyclotron_heap::layout::{PAGE, STABLE_PAGES_MAX};
-use cyclotron_heap::{Arena, HeapError, PageIx, PageSet, StableAccess, StableMemory, StablePool};
+use cyclotron_heap::{Arena, HeapError, PageIx, PageSet, StableAccess, StableMemory, StablePool, StableVersion};
 use cyclotron_types::units::WasmPages;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -14,6 +14,10 @@ enum Step {
     Write { at: u64, bytes: Vec<u8> },
     Read { at: u64, length: u64 },
     Grow { delta: u64 },
+    /// The memory is published in the middle of the message, which shows nothing of it.
+    Publish,
+    /// A view begins, or the one that is there ends: it lives through steps, messages and publications.
+    Watch,
     Query { at: u64, bytes: Vec<u8>, grow: u64 },
 }
 
@@ -37,6 +41,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (address(), bytes()).prop_map(|(at, bytes)| Step::Write { at, bytes }),
         3 => (address(), 0_u64..9_000).prop_map(|(at, length)| Step::Read { at, length }),
         1 => (0_u64..3).prop_map(|delta| Step::Grow { delta }),
+        1 => Just(Step::Publish),
+        1 => Just(Step::Watch),
         1 => (address(), bytes(), 0_u64..2).prop_map(|(at, bytes, grow)| Step::Query { at, bytes, grow }),
     ]
 }
@@ -50,6 +56,10 @@ struct Beside {
 impl Beside {
     fn fits(&self, at: u64, length: u64) -> bool {
         at.checked_add(length).is_some_and(|end| end <= self.bytes.len() as u64)
+    }
+
+    fn read_all(&mut self, access: &mut StableAccess) {
+        self.apply(&Step::Read { at: 0, length: self.bytes.len() as u64 }, access);
     }
 
     fn apply(&mut self, step: &Step, access: &mut StableAccess) {
@@ -88,26 +98,62 @@ impl Beside {
                     assert!(access.grow(WasmPages(*delta)).is_err());
                 }
             }
-            Step::Query { .. } => {}
+            Step::Query { .. } | Step::Publish | Step::Watch => {}
         }
         assert_eq!(access.dirtied_pages(), self.dirtied.len() as u64);
     }
 }
 
-fn query(pool: &StablePool, stable: &StableMemory, access: &StableAccess, committed: &[u8], step: &Step) {
-    let Step::Query { at, bytes, grow } = step else { return };
-    let mut view = pool.take_view(stable);
-    view.begin_view(stable, &access.pre_image_map()).unwrap();
-    let mut beside = Beside { bytes: committed.to_vec(), dirtied: BTreeSet::new() };
-    let all = |beside: &Beside| Step::Read { at: 0, length: beside.bytes.len() as u64 };
-    beside.apply(&all(&beside), &mut view);
-    beside.apply(&Step::Write { at: *at, bytes: bytes.clone() }, &mut view);
-    beside.apply(&Step::Grow { delta: *grow }, &mut view);
-    beside.apply(&Step::Write { at: (committed.len() as u64).saturating_sub(3), bytes: bytes.clone() }, &mut view);
-    beside.apply(&Step::Grow { delta: *grow }, &mut view);
-    beside.apply(&all(&beside), &mut view);
-    view.rollback().unwrap();
-    pool.put(view);
+/// What readers see beside the messages.
+struct Readers<'p> {
+    pool: &'p StablePool,
+    version: StableVersion,
+    published: Vec<u8>,
+    /// A view at work and what it must show.
+    watch: Option<(StableAccess, Beside)>,
+}
+
+impl Readers<'_> {
+    fn publish(&mut self, stable: &mut StableMemory, committed: &[u8]) {
+        self.version = self.pool.publish(stable);
+        self.published = committed.to_vec();
+    }
+
+    fn view(&self) -> (StableAccess, Beside) {
+        let mut view = self.pool.take_view(&self.version);
+        view.begin_view(&self.version).unwrap();
+        let mut beside = Beside { bytes: self.published.clone(), dirtied: BTreeSet::new() };
+        beside.read_all(&mut view);
+        (view, beside)
+    }
+
+    fn watch(&mut self) {
+        match self.watch.take() {
+            Some((mut view, _)) => {
+                view.rollback().unwrap();
+                self.pool.put(view);
+            }
+            None => self.watch = Some(self.view()),
+        }
+    }
+
+    fn check(&mut self) {
+        if let Some((view, beside)) = &mut self.watch {
+            beside.read_all(view);
+        }
+    }
+
+    fn query(&self, at: u64, bytes: &[u8], grow: u64) {
+        let (mut view, mut beside) = self.view();
+        let end = (self.published.len() as u64).saturating_sub(3);
+        beside.apply(&Step::Write { at, bytes: bytes.to_vec() }, &mut view);
+        beside.apply(&Step::Grow { delta: grow }, &mut view);
+        beside.apply(&Step::Write { at: end, bytes: bytes.to_vec() }, &mut view);
+        beside.apply(&Step::Grow { delta: grow }, &mut view);
+        beside.read_all(&mut view);
+        view.rollback().unwrap();
+        self.pool.put(view);
+    }
 }
 
 proptest! {
@@ -122,13 +168,20 @@ proptest! {
         let mut stable = arena.new_stable(WasmPages(initial), WasmPages(MAXIMUM)).unwrap();
         let mut committed = vec![0_u8; (initial * WasmPages::BYTES) as usize];
         let mut dirty = PageSet::new();
+        let version = pool.publish(&mut stable);
+        let mut readers = Readers { pool: &pool, version, published: committed.clone(), watch: None };
         for (steps, commit) in &messages {
             let mut access = pool.take(&stable);
             access.begin_message(&stable).unwrap();
             let mut beside = Beside { bytes: committed.clone(), dirtied: BTreeSet::new() };
             for step in steps {
                 beside.apply(step, &mut access);
-                query(&pool, &stable, &access, &committed, step);
+                match step {
+                    Step::Publish => readers.publish(&mut stable, &committed),
+                    Step::Watch => readers.watch(),
+                    Step::Query { at, bytes, grow } => readers.query(*at, bytes, *grow),
+                    _ => readers.check(),
+                }
             }
             if *commit {
                 access.commit(&mut stable);
@@ -140,6 +193,7 @@ proptest! {
                 access.rollback().unwrap();
             }
             pool.put(access);
+            readers.check();
             let mut bytes = vec![0xee; committed.len()];
             stable.read(0, &mut bytes).unwrap();
             prop_assert!(bytes == committed);

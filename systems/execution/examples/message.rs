@@ -5,7 +5,7 @@
 use cyclotron_execution::install::{Install, InstallStep, Mode, start_install};
 use cyclotron_execution::query::{QueryCall, query};
 use cyclotron_execution::{
-    CanisterBundle, CanisterRef, ExecutionLimits, Job, Machine, Outgoing, RoundEnv, Step, SubnetConfig, start,
+    CanisterBundle, ExecutionLimits, Job, Machine, Outgoing, PublishedCanister, RoundEnv, Step, SubnetConfig, start,
 };
 use cyclotron_types::Principal;
 use cyclotron_types::fees::Fees;
@@ -144,10 +144,11 @@ fn main() {
         let whole = measure(3, || bench.update(method));
         println!("host   {method:8} {:8.2} ns", (whole - empty) / 1_000_000.0);
     }
+    let env = Arc::new(bench.env.clone());
+    let canister = Arc::new(PublishedCanister::publish(&mut bench.bundle.borrow(bench.id), true, None));
     let nanos = measure(20_000, || {
         let call = QueryCall { method: "peek".into(), ..QueryCall::default() };
-        let canister = bench.bundle.borrow(bench.id);
-        query(&bench.env, &CanisterRef::from(&canister), call).0.expect("it answers");
+        query(&env, &canister, call).expect("it answers");
     });
     println!("query  {:8} {nanos:8.0} ns", "peek");
 }

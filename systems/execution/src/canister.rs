@@ -14,7 +14,7 @@ use cyclotron_types::canister::{
 };
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits::CHUNK_BYTES_MAX;
-use cyclotron_types::units::{Bytes, Cycles};
+use cyclotron_types::units::Bytes;
 use cyclotron_wasm::decode::SystemMethod;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -160,97 +160,6 @@ impl CanisterMut<'_> {
 fn memory_used(program: &Program, chunks: &ChunkStore, history: &CanisterHistory) -> Bytes {
     let chunks = chunks.0.len() as u64 * CHUNK_BYTES_MAX as u64;
     Bytes(program.memory_used().0 + chunks + history_memory(history).0)
-}
-
-/// The components of one canister that a query looks at, borrowed unchanged.
-#[derive(Clone, Copy, Debug)]
-pub struct CanisterRef<'a> {
-    /// Its name.
-    pub id: CanisterId,
-    /// Who manages it.
-    pub controllers: &'a Controllers,
-    /// Its cycles.
-    pub balance: Cycles,
-    /// Cycles reserved for storage.
-    pub reserved: Cycles,
-    /// Its version.
-    pub version: CanisterVersion,
-    /// Its timer.
-    pub timer: GlobalTimer,
-    /// Whether it takes messages.
-    pub run_state: &'a RunState,
-    /// Its settings.
-    pub settings: &'a Settings,
-    /// Its chunks.
-    pub chunks: &'a ChunkStore,
-    /// Its history.
-    pub history: &'a CanisterHistory,
-    /// Its code.
-    pub program: &'a Program,
-    /// Its unfinished message.
-    pub paused: &'a Paused,
-}
-
-impl CanisterRef<'_> {
-    /// As [`CanisterMut::memory_used`].
-    pub fn memory_used(&self) -> Bytes {
-        memory_used(self.program, self.chunks, self.history)
-    }
-}
-
-impl<'a> From<&'a CanisterMut<'_>> for CanisterRef<'a> {
-    fn from(canister: &'a CanisterMut<'_>) -> Self {
-        Self {
-            id: canister.id,
-            controllers: canister.controllers,
-            balance: canister.balance.0,
-            reserved: canister.reserved.0,
-            version: *canister.version,
-            timer: *canister.timer,
-            run_state: canister.run_state,
-            settings: canister.settings,
-            chunks: canister.chunks,
-            history: canister.history,
-            program: canister.program,
-            paused: canister.paused,
-        }
-    }
-}
-
-/// What a bevy query must fetch for a [`CanisterRef`].
-#[derive(QueryData)]
-pub struct CanisterRefData {
-    id: &'static CanisterId,
-    controllers: &'static Controllers,
-    balance: &'static CyclesBalance,
-    reserved: &'static ReservedBalance,
-    version: &'static CanisterVersion,
-    timer: &'static GlobalTimer,
-    run_state: &'static RunState,
-    settings: &'static Settings,
-    chunks: &'static ChunkStore,
-    history: &'static CanisterHistory,
-    program: &'static Program,
-    paused: &'static Paused,
-}
-
-impl<'a> From<CanisterRefDataItem<'a, '_>> for CanisterRef<'a> {
-    fn from(item: CanisterRefDataItem<'a, '_>) -> Self {
-        Self {
-            id: *item.id,
-            controllers: item.controllers,
-            balance: item.balance.0,
-            reserved: item.reserved.0,
-            version: *item.version,
-            timer: *item.timer,
-            run_state: item.run_state,
-            settings: item.settings,
-            chunks: item.chunks,
-            history: item.history,
-            program: item.program,
-            paused: item.paused,
-        }
-    }
 }
 
 /// What a bevy query must fetch for a [`CanisterMut`].

@@ -15,20 +15,21 @@ mod job;
 mod machine;
 pub mod management;
 mod message;
+mod published;
 pub mod reject;
 mod system_api;
 #[cfg(test)]
 mod tests;
 
 pub use canister::{
-    CanisterBundle, CanisterData, CanisterDataItem, CanisterMut, CanisterRef, CanisterRefData, CanisterRefDataItem,
-    LowMemoryHook, OpenCalls, Paused, Program,
+    CanisterBundle, CanisterData, CanisterDataItem, CanisterMut, LowMemoryHook, OpenCalls, Paused, Program,
 };
 pub use charge::{charge_ingress, due, settle};
 pub use config::{ExecutionLimits, InstructionLimits, RoundEnv, SubnetConfig};
 pub use job::{Effects, Job, Outcome, Outgoing, Step, Verdict};
-pub use machine::{Installed, Machine};
+pub use machine::{Installed, Machine, PublishedProgram};
 pub use message::install;
 pub use message::query;
 pub use message::{Aborted, Prior, Suspended, abort, affords_message, append_log, check_low_memory, resume, start};
+pub use published::{PublishedCanister, Standing};
 pub use system_api::{CallerInfo, Entry, SystemApi, may_call};

@@ -3,9 +3,12 @@
 //! Enters: the process's engine. Leaves: [`Machine`], and [`Installed`], a module at work in one canister.
 //! Never here: anything that replicas must agree on; which instances are parked in a seat changes speed alone.
 
+use crate::canister::Paused;
 use crate::reject::Failure;
 use crate::system_api::SystemApi;
-use cyclotron_heap::{Arena, Heap, HeapError, PreImageMap, SeatPool, StableAccess, StableMemory, StablePool};
+use cyclotron_heap::{
+    Arena, Heap, HeapError, HeapVersion, SeatPool, StableAccess, StableMemory, StablePool, StableVersion,
+};
 use cyclotron_types::imports::IMPORTS;
 use cyclotron_types::limits::STABLE_BYTES_MAX;
 use cyclotron_types::units::{Bytes, WasmPages};
@@ -128,7 +131,7 @@ pub(crate) fn replicated_failure(error: HeapError) -> Failure {
         HeapError::OutOfBounds { .. } | HeapError::BeyondMaximum { .. } | HeapError::UndoLogFull => {
             Failure::Engine(error.to_string())
         }
-        HeapError::Os { .. } | HeapError::SlotsExhausted | HeapError::Busy => missing_resource(error),
+        HeapError::Os { .. } | HeapError::SlotsExhausted | HeapError::Busy | HeapError::Outdated => missing_resource(error),
     }
 }
 
@@ -221,12 +224,17 @@ impl Installed {
         (&mut self.heap, &mut self.stable)
     }
 
-    /// All globals as of the last message that returned; `None` while a message is suspended (its execution knows).
-    pub fn globals(&self) -> Option<Vec<Value>> {
-        match &unlock(&self.home).place {
-            Place::Away => None,
-            Place::Resting(instance) => Some(instance.globals().to_vec()),
-            Place::Parked(seated) => Some(seated.globals()),
+    /// All globals as of the last message that returned, also while the canister's `paused` message is suspended.
+    pub fn committed_globals(&self, paused: &Paused) -> Vec<Value> {
+        self.committed_instance(paused).globals().to_vec()
+    }
+
+    fn committed_instance(&self, paused: &Paused) -> Instance {
+        match (self.snapshot(), paused) {
+            (Some(instance), _) => instance,
+            (None, Paused::Suspended(suspended)) => suspended.instance_before(),
+            (None, Paused::Installing(install)) => install.instance_before(),
+            (None, Paused::None | Paused::Aborted(_)) => unreachable!("no message is suspended"),
         }
     }
 
@@ -349,11 +357,6 @@ impl Installed {
         self.uses_stable
     }
 
-    /// Whether the module imports a function that reads the certificate of its certified data.
-    pub fn uses_certificate(&self) -> bool {
-        self.uses_certificate
-    }
-
     /// Ends the message on the stable memory.
     pub(crate) fn close_stable(&mut self, mut stable: StableAccess, keep: bool) {
         if keep {
@@ -457,7 +460,7 @@ impl Installed {
         }
     }
 
-    /// The instance as of the last message that returned, for a view; `None` while a message is suspended.
+    /// The instance as of the last message that returned; `None` while a message is suspended, whose execution knows.
     pub(crate) fn snapshot(&self) -> Option<Instance> {
         match &unlock(&self.home).place {
             Place::Away => None,
@@ -466,20 +469,67 @@ impl Installed {
         }
     }
 
-    /// Seats a view of the canister for queries: as `instance` and the pre-images say.
-    pub(crate) fn begin_view(
-        &self,
-        instance: Instance,
-        heap_before: &PreImageMap<'_>,
-        stable_before: &PreImageMap<'_>,
-    ) -> Result<Desk, Failure> {
+    /// Publishes the program for views, as of the last message that returned: what the canister's `paused` message has done is no part of it.
+    pub(crate) fn publish(&mut self, paused: &Paused) -> PublishedProgram {
+        let machine = Arc::clone(&self.machine);
+        PublishedProgram {
+            module_hash: self.module_hash,
+            instance: self.committed_instance(paused),
+            heap: machine.seats.publish(&mut self.heap),
+            stable: self.uses_stable.then(|| machine.stables.publish(&mut self.stable)),
+            uses_certificate: self.uses_certificate,
+            machine,
+        }
+    }
+}
+
+
+/// A program as a round left it.
+pub struct PublishedProgram {
+    /// SHA-256 of the module as it was given.
+    pub module_hash: [u8; 32],
+    instance: Instance,
+    heap: HeapVersion,
+    /// Of a module that imports a stable memory function.
+    stable: Option<StableVersion>,
+    uses_certificate: bool,
+    machine: Arc<Machine>,
+}
+
+impl fmt::Debug for PublishedProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublishedProgram").field("heap", &self.heap).finish_non_exhaustive()
+    }
+}
+
+impl PublishedProgram {
+    /// The module.
+    pub fn module(&self) -> &Arc<Module> {
+        self.instance.module()
+    }
+
+    /// Whether addresses are 64-bit.
+    pub fn is_wasm64(&self) -> bool {
+        self.module().shape().memory.is_some_and(|memory| memory.is_64)
+    }
+
+    /// Whether the module imports a function that reads the certificate of its certified data.
+    pub fn uses_certificate(&self) -> bool {
+        self.uses_certificate
+    }
+
+    /// Seats a view. Messages may run on the canister meanwhile.
+    ///
+    /// Errors: the machine's; the program has been published again.
+    pub(crate) fn begin_view(&self) -> Result<Desk, Failure> {
         let machine = &self.machine;
         let seat = machine.seats.take_view(&self.heap, machine.engine.tracking()).map_err(engine_failure)?;
-        let mut seated = instance.attach_view(seat);
-        let mut stable = self.uses_stable.then(|| machine.stables.take_view(&self.stable));
-        let begun = seated
-            .begin_view(&self.heap, heap_before)
-            .and_then(|()| stable.as_mut().map_or(Ok(()), |stable| stable.begin_view(&self.stable, stable_before)));
+        let mut seated = self.instance.clone().attach_view(seat);
+        let mut stable = self.stable.as_ref().map(|stable| machine.stables.take_view(stable));
+        let begun = seated.begin_view(&self.heap).and_then(|()| match (&mut stable, &self.stable) {
+            (Some(access), Some(version)) => access.begin_view(version),
+            _ => Ok(()),
+        });
         match begun {
             Ok(()) => Ok(Desk { seated, stable }),
             Err(error) => {

@@ -1,7 +1,7 @@
-//! Queries and message inspection over the last certified state.
+//! Queries and message inspection over the last certified state, while the next round runs.
 //!
-//! Enters: the Replicated world between rounds, unchanged, and calls. Leaves: answers. Never here: a change of the world; an effect of one
-//! query on another.
+//! Enters: what rounds publish, and calls. Leaves: answers. Never here: the Replicated world; an effect of one query on another; a wait of a
+//! round for a query, but for a look at [`CertifiedState`].
 //!
 //! A query runs on a private view of its canister's memories. A composite query may call other canisters' queries; the walk over its
 //! calls is here: depth first, in the order in which they were made, under one budget of instructions for the whole tree.
@@ -9,19 +9,17 @@
 
 mod composite;
 mod management;
+mod state;
 
-use cyclotron_certification::StateTree;
-use cyclotron_execution::management::{Guarded, check_ingress_sender, effective_canister, ingress_allowed};
-use cyclotron_execution::query::{QueryCall, inspect};
-use cyclotron_execution::reject::no_such_canister;
-use cyclotron_execution::{CanisterRef, CanisterRefData, Installed, RoundEnv};
-use cyclotron_routing::{Directory, IngressHistory};
+use cyclotron_execution::management::{check_ingress_sender, effective_canister, ingress_allowed};
+use cyclotron_execution::query::{QueryCall, QuerySession, inspect};
 use cyclotron_types::Principal;
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::message::Ingress;
 use cyclotron_types::reject::{ErrorCode, Reject};
-use cyclotron_world::prelude::*;
 use rayon::prelude::*;
+
+pub use state::{Certified, CertifiedState, KnownRequest};
 
 /// One query call, admitted.
 #[derive(Clone, Debug)]
@@ -36,76 +34,40 @@ pub struct Query {
     pub arg: Vec<u8>,
 }
 
-/// What queries read: the world as the last round certified it.
-#[derive(Clone, Copy)]
-pub struct QueryView<'w> {
-    /// The round whose state it is; queries see its time.
-    pub env: &'w RoundEnv,
-    /// The Replicated world.
-    pub world: &'w World,
-    /// Its certified tree.
-    pub tree: &'w StateTree,
-}
-
-impl<'w> QueryView<'w> {
-    /// The canister of this id.
-    /// Errors: there is none.
-    pub fn canister(&self, id: CanisterId) -> Result<CanisterRef<'w>, Reject> {
-        let entity = self.world.resource::<Directory>().entity(id);
-        let data = entity.and_then(|e| self.world.entity(e).get_components::<CanisterRefData>().ok());
-        data.map(CanisterRef::from).ok_or_else(|| no_such_canister(id))
-    }
-
-    fn is_management(&self, id: CanisterId) -> bool {
-        id == CanisterId::MANAGEMENT || id.principal() == self.env.subnet.subnet
-    }
+/// The answer to who comes before the first round.
+fn nothing_certified() -> Reject {
+    Reject::new(ErrorCode::CanisterNotFound, "Nothing is certified yet.")
 }
 
 /// Answers many queries, on as many threads as the current rayon pool has; answers are in the order of the queries.
-pub fn answer_batch(view: QueryView<'_>, queries: Vec<Query>) -> Vec<Result<Vec<u8>, Reject>> {
-    if let [_] = queries.as_slice() {
-        return queries.into_iter().map(|query| answer(view, query)).collect();
+pub fn answer_batch(certified: &Certified, queries: &[Query]) -> Vec<Result<Vec<u8>, Reject>> {
+    if let [query] = queries {
+        return vec![answer(certified, query)];
     }
-    queries.into_par_iter().map(|query| answer(view, query)).collect()
+    queries.par_iter().map(|query| answer(certified, query)).collect()
 }
 
 /// Answers one query.
 ///
 /// Spec: ic-interface-spec #query-call.
-pub fn answer(view: QueryView<'_>, query: Query) -> Result<Vec<u8>, Reject> {
-    if view.is_management(query.receiver) {
-        return management::answer(view, &query);
-    }
-    // The certificate is there for the query's own target alone, and made only for a module that can ask for it.
-    // Spec: #system-api-certified-data.
-    let target = view.canister(query.receiver)?;
-    let asks = target.program.installed().is_some_and(Installed::uses_certificate);
-    let certificate = if asks { view.tree.data_certificate(query.receiver).ok().map(Into::into) } else { None };
-    let call = QueryCall {
-        caller: Some(query.sender),
-        method: query.method,
-        arg: query.arg,
-        certificate,
-        composite: true,
-        ..QueryCall::default()
-    };
-    composite::run(view, query.receiver, call)
+pub fn answer(certified: &Certified, query: &Query) -> Result<Vec<u8>, Reject> {
+    composite::run(certified, query)
 }
 
 /// Asks whether an ingress message would be taken, before it is submitted: the management canister's rules, or the canister's own
 /// `canister_inspect_message`.
 ///
 /// Spec: ic-interface-spec #http-call-overview, #system-api-inspect-message. Errors: what the client is told at once.
-pub fn inspect_ingress(view: QueryView<'_>, ingress: &Ingress) -> Result<(), Reject> {
-    if view.world.resource::<IngressHistory>().is_full() {
+pub fn inspect_ingress(certified: &Certified, ingress: &Ingress) -> Result<(), Reject> {
+    let state = certified.read();
+    if state.history_is_full {
         return Err(Reject::new(ErrorCode::IngressHistoryFull, "Ingress history is full"));
     }
-    if view.is_management(ingress.receiver) {
+    if state.is_management(ingress.receiver) {
         let method = ingress_allowed(&ingress.method)?;
         let effective = effective_canister(&ingress.method, &ingress.arg)?;
-        let canister = effective.named.and_then(|id| view.canister(id).ok());
-        let guarded = canister.as_ref().map(|c| Guarded { id: c.id, controllers: c.controllers, settings: c.settings });
-        return check_ingress_sender(method, &ingress.sender, effective, guarded);
+        let canister = effective.named.and_then(|id| state.canister(id).ok());
+        return check_ingress_sender(method, &ingress.sender, effective, canister.map(|canister| canister.guarded()));
     }
     let call = QueryCall {
         caller: Some(ingress.sender),
@@ -113,5 +75,9 @@ pub fn inspect_ingress(view: QueryView<'_>, ingress: &Ingress) -> Result<(), Rej
         arg: ingress.arg.clone(),
         ..QueryCall::default()
     };
-    inspect(view.env, &view.canister(ingress.receiver)?, call)
+    let env = state.env.as_ref().ok_or_else(nothing_certified)?;
+    let session = QuerySession::open_inspect(env, state.canister(ingress.receiver)?, call)?;
+    // It may run for a while.
+    drop(state);
+    inspect(session)
 }

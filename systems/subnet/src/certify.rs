@@ -1,23 +1,27 @@
-//! The end of a round: what changed enters the state tree, and the root is signed.
+//! The end of a round: what changed enters the state that the outside sees, and the tree's root is signed.
 
 use crate::state_hash::StateHash;
 use crate::totals::Totals;
-use cyclotron_certification::{CanisterFacts, CodeFacts, StateTree, SubnetMetrics};
+use bevy_ecs::query::QueryData;
+use bevy_ecs::system::SystemParam;
+use cyclotron_certification::{CanisterFacts, CodeFacts, SubnetMetrics};
 use cyclotron_crypto::RootSigner;
-use cyclotron_execution::Program;
-use cyclotron_routing::{ActiveSet, Answered, CurrentRound, Directory, IngressHistory, Tally, Touched};
+use cyclotron_execution::{CanisterData, CanisterMut, PublishedCanister};
+use cyclotron_queries::{Certified, CertifiedState, KnownRequest};
+use cyclotron_routing::{ActiveSet, Answered, CurrentRound, Directory, Entry, IngressHistory, Tally, Touched};
 use cyclotron_scheduling::Installing;
 use cyclotron_types::Principal;
 use cyclotron_types::batch::CertifiedView;
-use cyclotron_types::canister::{CanisterHistory, CertifiedData, Controllers};
+use cyclotron_types::canister::InputQueue;
+use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::units::Time;
 use cyclotron_world::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The certified state tree.
+/// What readers see. No system reads it back.
 #[derive(Resource)]
-pub struct Tree(pub StateTree);
+pub struct Outside(pub Certified);
 
 /// The key, or the share of it, that signs roots.
 #[derive(Resource)]
@@ -40,99 +44,140 @@ struct Facts {
     installed: Option<Time>,
 }
 
-/// Takes the facts of touched canisters into the tree; those that are gone leave it. Cost: O(touched), most of it a comparison, and O(active + installing) where
-/// state hashes are taken.
-pub fn certify_canisters(
+/// Lists what the state hash must take up. Cost: O(touched + active + installing).
+pub fn note_changes(
     active: Res<ActiveSet>,
     installing: Res<Installing>,
-    directory: Res<Directory>,
-    mut touched: ResMut<Touched>,
-    mut tree: ResMut<Tree>,
+    touched: Res<Touched>,
     mut hash: ResMut<StateHash>,
-    mut canisters: Query<(&Controllers, &CertifiedData, &CanisterHistory, &Program, &mut Shown)>,
 ) {
     // Messages arrive, priorities grow and executions are aborted without the canister having run, but only where there is work.
     hash.canisters_changed(active.iter().map(|(id, _)| id).chain(installing.0.keys().copied()));
     hash.canisters_changed(touched.0.iter().copied());
-    for id in std::mem::take(&mut touched.0) {
-        let Some((controllers, data, history, program, mut shown)) =
-            directory.entity(id).and_then(|e| canisters.get_mut(e).ok())
-        else {
-            tree.0.remove_canister(id);
-            continue;
-        };
-        let installed = program.installed();
-        if shown.0.as_ref().is_some_and(|shown| {
-            shown.module_hash.as_ref() == installed.map(|i| &i.module_hash)
-                && shown.controllers == controllers.0
-                && (shown.created, shown.installed) == (history.created, history.installed)
-        }) {
-            tree.0.set_certified_data(id, &data.0);
-            continue;
-        }
-        let metadata: Vec<(&str, &[u8])> =
-            installed.into_iter().flat_map(|i| i.all_metadata()).map(|(name, _, content)| (name, content)).collect();
-        let code = installed.map(|i| CodeFacts {
-            module_hash: &i.module_hash,
-            installed: history.installed,
-            metadata: &metadata,
-        });
-        let facts =
-            CanisterFacts { controllers: &controllers.0, certified_data: &data.0, created: history.created, code };
-        tree.0.upsert_canister(id, &facts);
-        shown.0 = Some(Facts {
-            controllers: controllers.0.clone(),
-            module_hash: installed.map(|i| i.module_hash),
-            created: history.created,
-            installed: history.installed,
-        });
-    }
 }
 
-/// Takes the changed ingress statuses into the tree. Cost: O(changed).
-pub fn certify_statuses(mut history: ResMut<IngressHistory>, mut tree: ResMut<Tree>, mut hash: ResMut<StateHash>) {
+/// The components that the outside sees something of.
+#[derive(QueryData)]
+#[query_data(mutable)]
+pub struct Seen {
+    canister: CanisterData,
+    queue: &'static InputQueue,
+    shown: &'static mut Shown,
+}
+
+/// What certification reads of the round besides canisters.
+#[derive(SystemParam)]
+pub struct Round<'w> {
+    current: Res<'w, CurrentRound>,
+    directory: Res<'w, Directory>,
+    totals: Res<'w, Totals>,
+    tally: Res<'w, Tally>,
+    signer: Res<'w, Signer>,
+}
+
+/// Replaces what the outside sees, all at once: canisters and statuses that changed, the subnet's metrics and the time, under a new signature.
+/// Leaves the view. Cost: O(changed), and a signature.
+#[allow(clippy::too_many_arguments)]
+pub fn certify(
+    round: Round,
+    outside: Res<Outside>,
+    mut touched: ResMut<Touched>,
+    mut history: ResMut<IngressHistory>,
+    mut hash: ResMut<StateHash>,
+    mut answered: ResMut<Answered>,
+    mut view: ResMut<View>,
+    mut canisters: Query<Seen>,
+) {
+    let env = &round.current.0;
+    let mut state = outside.0.write();
+    for id in std::mem::take(&mut touched.0) {
+        match round.directory.entity(id).and_then(|entity| canisters.get_mut(entity).ok()) {
+            Some(seen) => certify_canister(&mut state, id, seen),
+            None => {
+                state.tree.remove_canister(id);
+                state.canisters.remove(&id);
+            }
+        }
+    }
     for id in history.take_changed() {
         hash.status_changed(id);
-        match history.get(&id) {
-            Some(entry) => tree.0.upsert_request_status(id, &entry.status),
-            None => tree.0.remove_request_statuses([&id]),
-        }
+        certify_status(&mut state, id, history.get(&id));
     }
-}
-
-/// Sets the subnet's metrics. Cost: a comparison when they are as they were.
-/// Spec: ic-interface-spec #state-tree-subnet.
-pub fn certify_metrics(
-    round: Res<CurrentRound>,
-    directory: Res<Directory>,
-    totals: Res<Totals>,
-    tally: Res<Tally>,
-    mut tree: ResMut<Tree>,
-) {
+    state.history_is_full = history.is_full();
     let metrics = SubnetMetrics {
-        canisters: directory.len() as u64,
-        canister_state: totals.0.state,
-        consumed_cycles: tally.burned,
-        update_transactions: tally.executed,
+        canisters: round.directory.len() as u64,
+        canister_state: round.totals.0.state,
+        consumed_cycles: round.tally.burned,
+        update_transactions: round.tally.executed,
     };
-    tree.0.set_subnet_metrics(round.0.subnet.subnet, &metrics);
-}
-
-/// Sets the time, hashes what changed, signs the root and leaves the view.
-pub fn certify_round(
-    round: Res<CurrentRound>,
-    signer: Res<Signer>,
-    mut answered: ResMut<Answered>,
-    mut tree: ResMut<Tree>,
-    mut view: ResMut<View>,
-) {
-    tree.0.set_time(round.0.time);
-    let certified = tree.0.certify(&*signer.0);
+    // Spec: ic-interface-spec #state-tree-subnet.
+    state.tree.set_subnet_metrics(env.subnet.subnet, &metrics);
+    state.tree.set_time(env.time);
+    let certified = state.tree.certify(&*round.signer.0);
+    state.env = Some(Arc::new(env.clone()));
     view.0 = Some(CertifiedView {
-        height: round.0.height,
-        time: round.0.time,
+        height: env.height,
+        time: env.time,
         root: certified.root,
         signature: certified.signature,
         answered: std::mem::take(&mut answered.0),
     });
+}
+
+/// Publishes a touched canister, and takes into the tree what it shows; most often that has not changed.
+fn certify_canister(state: &mut CertifiedState, id: CanisterId, seen: SeenItem<'_, '_>) {
+    let SeenItem { canister, queue, mut shown } = seen;
+    let mut canister = CanisterMut::from(canister);
+    let quiet = queue.messages.is_empty() && canister.contexts.callbacks.is_empty();
+    let before = state.canisters.get(&id).map(AsRef::as_ref);
+    let published = Arc::new(PublishedCanister::publish(&mut canister, quiet, before));
+    state.canisters.insert(id, published);
+
+    let installed = canister.program.installed();
+    let history = &*canister.history;
+    if shown.0.as_ref().is_some_and(|shown| {
+        shown.module_hash.as_ref() == installed.map(|i| &i.module_hash)
+            && shown.controllers == canister.controllers.0
+            && (shown.created, shown.installed) == (history.created, history.installed)
+    }) {
+        state.tree.set_certified_data(id, &canister.certified_data.0);
+        return;
+    }
+    let metadata: Vec<(&str, &[u8])> =
+        installed.into_iter().flat_map(|i| i.all_metadata()).map(|(name, _, content)| (name, content)).collect();
+    let code = installed.map(|i| CodeFacts {
+        module_hash: &i.module_hash,
+        installed: history.installed,
+        metadata: &metadata,
+    });
+    let facts = CanisterFacts {
+        controllers: &canister.controllers.0,
+        certified_data: &canister.certified_data.0,
+        created: history.created,
+        code,
+    };
+    state.tree.upsert_canister(id, &facts);
+    shown.0 = Some(Facts {
+        controllers: canister.controllers.0.clone(),
+        module_hash: installed.map(|i| i.module_hash),
+        created: history.created,
+        installed: history.installed,
+    });
+}
+
+/// Takes a changed ingress status into the tree, or out of it.
+fn certify_status(state: &mut CertifiedState, id: MessageId, entry: Option<&Entry>) {
+    let Some(entry) = entry else {
+        state.tree.remove_request_statuses([&id]);
+        state.requests.remove(&id);
+        return;
+    };
+    state.tree.upsert_request_status(id, &entry.status);
+    let request = KnownRequest {
+        sender: entry.sender,
+        receiver: entry.receiver,
+        effective_canister: entry.effective_canister,
+        answered: entry.status.is_final(),
+    };
+    state.requests.insert(id, request);
 }

@@ -19,6 +19,6 @@ mod totals;
 
 pub use conservation::Unbalanced;
 pub use observe::RoundObserver;
-pub use pool::{IngressPool, POOL_BYTES_MAX, POOL_MESSAGES_MAX, PoolFull, PoolTick, ingress_bytes};
+pub use pool::{IngressPool, POOL_BYTES_MAX, POOL_MESSAGES_MAX, PoolFull, PoolLoad, PoolTick, ingress_bytes};
 pub use round::{InnerRound, Round, RoundSet};
 pub use subnet::{SchedulingOptions, Statistics, Subnet, SubnetOptions};

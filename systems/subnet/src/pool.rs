@@ -46,14 +46,28 @@ pub(crate) struct Tick {
 #[derive(Resource, Debug, Default)]
 pub(crate) struct Payload(Vec<Ingress>);
 
-/// The pool takes no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolFull {
-    /// Messages that wait.
+/// What waits in a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolLoad {
+    /// Messages.
     pub messages: usize,
-    /// Bytes that wait.
+    /// Their bytes: [`ingress_bytes`].
     pub bytes: usize,
 }
+
+impl PoolLoad {
+    /// Whether a pool can hold as much.
+    pub const fn fits(self) -> bool {
+        self.messages <= POOL_MESSAGES_MAX && self.bytes <= POOL_BYTES_MAX
+    }
+}
+
+/// The pool takes no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolFull(
+    /// What waits.
+    pub PoolLoad,
+);
 
 /// The Local world and its schedule.
 pub struct IngressPool {
@@ -82,12 +96,13 @@ impl IngressPool {
         if waiting.slots.contains_key(&ingress.id) {
             return Ok(());
         }
-        if !self.has_room(1, ingress_bytes(&ingress)) {
-            return Err(PoolFull { messages: waiting.slots.len(), bytes: waiting.bytes });
+        let load = self.load();
+        let size = ingress_bytes(&ingress);
+        if !(PoolLoad { messages: load.messages + 1, bytes: load.bytes + size }).fits() {
+            return Err(PoolFull(load));
         }
         Pool::<Pending>::reserve(&mut self.world, 1, || Pending(None));
         let id = ingress.id;
-        let size = ingress_bytes(&ingress);
         let stored = self.world.run_system_cached_with(store, ingress);
         let slot = stored.expect("the system runs on this world").expect("a slot was reserved");
         let mut waiting = self.world.resource_mut::<Waiting>();
@@ -97,10 +112,10 @@ impl IngressPool {
         Ok(())
     }
 
-    /// Whether so many more messages, of so many bytes together, fit.
-    pub fn has_room(&self, messages: usize, bytes: usize) -> bool {
+    /// What waits.
+    pub fn load(&self) -> PoolLoad {
         let waiting = self.world.resource::<Waiting>();
-        waiting.slots.len() + messages <= POOL_MESSAGES_MAX && waiting.bytes + bytes <= POOL_BYTES_MAX
+        PoolLoad { messages: waiting.slots.len(), bytes: waiting.bytes }
     }
 
     /// Takes the payload of the next batch: the oldest messages that have not expired at `now`, within the batch's limits.
@@ -248,11 +263,13 @@ mod tests {
         let one = ingress(0, 100, (1 << 20) - 1);
         pool.insert(one.clone()).unwrap();
         let (messages, bytes) = (POOL_MESSAGES_MAX - 1, POOL_BYTES_MAX - ingress_bytes(&one));
-        assert!(pool.has_room(messages, bytes));
-        assert!(!pool.has_room(messages + 1, bytes) && !pool.has_room(messages, bytes + 1));
+        let load = pool.load();
+        let with = |m: usize, b: usize| PoolLoad { messages: load.messages + m, bytes: load.bytes + b };
+        assert!(with(messages, bytes).fits());
+        assert!(!with(messages + 1, bytes).fits() && !with(messages, bytes + 1).fits());
         for n in 1..256 {
             pool.insert(ingress(n, 100, (1 << 20) - 1)).unwrap();
         }
-        assert_eq!(pool.insert(ingress(256, 100, 0)), Err(PoolFull { messages: 256, bytes: POOL_BYTES_MAX }));
+        assert_eq!(pool.insert(ingress(256, 100, 0)), Err(PoolFull(PoolLoad { messages: 256, bytes: POOL_BYTES_MAX })));
     }
 }

@@ -31,7 +31,7 @@ pub enum RoundSet {
     Checkpoint,
     /// What is kept about canisters outside of them follows what changed.
     Sync,
-    /// The state tree takes up what changed, and its root is signed.
+    /// What the outside sees takes up what changed, and the state tree's root is signed.
     Certify,
 }
 
@@ -58,9 +58,7 @@ pub fn round() -> Schedule {
     schedule.add_systems((totals::sync_touched, scheduling::free_seats, show_logs).chain().in_set(Sync));
     schedule.add_systems(scheduling::abort_suspended.in_set(Checkpoint));
     schedule.add_systems(
-        (certify::certify_canisters, certify::certify_statuses, certify::certify_metrics, certify::certify_round)
-            .chain()
-            .in_set(Certify),
+        (certify::note_changes, certify::certify).chain().in_set(Certify),
     );
     schedule.add_systems((
         stage_ended::<0>.after(TimeOut).before(Induct),

@@ -13,10 +13,9 @@
 
 use crate::management::{Deferred, Ids};
 use cyclotron_certification::StateHasher;
-use cyclotron_execution::query::with_committed;
-use cyclotron_execution::{CanisterData, CanisterMut, CanisterRef, Paused};
+use cyclotron_execution::{CanisterData, CanisterMut, Paused};
 use cyclotron_heap::layout::PAGE;
-use cyclotron_heap::{Memory, MemoryId, MemoryKind, PageIx, PreImageMap};
+use cyclotron_heap::{Memory, MemoryId, MemoryKind};
 use cyclotron_routing::{Deadlines, Directory, IngressHistory, ManagementInbox, Tally};
 use cyclotron_scheduling::{Heartbeats, Installing};
 use cyclotron_tree::LabeledTree;
@@ -189,9 +188,8 @@ fn hash_canister(
     ));
     hasher.put(&(&*data.run_state, &*data.settings, &*data.contexts, &*data.log, &*data.chunks, &*data.history));
     hasher.put(&(&*data.low_memory, &*data.open_calls));
-    let view = CanisterRef::from(&data);
-    hash_paused(&mut hasher, view.paused);
-    let Some(installed) = view.program.installed() else {
+    hash_paused(&mut hasher, data.paused);
+    let Some(installed) = data.program.installed() else {
         write(tree, &[canister[0], canister[1], b"plain"], &hasher.finish());
         memories.remove(&id);
         tree.remove(&[canister[0], canister[1], b"heap"]);
@@ -201,15 +199,13 @@ fn hash_canister(
     hasher.put(&(&installed.module_hash, installed.heap().size().0, installed.stable().size().0));
     let ids = (installed.heap().id(), installed.stable().id());
     let known = memories.insert(id, ids);
-    with_committed(&view, installed, |instance, heap_before, stable_before| {
-        for value in instance.globals() {
-            put_value(&mut hasher, value);
-        }
-        let heap = [canister[0], canister[1], b"heap"];
-        hash_memory(tree, &heap, installed.heap(), heap_before, known.is_some_and(|k| k.0 == ids.0));
-        let stable = [canister[0], canister[1], b"stable"];
-        hash_memory(tree, &stable, installed.stable(), stable_before, known.is_some_and(|k| k.1 == ids.1));
-    });
+    for value in installed.committed_globals(data.paused) {
+        put_value(&mut hasher, &value);
+    }
+    let heap = [canister[0], canister[1], b"heap"];
+    hash_memory(tree, &heap, installed.heap(), known.is_some_and(|k| k.0 == ids.0));
+    let stable = [canister[0], canister[1], b"stable"];
+    hash_memory(tree, &stable, installed.stable(), known.is_some_and(|k| k.1 == ids.1));
     write(tree, &[canister[0], canister[1], b"plain"], &hasher.finish());
     data.program.forget_dirty_pages();
 }
@@ -244,31 +240,27 @@ fn hash_memory<K: MemoryKind>(
     tree: &mut LabeledTree,
     path: &[&[u8]; 3],
     memory: &Memory<K>,
-    before: &PreImageMap<'_>,
     known: bool,
 ) {
-    let mut put = |page: PageIx, content: &[u8; PAGE]| {
-        let label = page.0.to_be_bytes();
-        let path: [&[u8]; 4] = [path[0], path[1], path[2], &label];
-        if content.iter().all(|&byte| byte == 0) {
-            tree.remove(&path);
-        } else {
-            write(tree, &path, &Sha256::digest(content));
+    let read = memory.committed(|committed| {
+        if !known {
+            tree.remove(path);
+            return committed.each_nonzero_page(|page, content| {
+                write(tree, &[path[0], path[1], path[2], &page.0.to_be_bytes()], &Sha256::digest(content));
+            });
         }
-    };
-    let read = if known {
         let mut content = [0; PAGE];
         memory.dirty().iter().try_for_each(|page| {
-            memory.read_committed(u64::from(page.0) * PAGE as u64, &mut content, before)?;
-            put(page, &content);
+            committed.read(page.address(), &mut content)?;
+            let label = page.0.to_be_bytes();
+            let path: [&[u8]; 4] = [path[0], path[1], path[2], &label];
+            if content.iter().all(|&byte| byte == 0) {
+                tree.remove(&path);
+            } else {
+                write(tree, &path, &Sha256::digest(content));
+            }
             Ok(())
         })
-    } else {
-        tree.remove(path);
-        let mut put = |page: PageIx, content: &[u8; PAGE]| {
-            write(tree, &[path[0], path[1], path[2], &page.0.to_be_bytes()], &Sha256::digest(content));
-        };
-        memory.each_nonzero_page_committed(before, &mut put)
-    };
+    });
     read.unwrap_or_else(|error| panic!("a canister's memory cannot be read: {error}"));
 }

@@ -1,17 +1,17 @@
 //! The one type that the node, test servers, the simulator and the replayer drive.
 
-use crate::certify::{Signer, Tree, View};
+use crate::certify::{Outside, Signer, View};
 use crate::management::{Deferred, Ids, ManagementRound};
 use crate::observe::{Observer, RoundObserver};
-use crate::pool::{IngressPool, PoolFull};
+use crate::pool::{IngressPool, PoolFull, PoolLoad};
 use crate::round::{inner_round, round};
 use crate::state_hash::{StateHash, state_hash, whole_state_hash};
 use crate::totals::Totals;
-use cyclotron_certification::{ReadError, Reader, StateTree, SubnetFacts};
+use cyclotron_certification::{ReadError, StateTree, SubnetFacts};
 use cyclotron_crypto::RootSigner;
 use cyclotron_execution::management::{CanisterIds, IdRange, NodeFacts, RandomStream};
-use cyclotron_execution::{Machine, Program, RoundEnv, SubnetConfig};
-use cyclotron_queries::{Query, QueryView, answer_batch, inspect_ingress};
+use cyclotron_execution::{Machine, RoundEnv, SubnetConfig};
+use cyclotron_queries::{Certified, CertifiedState, Query, answer_batch, inspect_ingress};
 use cyclotron_routing::{
     ActiveSet, Answered, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, Input, ManagementInbox,
     ManagementLines, Outbox, StopDeadlines, Stopping, Tally, Timers, Touched,
@@ -107,6 +107,7 @@ pub struct Statistics {
 pub struct Subnet {
     pool: IngressPool,
     replicated: World,
+    certified: Certified,
     round: Schedule,
     config: Arc<SubnetConfig>,
     machine: Arc<Machine>,
@@ -138,7 +139,8 @@ impl Subnet {
         tree.upsert_subnet(config.subnet, &facts);
 
         let mut world = World::new();
-        world.insert_resource(Tree(tree));
+        let certified = Certified::new(CertifiedState::new(tree));
+        world.insert_resource(Outside(certified.clone()));
         world.insert_resource(Signer(options.signer));
         world.insert_resource(Ids(CanisterIds::with_reserved(options.ranges, options.reserved_ranges)));
         let budget = options.scheduling;
@@ -182,6 +184,7 @@ impl Subnet {
         Ok(Self {
             pool: IngressPool::default(),
             replicated: world,
+            certified,
             round: round(),
             config,
             machine: options.machine,
@@ -197,9 +200,9 @@ impl Subnet {
         self.pool.insert(ingress)
     }
 
-    /// Whether so many more messages, of so many bytes together ([`crate::ingress_bytes`]), could be submitted.
-    pub fn has_room(&self, messages: usize, bytes: usize) -> bool {
-        self.pool.has_room(messages, bytes)
+    /// What waits for a batch.
+    pub fn pool_load(&self) -> PoolLoad {
+        self.pool.load()
     }
 
     /// Makes the next batch of what waits. `now` is at least one nanosecond after the last batch, whatever the clock says.
@@ -315,45 +318,24 @@ impl Subnet {
         self.replicated.resource::<IngressHistory>().get(id)
     }
 
-    /// A certificate over what the paths show.
-    pub fn read_state(&self, reader: &Reader, paths: &[Vec<Vec<u8>>]) -> Result<Vec<u8>, ReadError> {
-        self.replicated.resource::<Tree>().0.read_state_certificate(reader, paths)
+    /// The state as the last round certified it: for readers, also on other threads and while a round runs.
+    pub fn certified(&self) -> &Certified {
+        &self.certified
     }
 
     /// A certificate over the time and one request's status.
     pub fn status_certificate(&self, id: MessageId) -> Result<Vec<u8>, ReadError> {
-        self.replicated.resource::<Tree>().0.request_status_certificate(id)
-    }
-
-    /// What queries read; `None` before the first round.
-    fn view(&self) -> Option<QueryView<'_>> {
-        let env = &self.replicated.get_resource::<CurrentRound>()?.0;
-        Some(QueryView { env, world: &self.replicated, tree: &self.replicated.resource::<Tree>().0 })
+        self.certified.read().status_certificate(id)
     }
 
     /// QueryPass: answers queries on the state that the last round certified, in order.
-    ///
-    /// Panics: before the first round.
-    pub fn query(&self, queries: Vec<Query>) -> Vec<Result<Vec<u8>, Reject>> {
-        answer_batch(self.view().expect("a round has run"), queries)
+    pub fn query(&self, queries: &[Query]) -> Vec<Result<Vec<u8>, Reject>> {
+        answer_batch(&self.certified, queries)
     }
 
     /// Whether a message would be taken if it were submitted; the rejection that its sender sees at once otherwise.
-    ///
-    /// Panics: before the first round.
     pub fn inspect(&self, ingress: &Ingress) -> Result<(), Reject> {
-        inspect_ingress(self.view().expect("a round has run"), ingress)
-    }
-
-    /// Whether `reader` may read a canister's custom section: there is none, it is public, or the reader is a controller.
-    pub fn may_read_metadata(&self, canister: CanisterId, name: &str, reader: Principal) -> bool {
-        let Some(canister) = self.view().and_then(|view| view.canister(canister).ok()) else { return true };
-        match canister.program {
-            Program::Installed(installed) => {
-                installed.metadata(name).is_none_or(|(public, _)| public) || canister.controllers.0.contains(&reader)
-            }
-            Program::Empty => true,
-        }
+        inspect_ingress(&self.certified, ingress)
     }
 
     /// Cycles that a canister can spend, subject to freezing.

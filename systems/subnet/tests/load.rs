@@ -4,7 +4,7 @@
 mod common;
 
 use candid::{CandidType, Encode, Nat, Principal};
-use common::{SCRIPT, Setup, TestSubnet};
+use common::{SCRIPT, Setup, TestSubnet, op};
 use cyclotron_subnet::SchedulingOptions;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::units::{Bytes, Instructions};
@@ -35,10 +35,6 @@ fn record(canister: CanisterId) -> Vec<u8> {
 fn set(subnet: &mut TestSubnet, canister: CanisterId, settings: Settings) -> Result<Vec<u8>, String> {
     let update = UpdateSettings { canister_id: canister.principal(), settings };
     subnet.manage(Some(canister), "update_settings", Encode!(&update).unwrap())
-}
-
-fn op(code: u8, operand: u64) -> Vec<u8> {
-    [&[code][..], &operand.to_le_bytes()].concat()
 }
 
 fn is_final(subnet: &TestSubnet, id: &MessageId) -> bool {

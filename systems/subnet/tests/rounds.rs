@@ -3,19 +3,9 @@
 
 mod common;
 
-use common::{Mode, SCRIPT, Setup, TestSubnet};
+use common::{Mode, SCRIPT, Setup, TestSubnet, number, op};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::units::Instructions;
-
-fn number(reply: &[u8]) -> u64 {
-    u64::from_le_bytes(reply.try_into().unwrap())
-}
-
-fn op(code: u8, operand: u64) -> Vec<u8> {
-    let mut bytes = vec![code];
-    bytes.extend(operand.to_le_bytes());
-    bytes
-}
 
 /// Eight bytes of the canister's stable memory.
 fn stable(subnet: &TestSubnet, canister: CanisterId, at: usize) -> u64 {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use corosensei::Yielder;
 use corosensei::trap::CoroutineTrapHandler;
 use cyclotron_heap::layout::{CARD_TABLE_BYTES, PAGE, PAGE_SHIFT, SEAT_RESERVED_BYTES};
-use cyclotron_heap::{Heap, HeapError, PreImageMap, Seat};
+use cyclotron_heap::{Heap, HeapError, HeapVersion, Seat};
 
 use super::shape::ImportedFunction;
 use super::trap::FRAMES_MAX;
@@ -223,9 +223,9 @@ impl Activation {
     }
 
     /// Likewise for a view.
-    pub(crate) fn begin_view(&mut self, heap: &Heap, before: &PreImageMap<'_>) -> Result<(), HeapError> {
+    pub(crate) fn begin_view(&mut self, heap: &HeapVersion) -> Result<(), HeapError> {
         assert!(self.read_only, "only a view begins with another state than the heap's");
-        self.seat.begin_view(heap, before)?;
+        self.seat.begin_view(heap)?;
         self.note_begin();
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use cyclotron_heap::{Heap, HeapError, PreImageMap, Seat};
+use cyclotron_heap::{Heap, HeapError, HeapVersion, Seat};
 use cyclotron_types::units::WasmPages;
 
 use super::activation::Activation;
@@ -126,11 +126,11 @@ impl Seated {
         self.activation_mut().begin_message(heap)
     }
 
-    /// Begins a query on a view of `heap`, as it was before the message whose pre-images are given.
+    /// Begins a query on a view of `heap`, as it was when it was published.
     ///
-    /// Errors: the kernel's refusal. Panics: when the seat does not map a view of this heap.
-    pub fn begin_view(&mut self, heap: &Heap, before: &PreImageMap<'_>) -> Result<(), HeapError> {
-        self.activation_mut().begin_view(heap, before)
+    /// Errors: the kernel's refusal, a newer version. Panics: when the seat does not map a view of this heap.
+    pub fn begin_view(&mut self, heap: &HeapVersion) -> Result<(), HeapError> {
+        self.activation_mut().begin_view(heap)
     }
 
     /// Writes to the heap as part of the message in progress; `None` beyond its end.

@@ -1,6 +1,6 @@
 //! Queries on views: the state before a running message, whatever that message does meanwhile.
 
-use cyclotron_heap::{Arena, PreImageMap, SeatPool};
+use cyclotron_heap::{Arena, HeapVersion, SeatPool};
 use cyclotron_types::units::{Instructions, WasmPages};
 use cyclotron_wasm::Engine;
 use cyclotron_wasm::runtime::{Entry, Execution, Instance, Outcome, Seated, Value};
@@ -46,23 +46,22 @@ fn check_views(engine: &Engine) {
     let instance = Instance::instantiate(module, &mut heap).unwrap();
     let limit = Instructions(1 << 30);
 
-    let query =
-        |heap: &cyclotron_heap::Heap, instance: Instance, before: &PreImageMap<'_>, export: &str, args: &[Value]| {
-            let seat = pool.take_view(heap, engine.tracking()).unwrap();
-            let mut view = instance.attach_view(seat);
-            view.begin_view(heap, before).unwrap();
-            let execution = Execution::start(view, Entry::Export(export), args, NoHost, limit).unwrap();
-            let (mut view, values) = finish(execution);
-            view.rollback();
-            pool.put(view.detach().1);
-            values
-        };
-    let nothing = PreImageMap::default();
+    let query = |version: &HeapVersion, instance: Instance, export: &str, args: &[Value]| {
+        let seat = pool.take_view(version, engine.tracking()).unwrap();
+        let mut view = instance.attach_view(seat);
+        view.begin_view(version).unwrap();
+        let execution = Execution::start(view, Entry::Export(export), args, NoHost, limit).unwrap();
+        let (mut view, values) = finish(execution);
+        view.rollback();
+        pool.put(view.detach().1);
+        values
+    };
+    let version = pool.publish(&mut heap);
     let args = [Value::I32(0)];
     let before = [Value::I32(10), Value::I32(5)];
-    assert_eq!(query(&heap, instance.clone(), &nothing, "get", &args), before);
-    assert_eq!(query(&heap, instance.clone(), &nothing, "scribble", &[]), [Value::I32(99)]);
-    assert_eq!(query(&heap, instance.clone(), &nothing, "get", &args), before, "a view keeps nothing");
+    assert_eq!(query(&version, instance.clone(), "get", &args), before);
+    assert_eq!(query(&version, instance.clone(), "scribble", &[]), [Value::I32(99)]);
+    assert_eq!(query(&version, instance.clone(), "get", &args), before, "a view keeps nothing");
 
     // An update stands in the middle of its work.
     let mut seated = instance.attach(pool.take(&heap, engine.tracking()).unwrap());
@@ -70,15 +69,14 @@ fn check_views(engine: &Engine) {
     let execution = Execution::start(seated, Entry::Export("go"), &[], NoHost, limit).unwrap();
     let Outcome::Suspended(execution) = execution.resume(Instructions(1_500)) else { panic!("too short") };
     assert_ne!(execution.seated().read_heap(0, 1).unwrap(), [5]);
-    let shown = {
-        let before = execution.seated().seat().pre_image_map();
-        query(&heap, execution.seated().instance_before(), &before, "get", &args)
-    };
-    assert_eq!(shown, before);
+    let old = execution.seated().instance_before();
+    assert_eq!(query(&version, old.clone(), "get", &args), before);
 
     let (mut seated, _) = finish(execution);
     seated.commit(&mut heap);
     let (instance, seat) = seated.detach();
     pool.put(seat);
-    assert_eq!(query(&heap, instance, &nothing, "get", &args), [Value::I32(11), Value::I32(77)]);
+    assert_eq!(query(&version, old, "get", &args), before, "nothing is published yet");
+    let version = pool.publish(&mut heap);
+    assert_eq!(query(&version, instance, "get", &args), [Value::I32(11), Value::I32(77)]);
 }

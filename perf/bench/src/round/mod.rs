@@ -155,7 +155,7 @@ fn query(runner: &Runner, report: &mut Report, wasm: &[u8], queries: usize) -> R
         let subject = Subject::new("cyclotron", || {
             let queries = vec![ask(canister); queries];
             let count = queries.len();
-            sample(Unit::Us, bench.queries(clock, &pool, queries)?, count)
+            sample(Unit::Us, bench.queries(clock, &pool, &queries)?, count)
         });
         report.case(case, Unit::Us, "", &runner.measure(case, Unit::Us, vec![subject])?);
     }

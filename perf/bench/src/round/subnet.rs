@@ -246,7 +246,7 @@ impl Bench {
     }
 
     /// Answers queries on the threads of `pool`; seconds.
-    pub fn queries(&self, clock: Clock, pool: &rayon::ThreadPool, queries: Vec<Query>) -> Result<f64, Failure> {
+    pub fn queries(&self, clock: Clock, pool: &rayon::ThreadPool, queries: &[Query]) -> Result<f64, Failure> {
         let (seconds, answers) = clock.time(|| pool.install(|| self.subnet.query(queries)));
         for answer in answers {
             answer.map_err(failed)?;

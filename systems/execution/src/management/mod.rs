@@ -48,8 +48,8 @@ pub use method::{
 };
 pub use random::RandomStream;
 pub use resources::{MemoryUse, SubnetUse};
-pub use status::{ManagementQuery, canister_info, canister_metadata, canister_status};
-pub use view::{CanisterView, CanisterViewData};
+pub use status::{ManagementQuery, StatusFacts, canister_info, canister_metadata, canister_status};
+pub use view::CanisterView;
 
 use crate::reject::ingress_timed_out;
 use crate::{CanisterMut, Paused};
@@ -221,7 +221,7 @@ fn read(
     match method {
         Method::CanisterInfo => Ok(wire::encode(&canister_info(&view, changes))),
         Method::CanisterMetadata => Ok(wire::encode(&canister_metadata(&view, &run.caller(), &name)?)),
-        _ => Ok(wire::encode(&canister_status(&view, &env.subnet, quiet))),
+        _ => Ok(wire::encode(&canister_status(&StatusFacts::of(&view, quiet), &env.subnet))),
     }
 }
 

@@ -3,32 +3,80 @@
 //! Enters: a canister's components, borrowed for reading. Leaves: answers. Never here: a change.
 
 use super::error::ManagementError;
-use super::method::{Guard, Method};
+use super::method::{Guard, Guarded, Method};
 use super::resources::MemoryUse;
 use super::wire::{self, ic};
 use super::{CanisterView, code, history, settings};
-use crate::{SubnetConfig, charge};
+use crate::{PublishedCanister, SubnetConfig, charge};
 use cyclotron_types::Principal;
-use cyclotron_types::canister::{LogRecord, RunState};
+use cyclotron_types::canister::{CanisterLog, LogRecord, RunState};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits;
 use cyclotron_types::reject::Reject;
+use cyclotron_types::units::Cycles;
 
-/// The answer of `canister_status`. `quiet` says that no message waits in the canister's queues, in or out.
-pub fn canister_status(canister: &CanisterView<'_>, config: &SubnetConfig, quiet: bool) -> ic::CanisterStatusResult {
-    let memory = MemoryUse::of(canister);
+/// What the status of a canister is made of.
+pub struct StatusFacts<'a> {
+    guarded: Guarded<'a>,
+    run_state: &'a RunState,
+    version: u64,
+    module_hash: Option<&'a [u8; 32]>,
+    memory: MemoryUse,
+    log_bytes: u64,
+    balance: Cycles,
+    reserved: Cycles,
+    /// Whether no message waits in the canister's queues, in or out.
+    quiet: bool,
+}
+
+impl<'a> StatusFacts<'a> {
+    /// Of a canister in a round. `quiet` says that no message waits in its queues, in or out.
+    pub fn of(canister: &CanisterView<'a>, quiet: bool) -> Self {
+        Self {
+            guarded: Guarded { id: canister.id, controllers: canister.controllers, settings: canister.settings },
+            run_state: canister.run_state,
+            version: canister.version.0,
+            module_hash: canister.program.module_hash(),
+            memory: MemoryUse::of(canister),
+            log_bytes: canister.log.bytes,
+            balance: canister.balance.0,
+            reserved: canister.reserved.0,
+            quiet,
+        }
+    }
+}
+
+impl<'a> From<&'a PublishedCanister> for StatusFacts<'a> {
+    fn from(canister: &'a PublishedCanister) -> Self {
+        Self {
+            guarded: canister.guarded(),
+            run_state: &canister.standing.run_state,
+            version: canister.version,
+            module_hash: canister.program.as_ref().map(|program| &program.module_hash),
+            memory: canister.memory,
+            log_bytes: canister.log.bytes,
+            balance: canister.balance,
+            reserved: canister.reserved,
+            quiet: canister.quiet,
+        }
+    }
+}
+
+/// The answer of `canister_status`.
+pub fn canister_status(facts: &StatusFacts<'_>, config: &SubnetConfig) -> ic::CanisterStatusResult {
+    let memory = facts.memory;
     let total = memory.total();
-    let stopped = *canister.run_state == RunState::Stopped;
+    let Guarded { controllers, settings, .. } = facts.guarded;
     ic::CanisterStatusResult {
-        status: match canister.run_state {
+        status: match facts.run_state {
             RunState::Running => ic::CanisterStatusType::Running,
             RunState::Stopping(_) => ic::CanisterStatusType::Stopping,
             RunState::Stopped => ic::CanisterStatusType::Stopped,
         },
-        ready_for_migration: stopped && quiet,
-        version: canister.version.0,
-        settings: settings::to_wire(canister.settings, canister.controllers.0.iter().copied()),
-        module_hash: canister.program.module_hash().map(|hash| hash.to_vec()),
+        ready_for_migration: *facts.run_state == RunState::Stopped && facts.quiet,
+        version: facts.version,
+        settings: settings::to_wire(settings, controllers.0.iter().copied()),
+        module_hash: facts.module_hash.map(|hash| hash.to_vec()),
         memory_size: wire::nat(total.0),
         memory_metrics: ic::MemoryMetrics {
             wasm_memory_size: wire::nat(memory.heap.0),
@@ -39,13 +87,11 @@ pub fn canister_status(canister: &CanisterView<'_>, config: &SubnetConfig, quiet
             canister_history_size: wire::nat(memory.history.0),
             wasm_chunk_store_size: wire::nat(memory.chunks.0),
             snapshots_size: wire::nat(0u64),
-            log_memory_store_size: wire::nat(canister.log.bytes),
+            log_memory_store_size: wire::nat(facts.log_bytes),
         },
-        cycles: wire::nat(canister.balance.0.0),
-        reserved_cycles: wire::nat(canister.reserved.0.0),
-        idle_cycles_burned_per_day: wire::nat(
-            charge::idle_cycles_burned_per_day(&config.fees, canister.settings, total).0,
-        ),
+        cycles: wire::nat(facts.balance.0),
+        reserved_cycles: wire::nat(facts.reserved.0),
+        idle_cycles_burned_per_day: wire::nat(charge::idle_cycles_burned_per_day(&config.fees, settings, total).0),
         // Queries run outside of the replicated state and are not counted yet.
         query_stats: ic::QueryStats {
             num_calls_total: wire::nat(0u64),
@@ -86,16 +132,13 @@ pub fn canister_metadata(
 }
 
 /// The answer of `fetch_canister_logs`, oldest line first, at most the bytes of a query's reply.
-fn fetch_canister_logs(
-    canister: &CanisterView<'_>,
-    filter: Option<&ic::CanisterLogFilter>,
-) -> ic::FetchCanisterLogsResult {
+fn fetch_canister_logs(log: &CanisterLog, filter: Option<&ic::CanisterLogFilter>) -> ic::FetchCanisterLogsResult {
     let shown = |idx: u64, time: u64| match filter {
         None => true,
         Some(ic::CanisterLogFilter::ByIdx { start, end }) => (*start..*end).contains(&idx),
         Some(ic::CanisterLogFilter::ByTimestampNanos { start, end }) => (*start..*end).contains(&time),
     };
-    let canister_log_records = (canister.log.records.iter())
+    let canister_log_records = (log.records.iter())
         .filter(|record| shown(record.index, record.time.0))
         .map(|record| ic::CanisterLogRecord {
             idx: record.index,
@@ -152,19 +195,17 @@ impl ManagementQuery {
     pub fn answer(
         &self,
         caller: &Principal,
-        canister: Option<CanisterView<'_>>,
+        canister: Option<&PublishedCanister>,
         config: &SubnetConfig,
-        quiet: bool,
     ) -> Result<Vec<u8>, Reject> {
-        Ok(self.try_answer(caller, canister, config, quiet)?)
+        Ok(self.try_answer(caller, canister, config)?)
     }
 
     fn try_answer(
         &self,
         caller: &Principal,
-        canister: Option<CanisterView<'_>>,
+        canister: Option<&PublishedCanister>,
         config: &SubnetConfig,
-        quiet: bool,
     ) -> Result<Vec<u8>, ManagementError> {
         let denied = ManagementError::NotReader { caller: *caller, method: self.method.name() };
         if self.method.guard() == Guard::Admins {
@@ -175,8 +216,8 @@ impl ManagementQuery {
             return Err(denied);
         }
         match self.method {
-            Method::CanisterStatus => Ok(wire::encode(&canister_status(&canister, config, quiet))),
-            Method::FetchCanisterLogs => Ok(wire::encode(&fetch_canister_logs(&canister, self.filter.as_ref()))),
+            Method::CanisterStatus => Ok(wire::encode(&canister_status(&canister.into(), config))),
+            Method::FetchCanisterLogs => Ok(wire::encode(&fetch_canister_logs(&canister.log, self.filter.as_ref()))),
             method => Err(ManagementError::NotBuilt(method.name())),
         }
     }

@@ -2,28 +2,11 @@
 
 use super::method::Guarded;
 use crate::{CanisterMut, Program};
-use bevy_ecs::query::QueryData;
 use cyclotron_types::canister::{
     CanisterHistory, CanisterLog, CanisterVersion, ChunkStore, Controllers, CyclesBalance, ReservedBalance, RunState,
     Settings,
 };
 use cyclotron_types::ids::CanisterId;
-
-/// What the read-only methods look at. A query of a bevy world, or made from a [`CanisterMut`].
-#[derive(Debug, QueryData)]
-pub struct CanisterViewData {
-    id: &'static CanisterId,
-    controllers: &'static Controllers,
-    settings: &'static Settings,
-    balance: &'static CyclesBalance,
-    reserved: &'static ReservedBalance,
-    version: &'static CanisterVersion,
-    run_state: &'static RunState,
-    log: &'static CanisterLog,
-    chunks: &'static ChunkStore,
-    history: &'static CanisterHistory,
-    program: &'static Program,
-}
 
 /// All components that the read-only methods look at.
 #[derive(Clone, Copy, Debug)]
@@ -73,24 +56,6 @@ impl<'a> From<&'a CanisterMut<'_>> for CanisterView<'a> {
             chunks: canister.chunks,
             history: canister.history,
             program: canister.program,
-        }
-    }
-}
-
-impl<'a> From<CanisterViewDataItem<'a, '_>> for CanisterView<'a> {
-    fn from(item: CanisterViewDataItem<'a, '_>) -> Self {
-        Self {
-            id: *item.id,
-            controllers: item.controllers,
-            settings: item.settings,
-            balance: *item.balance,
-            reserved: *item.reserved,
-            version: *item.version,
-            run_state: item.run_state,
-            log: item.log,
-            chunks: item.chunks,
-            history: item.history,
-            program: item.program,
         }
     }
 }

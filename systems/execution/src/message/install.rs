@@ -17,7 +17,7 @@ use crate::config::RoundEnv;
 use crate::machine::{Desk, Installed, missing_resource, take_apart};
 use crate::reject::Failure;
 use crate::system_api::{Entry, Message as ApiMessage, SystemApi, Written};
-use cyclotron_heap::{PreImageMap, StableAccess};
+use cyclotron_heap::StableAccess;
 use cyclotron_types::Principal;
 use cyclotron_types::canister::LogRecord;
 use cyclotron_types::host_costs::HEAP_DIRTY_PAGE;
@@ -174,29 +174,10 @@ impl Installing {
         }
     }
 
-    /// The old program as it was before the installation; see [`super::query::with_committed`].
-    pub(super) fn with_committed<R>(
-        &self,
-        installed: &Installed,
-        look: impl FnOnce(Instance, &PreImageMap<'_>, &PreImageMap<'_>) -> R,
-    ) -> R {
-        let none = PreImageMap::new();
-        let resting = || installed.snapshot().expect("the old program rests while none of its functions runs");
-        let Self::Suspended(suspended) = self else { return look(resting(), &none, &none) };
-        let mut execution = suspended.execution.lock().unwrap_or_else(PoisonError::into_inner);
-        let stable = execution.host().stable.take();
-        let opened = suspended.run.stable.as_ref().or(stable.as_ref()).filter(|_| suspended.run.stable_is_old());
-        let stable_before = opened.map_or_else(PreImageMap::new, StableAccess::pre_image_map);
-        let result = match installed.snapshot() {
-            Some(instance) => look(instance, &none, &stable_before),
-            None => {
-                let heap_before = execution.seated().seat().pre_image_map();
-                look(execution.seated().instance_before(), &heap_before, &stable_before)
-            }
-        };
-        drop(stable_before);
-        execution.host().stable = stable;
-        result
+    /// The old program's instance as it was before the installation, when one of its functions is suspended.
+    pub(crate) fn instance_before(&self) -> Instance {
+        let Self::Suspended(suspended) = self else { unreachable!("the old program rests") };
+        suspended.execution.lock().unwrap_or_else(PoisonError::into_inner).seated().instance_before()
     }
 }
 

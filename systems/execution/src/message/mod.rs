@@ -28,13 +28,13 @@ use cyclotron_types::host_costs::HEAP_DIRTY_PAGE;
 use cyclotron_types::ids::{CallContextId, CallbackId};
 use cyclotron_types::message::{Message, Response, ResponsePayload, SystemTask};
 use cyclotron_types::units::{Cycles, Instructions};
-use cyclotron_wasm::runtime::{Entry as WasmEntry, Execution, Finished, Outcome as WasmOutcome, Value};
+use cyclotron_wasm::runtime::{Instance, Entry as WasmEntry, Execution, Finished, Outcome as WasmOutcome, Value};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 /// A suspended message: its coroutine and how to end it.
 pub struct Suspended {
-    // A coroutine is not `Sync`; queries lock it to read pre-images.
+    // A coroutine is not `Sync`; who looks at it locks it.
     execution: Mutex<Execution<Box<SystemApi>>>,
     run: Run,
 }
@@ -55,6 +55,11 @@ impl Suspended {
     /// What starting it has done to the canister.
     pub fn prior(&self) -> Prior {
         Prior::of(&self.run)
+    }
+
+    /// The canister's instance as it was before the message.
+    pub(crate) fn instance_before(&self) -> Instance {
+        self.execution.lock().unwrap_or_else(PoisonError::into_inner).seated().instance_before()
     }
 
     /// Instructions used so far.
@@ -293,10 +298,6 @@ fn installed<'a>(canister: &'a mut CanisterMut<'_>) -> Option<&'a mut Installed>
         Program::Installed(installed) => Some(installed),
         Program::Empty => None,
     }
-}
-
-fn installed_of(program: &Program) -> Option<&Installed> {
-    program.installed()
 }
 
 fn begin(env: &RoundEnv, canister: &mut CanisterMut<'_>, job: Job, prior: Prior) -> Step {

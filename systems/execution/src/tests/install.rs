@@ -173,14 +173,15 @@ fn a_query_sees_the_old_code_while_new_code_is_put_in() {
             held: Cycles::ZERO,
         };
         let get = || crate::query::QueryCall { method: "get".into(), ..Default::default() };
-        let expected = subnet.view(canister, |env, view| crate::query::query(env, view, get()).0).unwrap();
+        let expected = subnet.view(canister, |env, view| crate::query::query(env, view, get())).unwrap();
         let mut bundle = subnet.canisters.remove(&canister).unwrap();
         let mut step = start_install(&subnet.env, &mut bundle.borrow(canister), install);
         let mut slices = 0;
         while let InstallStep::Suspended { .. } = step {
             slices += 1;
             let mut canister = bundle.borrow(canister);
-            let seen = crate::query::query(&subnet.env, &CanisterRef::from(&canister), get()).0.unwrap();
+            let env = Arc::new(subnet.env.clone());
+            let seen = crate::query::query(&env, &publish(&mut canister), get()).unwrap();
             assert_eq!(seen, expected, "slice {slices}, {mode:?}");
             if slices == 4 {
                 // Once, everything starts over.

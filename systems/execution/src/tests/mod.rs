@@ -10,7 +10,7 @@ mod slices;
 use crate::install::{Install, InstallOutcome, InstallStep, Mode, resume_install, start_install};
 use crate::message::abort;
 use crate::{
-    CanisterBundle, CanisterMut, CanisterRef, ExecutionLimits, InstructionLimits, Job, Machine, Outcome, Outgoing,
+    CanisterBundle, CanisterMut, ExecutionLimits, InstructionLimits, Job, Machine, Outcome, Outgoing, PublishedCanister,
     Paused, RoundEnv, Step, SubnetConfig, resume, start,
 };
 use cyclotron_types::Principal;
@@ -309,9 +309,9 @@ impl Subnet {
         self.canisters.insert(id, bundle);
     }
 
-    pub fn view<R>(&mut self, id: CanisterId, look: impl FnOnce(&RoundEnv, &CanisterRef<'_>) -> R) -> R {
+    pub fn view<R>(&mut self, id: CanisterId, look: impl FnOnce(&Arc<RoundEnv>, &Arc<PublishedCanister>) -> R) -> R {
         let mut bundle = self.canisters.remove(&id).unwrap();
-        let result = look(&self.env, &CanisterRef::from(&bundle.borrow(id)));
+        let result = look(&Arc::new(self.env.clone()), &publish(&mut bundle.borrow(id)));
         self.canisters.insert(id, bundle);
         result
     }
@@ -324,6 +324,11 @@ impl Subnet {
     pub fn paused(&self, id: CanisterId) -> &Paused {
         &self.canister(id).paused
     }
+}
+
+/// The canister as a round that ended now would leave it.
+pub fn publish(canister: &mut CanisterMut<'_>) -> Arc<PublishedCanister> {
+    Arc::new(PublishedCanister::publish(canister, true, None))
 }
 
 /// Imports of which the tests' modules use some, and a memory.

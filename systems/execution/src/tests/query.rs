@@ -1,6 +1,7 @@
 //! What keeps nothing: queries, composite queries, inspection.
 
 use super::*;
+use crate::install::Mode;
 use crate::query::{QueryCall, QuerySession, inspect, query};
 use cyclotron_types::message::ResponsePayload;
 use cyclotron_types::reject::ErrorCode;
@@ -58,15 +59,17 @@ fn a_query_answers_and_leaves_no_trace() {
     let mut subnet = Subnet::new();
     let canister = subnet.install(&module(MODULE));
     for _ in 0..3 {
-        let reply = subnet.view(canister, |env, view| query(env, view, call("get")).0).unwrap();
+        let reply = subnet.view(canister, |env, view| query(env, view, call("get"))).unwrap();
         assert_eq!(reply, [6, 0]);
     }
     subnet.update(canister, "set", b"").unwrap();
-    assert_eq!(subnet.view(canister, |env, view| query(env, view, call("get")).0).unwrap(), [55, 60]);
-    assert_eq!(subnet.view(canister, |env, view| query(env, view, call("stable")).0).unwrap()[8], 60);
+    assert_eq!(subnet.view(canister, |env, view| query(env, view, call("get"))).unwrap(), [55, 60]);
+    assert_eq!(subnet.view(canister, |env, view| query(env, view, call("stable"))).unwrap()[8], 60);
     let (balance, version) = (subnet.canister(canister).balance, subnet.canister(canister).version);
-    let (result, step) = subnet.view(canister, |env, view| query(env, view, call("trap")));
-    assert_eq!(result.unwrap_err().error, Some(ErrorCode::CanisterTrapped));
+    let step = subnet.view(canister, |env, view| {
+        QuerySession::open(env, view, call("trap")).unwrap().run(Instructions(1_000_000))
+    });
+    assert_eq!(step.failure.unwrap().error, Some(ErrorCode::CanisterTrapped));
     assert_eq!(step.log.len(), 2);
     assert_eq!((subnet.canister(canister).balance, subnet.canister(canister).version), (balance, version));
     assert!(subnet.log(canister).is_empty());
@@ -82,14 +85,31 @@ fn a_query_sees_the_state_before_a_suspended_message() {
     let mut slices = 0;
     while let Step::Suspended { .. } = step {
         slices += 1;
-        assert_eq!(subnet.view(canister, |env, view| query(env, view, call("get")).0).unwrap(), [6, 0]);
-        assert_eq!(subnet.view(canister, |env, view| query(env, view, call("stable")).0).unwrap(), [0; 8]);
+        assert_eq!(subnet.view(canister, |env, view| query(env, view, call("get"))).unwrap(), [6, 0]);
+        assert_eq!(subnet.view(canister, |env, view| query(env, view, call("stable"))).unwrap(), [0; 8]);
         step = subnet.slice(canister, None);
     }
     assert!(slices > 3, "{slices}");
     let Step::Done(outcome) = step else { panic!() };
     subnet.route(outcome);
-    assert_eq!(subnet.view(canister, |env, view| query(env, view, call("get")).0).unwrap(), [55, 60]);
+    assert_eq!(subnet.view(canister, |env, view| query(env, view, call("get"))).unwrap(), [55, 60]);
+}
+
+#[test]
+fn an_open_view_outlasts_messages_and_publications() {
+    let mut subnet = Subnet::new();
+    let canister = subnet.install(&module(MODULE));
+    let (env, old) = subnet.view(canister, |env, view| (Arc::clone(env), Arc::clone(view)));
+    let mut open: Vec<_> =
+        ["get", "stable"].into_iter().map(|m| QuerySession::open(&env, &old, call(m)).unwrap()).collect();
+    subnet.update(canister, "set", b"").unwrap();
+    // A message's effects are not seen before they are published.
+    assert_eq!(query(&env, &old, call("get")).unwrap(), [6, 0]);
+    assert_eq!(subnet.view(canister, |env, view| query(env, view, call("get"))).unwrap(), [55, 60]);
+    assert!(query(&env, &old, call("get")).is_err(), "the old state is gone for who comes now");
+    subnet.put(canister, &module(MODULE), Mode::Fresh, b"").result.unwrap();
+    let answers: Vec<_> = open.iter_mut().map(|session| session.run(Instructions(1_000_000)).answer.unwrap()).collect();
+    assert_eq!(answers, [ResponsePayload::Reply(vec![6, 0]), ResponsePayload::Reply(vec![0; 8])]);
 }
 
 #[test]
@@ -97,7 +117,7 @@ fn queries_are_limited_and_refused_as_specified() {
     let mut subnet = Subnet::with(|limits| limits.query = Instructions(100_000));
     let canister = subnet.install(&module(MODULE));
     let ask = |subnet: &mut Subnet, method: &str| {
-        subnet.view(canister, |env, view| query(env, view, call(method)).0).unwrap_err().error
+        subnet.view(canister, |env, view| query(env, view, call(method))).unwrap_err().error
     };
     assert_eq!(ask(&mut subnet, "spin"), Some(ErrorCode::CanisterInstructionLimitExceeded));
     assert_eq!(ask(&mut subnet, "set"), Some(ErrorCode::CanisterMethodNotFound));
@@ -107,7 +127,7 @@ fn queries_are_limited_and_refused_as_specified() {
     subnet.canister_mut(canister).balance.0 = Cycles(1);
     assert_eq!(ask(&mut subnet, "get"), Some(ErrorCode::CanisterOutOfCycles));
     let empty = subnet.create();
-    let error = subnet.view(empty, |env, view| query(env, view, call("get")).0).unwrap_err().error;
+    let error = subnet.view(empty, |env, view| query(env, view, call("get"))).unwrap_err().error;
     assert_eq!(error, Some(ErrorCode::CanisterWasmModuleNotFound));
     subnet.created = Cycles::ZERO;
 }
@@ -117,8 +137,8 @@ fn the_certificate_is_there_when_the_caller_brings_one() {
     let mut subnet = Subnet::new();
     let canister = subnet.install(&module(MODULE));
     let with = QueryCall { certificate: Some(Arc::from(*b"certificate")), ..call("cert") };
-    assert_eq!(subnet.view(canister, |env, view| query(env, view, with).0).unwrap(), b"certificate");
-    assert!(subnet.view(canister, |env, view| query(env, view, call("cert")).0).is_err());
+    assert_eq!(subnet.view(canister, |env, view| query(env, view, with)).unwrap(), b"certificate");
+    assert!(subnet.view(canister, |env, view| query(env, view, call("cert"))).is_err());
 }
 
 #[test]
@@ -128,17 +148,19 @@ fn a_composite_query_s_callbacks_go_on_in_its_view() {
     let limit = Instructions(1_000_000);
     subnet.view(canister, |env, view| {
         let arg = b"\x00\x00\x00\x00\x00\x00\x00\x09\x01\x01".to_vec();
-        let (mut session, step) = QuerySession::start(env, view, QueryCall { arg, ..call("ask") }, limit);
-        assert_eq!((step.answer, step.failure, session.is_open()), (None, None, true));
+        let mut session = QuerySession::open(env, view, QueryCall { arg, ..call("ask") }).unwrap();
+        let step = session.run(limit);
+        assert_eq!((step.answer, step.failure), (None, None));
         let [request] = &step.calls[..] else { panic!() };
         assert_eq!((request.callee, request.method.as_str()), (id(9), "get"));
-        let step = session.callback(env, view, &request.callback, ResponsePayload::Reply(vec![1]), limit);
+        let step = session.callback(&request.callback, ResponsePayload::Reply(vec![1]), limit);
         // The global is 3 + 4, heap byte 100 is 7: both of the view.
         assert_eq!(step.answer, Some(ResponsePayload::Reply(vec![0, 7, 7])));
-        session.close(view);
+        let step = session.run(limit);
+        assert!(step.failure.is_some(), "a method runs once");
         // Called as an ordinary query it is not there.
         let plain = QueryCall { composite: false, ..call("ask") };
-        assert_eq!(query(env, view, plain).0.unwrap_err().error, Some(ErrorCode::CanisterMethodNotFound));
+        assert_eq!(query(env, view, plain).unwrap_err().error, Some(ErrorCode::CanisterMethodNotFound));
     });
     let reject = subnet.update(canister, "ask", b"").unwrap_err();
     assert_eq!(reject.error, Some(ErrorCode::CompositeQueryCalledInReplicatedMode));
@@ -148,7 +170,9 @@ fn a_composite_query_s_callbacks_go_on_in_its_view() {
 fn inspection_accepts_rejects_or_is_absent() {
     let mut subnet = Subnet::new();
     let canister = subnet.install(&module(MODULE));
-    let ask = |subnet: &mut Subnet, on, method: &str| subnet.view(on, |env, view| inspect(env, view, call(method)));
+    let ask = |subnet: &mut Subnet, on, method: &str| {
+        subnet.view(on, |env, view| inspect(QuerySession::open_inspect(env, view, call(method))?))
+    };
     assert_eq!(ask(&mut subnet, canister, "set"), Ok(()));
     assert_eq!(ask(&mut subnet, canister, "get").unwrap_err().error, Some(ErrorCode::CanisterRejectedMessage));
     assert_eq!(ask(&mut subnet, canister, "trap").unwrap_err().error, Some(ErrorCode::CanisterTrapped));

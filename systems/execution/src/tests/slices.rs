@@ -52,15 +52,15 @@ fn result(slice: u64, aborting: bool) -> (u64, String) {
     let bundle = subnet.canister(canister);
     let installed = bundle.program.installed().unwrap();
     let mut pages = Vec::new();
-    installed.heap().each_nonzero_page(|page, bytes| pages.push((page, sum(bytes)))).unwrap();
-    installed.stable().each_nonzero_page(|page, bytes| pages.push((page, sum(bytes)))).unwrap();
+    installed.heap().committed(|heap| heap.each_nonzero_page(|page, bytes| pages.push((page, sum(bytes))))).unwrap();
+    installed.stable().committed(|stable| stable.each_nonzero_page(|page, bytes| pages.push((page, sum(bytes))))).unwrap();
     let state = format!(
         "{ok:?} {failed:?} {beat:?} {totals:?} {:?} {:?} {:?} {:?} {pages:?} {:?}",
         bundle.balance,
         bundle.version,
         bundle.contexts,
         bundle.log,
-        installed.globals(),
+        installed.committed_globals(&bundle.paused),
     );
     (subnet.suspensions, state)
 }

@@ -174,7 +174,7 @@ impl TestSubnet {
     /// Asks a canister.
     pub fn query(&self, receiver: CanisterId, method: &str, arg: &[u8]) -> Result<Vec<u8>, String> {
         let query = Query { sender: Principal::anonymous(), receiver, method: method.into(), arg: arg.to_vec() };
-        self.subnet.query(vec![query]).pop().unwrap().map_err(|reject| reject.to_string())
+        self.subnet.query(&[query]).pop().unwrap().map_err(|reject| reject.to_string())
     }
 
     /// A canister's cycles.
@@ -223,6 +223,16 @@ impl TestSubnet {
         self.install(canister, Mode::Install, wat::parse_str(text).unwrap()).unwrap();
         canister
     }
+}
+
+/// A step of the script canister.
+pub fn op(code: u8, operand: u64) -> Vec<u8> {
+    [&[code][..], &operand.to_le_bytes()].concat()
+}
+
+/// A reply of eight bytes.
+pub fn number(reply: &[u8]) -> u64 {
+    u64::from_le_bytes(reply.try_into().unwrap())
 }
 
 /// The argument of `install_code`.

@@ -7,11 +7,9 @@ use cyclotron_admission::{
 };
 use cyclotron_certification::{ReadError, Reader};
 use cyclotron_net::{Reply, Request, Response};
-use cyclotron_queries::Query;
-use cyclotron_subnet::Subnet;
+use cyclotron_queries::{CertifiedState, Query, inspect_ingress};
 use cyclotron_trace::{Outcome, Stage, StageClock};
 use cyclotron_types::ids::MessageId;
-use cyclotron_types::message::IngressStatus;
 use cyclotron_types::reject::Reject;
 use cyclotron_wire::{
     ApiVersion, NodeSignature, QueryAnswer, Rejection, Route, Status, Target, encode_call_certificate,
@@ -83,7 +81,7 @@ fn admit_and_answer(shared: &Shared, batch: &mut Vec<Request>, admitted: &mut Ve
             Ok(Admitted::ReadState(read)) => {
                 shared.metrics.count_request(Outcome::Accepted);
                 let mut clock = StageClock::start();
-                reply.send(answer_read_state(&shared.read_subnet(), &read));
+                reply.send(answer_read_state(&shared.certified.read(), &read));
                 shared.metrics.mark(&mut clock, Stage::ReadState);
             }
             Ok(Admitted::Query(query)) => {
@@ -150,51 +148,47 @@ fn status(shared: &Shared) -> Response {
     Response::cbor(200, encode_status(&status))
 }
 
-/// Submits a call, or joins those who wait for it. The read lock is held throughout: no round can answer the message between the
-/// look at its status and the place among the waiting.
+/// Submits a call, or joins those who wait for it.
 fn answer_call(shared: &Shared, call: AdmittedCall, reply: Reply) -> Outcome {
     let AdmittedCall { version, ingress, .. } = call;
     let id = ingress.id;
-    let subnet = shared.read_subnet();
-    if subnet.height().0 == 0 {
-        reply.send(unavailable(&ReadError::NotCertified));
-        return Outcome::Overloaded;
+    {
+        let state = shared.certified.read();
+        if state.height().0 == 0 {
+            reply.send(unavailable(&ReadError::NotCertified));
+            return Outcome::Overloaded;
+        }
+        if state.requests.contains_key(&id) {
+            join(shared, &state, id, version, reply);
+            return Outcome::Accepted;
+        }
     }
-    match subnet.ingress_status(&id).map(|entry| &entry.status) {
-        Some(_) if version == ApiVersion::V2 => {
-            reply.send(Response::empty(202));
-            return Outcome::Accepted;
-        }
-        Some(IngressStatus::Received | IngressStatus::Processing) => {
-            shared.calls.wait(id, reply);
-            return Outcome::Accepted;
-        }
-        Some(_) => {
-            reply.send(certificate_of(&subnet, id));
-            return Outcome::Accepted;
-        }
-        None => {}
-    }
-    if let Err(reject) = subnet.inspect(&ingress) {
+    if let Err(reject) = inspect_ingress(&shared.certified, &ingress) {
         reply.send(rejection(&reject, version));
         return Outcome::Refused;
     }
-    if !shared.submissions.submit(&subnet, ingress) {
+    if !shared.submissions.submit(ingress) {
         reply.send(Response::text(503, RETRY_LATER));
         return Outcome::Overloaded;
     }
-    match version {
-        ApiVersion::V2 => reply.send(Response::empty(202)),
-        ApiVersion::V3 | ApiVersion::V4 => shared.calls.wait(id, reply),
-    }
-    drop(subnet);
     shared.wake();
+    join(shared, &shared.certified.read(), id, version, reply);
     Outcome::Accepted
 }
 
+/// Answers a call whose message is on its way, or leaves that to the round that answers the message. The state is held throughout: no round can
+/// answer the message between the look at its status and the place among the waiting.
+fn join(shared: &Shared, state: &CertifiedState, id: MessageId, version: ApiVersion, reply: Reply) {
+    match (version, state.requests.get(&id)) {
+        (ApiVersion::V2, _) => reply.send(Response::empty(202)),
+        (_, Some(request)) if request.answered => reply.send(certificate_of(state, id)),
+        _ => shared.calls.wait(id, reply),
+    }
+}
+
 /// The answer to a synchronous call whose message is answered.
-pub fn certificate_of(subnet: &Subnet, id: MessageId) -> Response {
-    match subnet.status_certificate(id) {
+pub fn certificate_of(state: &CertifiedState, id: MessageId) -> Response {
+    match state.status_certificate(id) {
         Ok(certificate) => Response::cbor(200, encode_call_certificate(&certificate)),
         Err(error) => unavailable(&error),
     }
@@ -209,13 +203,10 @@ fn unavailable(error: &ReadError) -> Response {
 
 fn answer_query(shared: &Shared, query: AdmittedQuery) -> Response {
     let AdmittedQuery { id, sender, receiver, method, arg, .. } = query;
-    let outcome = {
-        let subnet = shared.read_subnet();
-        if subnet.height().0 == 0 {
-            return unavailable(&ReadError::NotCertified);
-        }
-        subnet.query(vec![Query { sender, receiver, method, arg }]).pop().expect("one answer a query")
-    };
+    if shared.height.load(Ordering::Acquire) == 0 {
+        return unavailable(&ReadError::NotCertified);
+    }
+    let outcome = cyclotron_queries::answer(&shared.certified, &Query { sender, receiver, method, arg });
     signed_answer(shared, id, &outcome)
 }
 
@@ -241,32 +232,32 @@ fn signed_answer(shared: &Shared, id: MessageId, outcome: &Result<Vec<u8>, Rejec
     Response::cbor(200, encode_query_response(&answer, &[signature]))
 }
 
-fn answer_read_state(subnet: &Subnet, read: &AdmittedReadState) -> Response {
+fn answer_read_state(state: &CertifiedState, read: &AdmittedReadState) -> Response {
     for condition in &read.conditions {
-        if !holds(subnet, condition) {
+        if !holds(state, condition) {
             let error = condition.refusal();
             return Response::text(error.http_status(), error.to_string());
         }
     }
     let reader = Reader { target: read.target, version: read.version };
-    match subnet.read_state(&reader, &read.paths) {
+    match state.read_state(&reader, &read.paths) {
         Ok(certificate) => Response::cbor(200, encode_read_state(&certificate)),
         Err(error) => unavailable(&error),
     }
 }
 
-fn holds(subnet: &Subnet, condition: &Condition) -> bool {
+fn holds(state: &CertifiedState, condition: &Condition) -> bool {
     match condition {
         Condition::OwnRequest { id, sender, target, callees } => {
-            let Some(entry) = subnet.ingress_status(id) else { return true };
+            let Some(request) = state.requests.get(id) else { return true };
             let target_matches = match target {
-                Target::Canister(id) => entry.effective_canister.is_none_or(|effective| effective.principal() == *id),
-                Target::Subnet(_) => entry.effective_canister.is_none(),
+                Target::Canister(id) => request.effective_canister.is_none_or(|effective| effective.principal() == *id),
+                Target::Subnet(_) => request.effective_canister.is_none(),
             };
-            let callee_matches = callees.as_ref().is_none_or(|callees| callees.binary_search(&entry.receiver).is_ok());
-            entry.sender == *sender && target_matches && callee_matches
+            let callee_matches = callees.as_ref().is_none_or(|callees| callees.binary_search(&request.receiver).is_ok());
+            request.sender == *sender && target_matches && callee_matches
         }
-        Condition::ReadableMetadata { canister, name, sender } => subnet.may_read_metadata(*canister, name, *sender),
+        Condition::ReadableMetadata { canister, name, sender } => state.may_read_metadata(*canister, name, sender),
     }
 }
 

@@ -1,12 +1,12 @@
 //! The running node: threads around one `Subnet`.
 //!
 //! ```text
-//! HTTP queue -> admission threads -> calls    -> ingress pool -> round thread (write lock)
-//!                                 -> queries, read_state       -> under the read lock, where they were admitted
+//! HTTP queue -> admission threads -> calls    -> submissions -> round thread, which owns the subnet
+//!                                 -> queries, read_state       -> on the state that the last round certified, where they were admitted
 //! ```
 //!
-//! The round thread alone changes the subnet. Everything that waits is bounded: the HTTP queue, the ingress pool, the calls
-//! that wait for their certificate.
+//! The round thread alone has the subnet; what it shares is the certified state, which it replaces at the end of each round. Nobody waits
+//! for a round in progress. Everything that waits is bounded: the HTTP queue, the ingress pool, the calls that wait for their certificate.
 
 mod answer;
 mod calls;
@@ -22,6 +22,7 @@ use cyclotron_execution::{ExecutionLimits, Machine, SubnetConfig};
 use cyclotron_heap::layout::SEATS_MAX_DEFAULT;
 use cyclotron_net::Request;
 use cyclotron_ports::{Clock, SystemClock};
+use cyclotron_queries::Certified;
 use cyclotron_storage::NodeKeys;
 use cyclotron_subnet::{SchedulingOptions, Subnet, SubnetOptions};
 use cyclotron_trace::Metrics;
@@ -29,8 +30,8 @@ use cyclotron_types::Principal;
 use cyclotron_types::fees::Fees;
 use cyclotron_types::units::Time;
 use cyclotron_wasm::engine::{Engine, EngineConfig};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use submissions::Submissions;
@@ -51,9 +52,6 @@ pub const FIRST_CANISTER: u64 = ALLOCATED_IDS.first;
 
 const _: () = assert!(FIRST_CANISTER == 0x8000_0000_0010_0000);
 
-/// How long a round lets waiting readers go first.
-const READERS_FIRST: Duration = Duration::from_millis(2);
-
 /// What calls that wait for their certificate get at shutdown before they are answered 202; less than the server's own time.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(3);
 
@@ -70,9 +68,8 @@ pub struct NodeOptions {
 
 /// What all threads share.
 pub(crate) struct Shared {
-    subnet: RwLock<Subnet>,
-    /// Threads about to read the subnet.
-    readers: AtomicUsize,
+    /// What the last round left.
+    pub certified: Certified,
     pub calls: SyncCalls,
     pub metrics: Arc<Metrics>,
     pub clock: SystemClock,
@@ -91,22 +88,6 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The subnet as the last round left it.
-    pub fn read_subnet(&self) -> RwLockReadGuard<'_, Subnet> {
-        self.readers.fetch_add(1, Ordering::AcqRel);
-        // A panic aborts the process, so nobody ever sees a poisoned lock.
-        let guard = self.subnet.read().unwrap_or_else(PoisonError::into_inner);
-        self.readers.fetch_sub(1, Ordering::AcqRel);
-        guard
-    }
-    /// The subnet for a round. Readers that wait already get in first: rounds that follow each other at once must not shut them out.
-    pub fn write_subnet(&self) -> RwLockWriteGuard<'_, Subnet> {
-        let until = Instant::now() + READERS_FIRST;
-        while self.readers.load(Ordering::Acquire) > 0 && Instant::now() < until {
-            std::thread::yield_now();
-        }
-        self.subnet.write().unwrap_or_else(PoisonError::into_inner)
-    }
     /// Now, by the node's clock.
     pub fn now(&self) -> Time {
         self.clock.now()
@@ -141,8 +122,7 @@ impl Node {
         let (wake, woken) = bounded(1);
         let (submissions, submitted) = Submissions::new();
         let shared = Arc::new(Shared {
-            subnet: RwLock::new(subnet),
-            readers: AtomicUsize::new(0),
+            certified: subnet.certified().clone(),
             calls: SyncCalls::default(),
             metrics,
             clock: SystemClock,
@@ -160,7 +140,7 @@ impl Node {
         };
         let rounds = {
             let shared = shared.clone();
-            spawn("round".into(), Box::new(move || rounds::run(&shared, &woken, &submitted)))?
+            spawn("round".into(), Box::new(move || rounds::run(&shared, subnet, &woken, &submitted)))?
         };
         let admission = (0..shared.admission_threads)
             .map(|n| {

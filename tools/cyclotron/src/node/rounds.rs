@@ -5,7 +5,7 @@ use super::answer::certificate_of;
 use crossbeam::channel::Receiver;
 use cyclotron_net::Response;
 use cyclotron_ports::{Entropy, SystemEntropy};
-use cyclotron_subnet::Statistics;
+use cyclotron_subnet::{Statistics, Subnet};
 use cyclotron_trace::{Metrics, error};
 use cyclotron_types::message::Ingress;
 use cyclotron_types::units::Height;
@@ -16,24 +16,14 @@ use std::time::{Duration, Instant};
 const IDLE_ROUND: Duration = Duration::from_secs(1);
 
 /// Runs rounds until the node stops.
-pub fn run(shared: &Shared, woken: &Receiver<()>, submitted: &Receiver<Ingress>) {
+pub fn run(shared: &Shared, mut subnet: Subnet, woken: &Receiver<()>, submitted: &Receiver<Ingress>) {
     let mut last = Instant::now() - IDLE_ROUND;
     while !shared.stopping.load(Ordering::Acquire) {
-        let due = {
-            let subnet = shared.read_subnet();
-            let now = shared.now();
-            let idle = IDLE_ROUND.saturating_sub(last.elapsed());
-            if !submitted.is_empty() || subnet.has_work(now) {
-                Duration::ZERO
-            } else {
-                let alarm = subnet.next_alarm().map(|time| Duration::from_nanos(time.nanos_since(now)));
-                alarm.map_or(idle, |alarm| alarm.min(idle))
-            }
-        };
+        let due = wait_for_work(shared, &subnet, submitted, last);
         if !due.is_zero() && woken.recv_timeout(due).is_ok() {
             continue;
         }
-        one_round(shared, submitted);
+        one_round(shared, &mut subnet, submitted);
         last = Instant::now();
         for reply in shared.calls.take_overdue(last) {
             reply.send(Response::empty(202));
@@ -41,7 +31,18 @@ pub fn run(shared: &Shared, woken: &Receiver<()>, submitted: &Receiver<Ingress>)
     }
 }
 
-fn one_round(shared: &Shared, submitted: &Receiver<Ingress>) {
+/// How long nothing is to do, if nobody asks.
+fn wait_for_work(shared: &Shared, subnet: &Subnet, submitted: &Receiver<Ingress>, last: Instant) -> Duration {
+    let now = shared.now();
+    if !submitted.is_empty() || subnet.has_work(now) {
+        return Duration::ZERO;
+    }
+    let idle = IDLE_ROUND.saturating_sub(last.elapsed());
+    let alarm = subnet.next_alarm().map(|time| Duration::from_nanos(time.nanos_since(now)));
+    alarm.map_or(idle, |alarm| alarm.min(idle))
+}
+
+fn one_round(shared: &Shared, subnet: &mut Subnet, submitted: &Receiver<Ingress>) {
     let mut randomness = [0; 32];
     if let Err(error) = SystemEntropy.fill(&mut randomness) {
         // Without randomness no round can be made; the next attempt is a moment away.
@@ -49,20 +50,15 @@ fn one_round(shared: &Shared, submitted: &Receiver<Ingress>) {
         std::thread::sleep(IDLE_ROUND);
         return;
     }
-    let view = {
-        let mut subnet = shared.write_subnet();
-        shared.submissions.drain_into(submitted, &mut subnet);
-        let batch = subnet.next_batch(shared.now(), randomness);
-        subnet.execute(batch)
-    };
+    shared.submissions.drain_into(submitted, subnet);
+    let batch = subnet.next_batch(shared.now(), randomness);
+    shared.submissions.pool_is(subnet.pool_load());
+    let view = subnet.execute(batch);
     shared.height.store(view.height.0, Ordering::Release);
-    let subnet = shared.read_subnet();
     show(&shared.metrics, view.height, subnet.statistics());
-    if !view.answered.is_empty() {
-        for id in &view.answered {
-            for reply in shared.calls.take(id) {
-                reply.send(certificate_of(&subnet, *id));
-            }
+    for id in &view.answered {
+        for reply in shared.calls.take(id) {
+            reply.send(certificate_of(&shared.certified.read(), *id));
         }
     }
 }

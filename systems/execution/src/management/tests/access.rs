@@ -205,8 +205,8 @@ fn queries_are_answered_to_readers_only() {
         assert!(subnet.user_call(user(1), "update_settings", &update(id, visible)).result.is_ok());
         let query = ManagementQuery::parse(name, &arg)?;
         assert_eq!(query.canister, Some(id));
-        let canister = subnet.fleet.get(id).unwrap();
-        query.answer(&caller, Some(CanisterView::from(&canister)), &config, true)
+        let canister = crate::PublishedCanister::publish(&mut subnet.fleet.get(id).unwrap(), true, None);
+        query.answer(&caller, Some(&canister), &config)
     };
     let plain = ic::CanisterSettings::default;
     let open = || ic::CanisterSettings { log_visibility: Some(ic::LogVisibility::Public), ..Default::default() };
@@ -220,7 +220,7 @@ fn queries_are_answered_to_readers_only() {
     assert!(ask("canister_status", user(2), open()).is_err());
     assert_eq!(ask("start_canister", user(1), plain()).unwrap_err().error, Some(ErrorCode::CanisterMethodNotFound));
     let list = ManagementQuery::parse("list_canisters", &candid::encode_args(()).unwrap()).unwrap();
-    assert!(list.canister.is_none() && list.answer(&user(1), None, &config, true).is_err());
+    assert!(list.canister.is_none() && list.answer(&user(1), None, &config).is_err());
 }
 
 #[test]
@@ -236,8 +236,8 @@ fn logs_can_be_filtered_by_index_and_by_time() {
     let mut fetch = |filter: Option<ic::CanisterLogFilter>| -> Vec<u64> {
         let args = ic::FetchCanisterLogsArgs { canister_id: id.principal(), filter };
         let query = ManagementQuery::parse("fetch_canister_logs", &candid::encode_one(args).unwrap()).unwrap();
-        let canister = subnet.fleet.get(id).unwrap();
-        let bytes = query.answer(&user(1), Some(CanisterView::from(&canister)), &config, true).unwrap();
+        let canister = crate::PublishedCanister::publish(&mut subnet.fleet.get(id).unwrap(), true, None);
+        let bytes = query.answer(&user(1), Some(&canister), &config).unwrap();
         let result: ic::FetchCanisterLogsResult = candid::decode_one(&bytes).unwrap();
         result.canister_log_records.iter().map(|record| record.idx).collect()
     };

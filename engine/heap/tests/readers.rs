@@ -1,0 +1,163 @@
+//! Views at work on other threads while messages write, trap, commit and are published.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{install_handler, jit_store};
+use cyclotron_heap::layout::PAGE;
+use cyclotron_heap::{Arena, HeapError, HeapVersion, Seat, SeatPool, StablePool, StableVersion, Tracking};
+use cyclotron_types::units::WasmPages;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+const PAGES: u64 = 96;
+const SIZE: WasmPages = WasmPages(PAGES * PAGE as u64 / WasmPages::BYTES);
+const ROUNDS: u64 = 300;
+
+/// Where the round's number stands in each page: some in its head, some behind.
+fn place(page: u64) -> u64 {
+    page * PAGE as u64 + (page * 200) % (PAGE as u64 - 8)
+}
+
+struct Published<V> {
+    version: Mutex<(Arc<V>, u64)>,
+    over: AtomicBool,
+    views: AtomicU64,
+}
+
+impl<V> Published<V> {
+    fn new(version: V) -> Self {
+        let version = Mutex::new((Arc::new(version), 0));
+        Self { version, over: AtomicBool::new(false), views: AtomicU64::new(0) }
+    }
+
+    /// Lets `look` see one version after the other until the writer is done.
+    fn read(&self, mut look: impl FnMut(&V, u64) -> Result<(), HeapError>) {
+        while !self.over.load(Ordering::Acquire) {
+            let (version, round) = self.version.lock().unwrap().clone();
+            match look(&version, round) {
+                Ok(()) => {
+                    self.views.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) => assert_eq!(error, HeapError::Outdated),
+            }
+        }
+    }
+
+    /// Waits for readers to have seen something of the first versions, so that there is a race at all, then ends them.
+    fn end(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+}
+
+fn write_all(seat: &mut Seat, tracking: Tracking, value: u64) {
+    for page in 0..PAGES {
+        let base = place(page).saturating_sub(500);
+        jit_store(seat, tracking, base, place(page) - base, &value.to_le_bytes());
+    }
+}
+
+fn check_heaps(tracking: Tracking) {
+    install_handler();
+    let (arena, pool) = (Arena::new().unwrap(), SeatPool::new(8));
+    let mut heap = arena.new_heap(SIZE, SIZE).unwrap();
+    let published = Published::new(pool.publish(&mut heap));
+    let look = |version: &HeapVersion, round: u64| {
+        let mut view = pool.take_view(version, tracking)?;
+        if let Err(error) = view.begin_view(version) {
+            pool.put(view);
+            return Err(error);
+        }
+        for pass in 0..20 {
+            for page in 0..PAGES {
+                let bytes = view.slice(place(page), 8).unwrap();
+                let value = u64::from_le_bytes(bytes.try_into().unwrap());
+                assert_eq!(value, round, "page {page} in pass {pass}");
+            }
+            std::thread::yield_now();
+        }
+        view.rollback().unwrap();
+        pool.put(view);
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| published.read(look));
+        scope.spawn(|| published.read(look));
+        let mut round = 0;
+        while round < ROUNDS || published.views.load(Ordering::Relaxed) < 100 {
+            round += 1;
+            // One that is undone, one that is not the round's last, and the last.
+            for (value, commit) in [(u64::MAX, false), (u64::MAX - 1, true), (round, true)] {
+                let mut seat = pool.take(&heap, tracking).unwrap();
+                seat.begin_message(&heap).unwrap();
+                write_all(&mut seat, tracking, value);
+                if commit {
+                    seat.commit(&mut heap);
+                } else {
+                    seat.rollback().unwrap();
+                }
+                pool.put(seat);
+            }
+            let mut version = published.version.lock().unwrap();
+            *version = (Arc::new(pool.publish(&mut heap)), round);
+        }
+        published.end();
+    });
+}
+
+#[test]
+fn views_never_see_what_messages_do_under_cards() {
+    check_heaps(Tracking::Cards);
+}
+
+#[test]
+fn views_never_see_what_messages_do_under_protection() {
+    check_heaps(Tracking::Protect);
+}
+
+#[test]
+fn views_of_stable_memory_never_see_what_messages_do() {
+    let (arena, pool) = (Arena::new().unwrap(), StablePool::new());
+    let mut stable = arena.new_stable(SIZE, SIZE).unwrap();
+    let published = Published::new(pool.publish(&mut stable));
+    let look = |version: &StableVersion, round: u64| {
+        let mut view = pool.take_view(version);
+        if let Err(error) = view.begin_view(version) {
+            pool.put(view);
+            return Err(error);
+        }
+        for pass in 0..20 {
+            for page in 0..PAGES {
+                let mut bytes = [0; 8];
+                view.read(place(page), &mut bytes).unwrap();
+                assert_eq!(u64::from_le_bytes(bytes), round, "page {page} in pass {pass}");
+            }
+            std::thread::yield_now();
+        }
+        view.rollback().unwrap();
+        pool.put(view);
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| published.read(look));
+        scope.spawn(|| published.read(look));
+        let mut round = 0;
+        while round < ROUNDS || published.views.load(Ordering::Relaxed) < 100 {
+            round += 1;
+            for (value, commit) in [(u64::MAX, false), (u64::MAX - 1, true), (round, true)] {
+                let mut access = pool.take(&stable);
+                access.begin_message(&stable).unwrap();
+                (0..PAGES).for_each(|page| access.write(place(page), &value.to_le_bytes()).unwrap());
+                if commit {
+                    access.commit(&mut stable);
+                } else {
+                    access.rollback().unwrap();
+                }
+                pool.put(access);
+            }
+            let mut version = published.version.lock().unwrap();
+            *version = (Arc::new(pool.publish(&mut stable)), round);
+        }
+        published.end();
+    });
+}

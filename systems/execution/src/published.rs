@@ -1,0 +1,102 @@
+//! A canister as a round left it, for who reads while the next round runs: queries, message inspection, read-only management methods.
+//!
+//! Enters: a canister's components between two rounds. Leaves: plain facts, and a version of its memories that views can be seated on.
+//! Never here: a change of the canister.
+
+use crate::canister::{CanisterMut, Program};
+use crate::machine::PublishedProgram;
+use crate::management::{Guarded, MemoryUse};
+use cyclotron_types::canister::{CanisterLog, Controllers, RunState, Settings};
+use cyclotron_types::ids::CanisterId;
+use cyclotron_types::units::{Cycles, Time};
+use std::sync::Arc;
+
+/// What seldom changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Who manages it.
+    pub controllers: Controllers,
+    /// Its settings.
+    pub settings: Settings,
+    /// Whether it takes messages.
+    pub run_state: RunState,
+}
+
+/// A canister as a round left it.
+#[derive(Debug)]
+pub struct PublishedCanister {
+    /// Its name.
+    pub id: CanisterId,
+    /// Shared with earlier publications while it stays as it is.
+    pub standing: Arc<Standing>,
+    /// Its cycles.
+    pub balance: Cycles,
+    /// Cycles reserved for storage.
+    pub reserved: Cycles,
+    /// Its version.
+    pub version: u64,
+    /// Its timer.
+    pub timer: Time,
+    /// What it stores.
+    pub memory: MemoryUse,
+    /// Its log; shared likewise.
+    pub log: Arc<CanisterLog>,
+    /// Whether no message waits in its queues, in or out.
+    pub quiet: bool,
+    /// Its code.
+    pub program: Option<PublishedProgram>,
+}
+
+impl PublishedCanister {
+    /// Publishes the canister as it is, without what a suspended message has done; views of the publication `before` cannot begin any more.
+    ///
+    /// Cost: below a microsecond, and a copy of settings or log where they have changed.
+    pub fn publish(canister: &mut CanisterMut<'_>, quiet: bool, before: Option<&Self>) -> Self {
+        let memory = MemoryUse::of(&(&*canister).into());
+        Self {
+            id: canister.id,
+            standing: standing(canister, before),
+            balance: canister.balance.0,
+            reserved: canister.reserved.0,
+            version: canister.version.0,
+            timer: canister.timer.0,
+            memory,
+            log: log(canister.log, before),
+            quiet,
+            program: match canister.program {
+                Program::Empty => None,
+                Program::Installed(installed) => Some(installed.publish(canister.paused)),
+            },
+        }
+    }
+
+    /// What the caller rules look at.
+    pub fn guarded(&self) -> Guarded<'_> {
+        Guarded { id: self.id, controllers: &self.standing.controllers, settings: &self.standing.settings }
+    }
+}
+
+fn standing(canister: &CanisterMut<'_>, before: Option<&PublishedCanister>) -> Arc<Standing> {
+    let same = before.map(|before| &before.standing).filter(|standing| {
+        standing.run_state == *canister.run_state
+            && standing.controllers == *canister.controllers
+            && standing.settings == *canister.settings
+    });
+    same.map_or_else(
+        || {
+            Arc::new(Standing {
+                controllers: canister.controllers.clone(),
+                settings: canister.settings.clone(),
+                run_state: canister.run_state.clone(),
+            })
+        },
+        Arc::clone,
+    )
+}
+
+fn log(now: &CanisterLog, before: Option<&PublishedCanister>) -> Arc<CanisterLog> {
+    // Lines come with new numbers and go with their bytes: a log with the same three numbers is the same.
+    let key = |log: &CanisterLog| (log.next_index, log.bytes, log.records.len());
+    let same = before.map(|before| &before.log).filter(|log| key(log) == key(now));
+    same.map_or_else(|| Arc::new(now.clone()), Arc::clone)
+}

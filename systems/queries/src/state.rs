@@ -1,0 +1,101 @@
+//! The state as the last round certified it: everything that the outside reads.
+
+use cyclotron_certification::{ReadError, Reader, StateTree};
+use cyclotron_execution::reject::no_such_canister;
+use cyclotron_execution::{PublishedCanister, RoundEnv};
+use cyclotron_types::Principal;
+use cyclotron_types::ids::{CanisterId, MessageId};
+use cyclotron_types::reject::Reject;
+use cyclotron_types::units::Height;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// An ingress message whose status the tree shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownRequest {
+    /// Who sent it; nobody else may read its status.
+    pub sender: Principal,
+    /// Whom it calls.
+    pub receiver: CanisterId,
+    /// The canister under which it was submitted, if any.
+    pub effective_canister: Option<CanisterId>,
+    /// Whether it is answered: its status does not change any more, but to be forgotten.
+    pub answered: bool,
+}
+
+/// What a round leaves for readers.
+pub struct CertifiedState {
+    /// The round whose state it is; queries see its time. `None` before the first.
+    pub env: Option<Arc<RoundEnv>>,
+    /// The tree, signed.
+    pub tree: StateTree,
+    /// Canisters by id. Looked up only: the order of a hash map is nobody's business.
+    pub canisters: HashMap<CanisterId, Arc<PublishedCanister>>,
+    /// Ingress messages with a status. Looked up only.
+    pub requests: HashMap<MessageId, KnownRequest>,
+    /// Whether no further ingress message could be remembered.
+    pub history_is_full: bool,
+}
+
+impl CertifiedState {
+    /// Nothing certified yet.
+    pub fn new(tree: StateTree) -> Self {
+        Self { env: None, tree, canisters: HashMap::new(), requests: HashMap::new(), history_is_full: false }
+    }
+
+    /// The round's height; zero before the first.
+    pub fn height(&self) -> Height {
+        self.env.as_ref().map_or(Height::ZERO, |env| env.height)
+    }
+
+    /// The canister of this id.
+    /// Errors: there is none.
+    pub fn canister(&self, id: CanisterId) -> Result<&Arc<PublishedCanister>, Reject> {
+        self.canisters.get(&id).ok_or_else(|| no_such_canister(id))
+    }
+
+    /// Whether messages to `id` are the management canister's.
+    pub(crate) fn is_management(&self, id: CanisterId) -> bool {
+        id == CanisterId::MANAGEMENT || self.env.as_ref().is_some_and(|env| id.principal() == env.subnet.subnet)
+    }
+
+    /// Whether `reader` may read a canister's custom section: there is none, it is public, or the reader is a controller.
+    pub fn may_read_metadata(&self, canister: CanisterId, name: &str, reader: &Principal) -> bool {
+        let Some(canister) = self.canisters.get(&canister) else { return true };
+        let program = canister.program.as_ref();
+        let section = program.and_then(|program| program.module().shape().metadata.get(name));
+        section.is_none_or(|(public, _)| *public) || canister.standing.controllers.0.contains(reader)
+    }
+
+    /// A certificate over what the paths show.
+    pub fn read_state(&self, reader: &Reader, paths: &[Vec<Vec<u8>>]) -> Result<Vec<u8>, ReadError> {
+        self.tree.read_state_certificate(reader, paths)
+    }
+
+    /// A certificate over the time and one request's status.
+    pub fn status_certificate(&self, id: MessageId) -> Result<Vec<u8>, ReadError> {
+        self.tree.request_status_certificate(id)
+    }
+}
+
+/// The certified state, shared: a round replaces it at its end, all at once; readers hold it as long as it takes to look something up.
+#[derive(Clone)]
+pub struct Certified(Arc<RwLock<CertifiedState>>);
+
+impl Certified {
+    /// Shares a state.
+    pub fn new(state: CertifiedState) -> Self {
+        Self(Arc::new(RwLock::new(state)))
+    }
+
+    /// The state, which no round replaces meanwhile. Not to be held while anything runs, and not twice by one thread.
+    pub fn read(&self) -> RwLockReadGuard<'_, CertifiedState> {
+        // A panic stops the node.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, to be replaced at the end of a round.
+    pub fn write(&self) -> RwLockWriteGuard<'_, CertifiedState> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
