@@ -338,18 +338,18 @@ fn an_answer_that_its_client_does_not_take_is_cut_off_and_gives_its_bytes_back()
 
 #[test]
 fn a_client_that_takes_its_answer_slowly_gets_it_whole() {
-    let limits = Limits { write_timeout: Duration::from_millis(500), ..Limits::default() };
+    let limits = Limits { write_timeout: Duration::from_millis(1_500), ..Limits::default() };
     let (server, requests) = start(limits);
     let mut slow = connect(server.api_address());
     slow.write_all(&get("/api/v2/status")).expect("sent");
     let length = 16 << 20;
     requests.recv().expect("queued").reply.send(Response::cbor(200, vec![1; length]));
-    // A second in all: longer than the timeout, which is for each part.
+    // Two seconds in all: longer than the timeout, which is for each part.
     let mut found = 0;
     let mut part = vec![0; 1 << 20];
     while found < length {
         found += slow.read(&mut part).expect("more of the answer");
-        thread::sleep(Duration::from_millis(1_000 / 16));
+        thread::sleep(Duration::from_millis(2_000 / 16));
     }
     server.shutdown();
 }

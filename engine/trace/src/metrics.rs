@@ -45,6 +45,8 @@ pub enum Outcome {
     Refused,
     /// No room, or nothing certified yet: to be tried again.
     Overloaded,
+    /// Dropped before it was worked on: the client had left.
+    Abandoned,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

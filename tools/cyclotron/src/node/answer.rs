@@ -39,12 +39,21 @@ pub fn run(shared: &Shared, requests: &Receiver<Request>) {
         let share = fair_share(1 + requests.len(), shared.admission_threads);
         batch.extend(requests.try_iter().take(share - 1));
         batch.retain(|request| match request.route {
-            Route::Status | Route::Query(..) | Route::ReadState(..) => !request.reply.is_abandoned(),
+            Route::Status | Route::Query(..) | Route::ReadState(..) => !is_abandoned(shared, &request.reply),
             // A call may be meant even though nobody waits for its answer.
             Route::Call(..) => true,
         });
         admit_and_answer(shared, &mut batch, &mut admitted);
     }
+}
+
+/// Whether nobody waits for the answer, which is counted.
+fn is_abandoned(shared: &Shared, reply: &Reply) -> bool {
+    let abandoned = reply.is_abandoned();
+    if abandoned {
+        shared.metrics.count_request(Outcome::Abandoned);
+    }
+    abandoned
 }
 
 /// How many of the `waiting` requests one of `threads` threads takes: the others have work too, and a query may take seconds.
@@ -92,7 +101,7 @@ fn admit_and_answer(shared: &Shared, batch: &mut Vec<Request>, admitted: &mut Ve
     }
     for (query, reply) in queries {
         // Those before it took their time, and its client may not have waited.
-        if reply.is_abandoned() {
+        if is_abandoned(shared, &reply) {
             continue;
         }
         let mut clock = StageClock::start();
