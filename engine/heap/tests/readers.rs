@@ -33,6 +33,7 @@ impl<V> Published<V> {
 
     /// Lets `look` see one version after the other until the writer is done.
     fn read(&self, mut look: impl FnMut(&V, u64) -> Result<(), HeapError>) {
+        let _ends = Ends(&self.over);
         while !self.over.load(Ordering::Acquire) {
             let (version, round) = self.version.lock().unwrap().clone();
             match look(&version, round) {
@@ -44,9 +45,19 @@ impl<V> Published<V> {
         }
     }
 
-    /// Waits for readers to have seen something of the first versions, so that there is a race at all, then ends them.
-    fn end(&self) {
-        self.over.store(true, Ordering::Release);
+    /// Whether the writer is to make another round: until there have been enough, and readers have seen some of them, or one has failed.
+    fn goes_on(&self, round: u64) -> bool {
+        let enough = round >= ROUNDS && self.views.load(Ordering::Relaxed) >= 100;
+        !enough && !self.over.load(Ordering::Acquire)
+    }
+}
+
+/// Ends the others when its thread ends, whether or not it has failed.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -83,8 +94,9 @@ fn check_heaps(tracking: Tracking) {
     std::thread::scope(|scope| {
         scope.spawn(|| published.read(look));
         scope.spawn(|| published.read(look));
+        let _ends = Ends(&published.over);
         let mut round = 0;
-        while round < ROUNDS || published.views.load(Ordering::Relaxed) < 100 {
+        while published.goes_on(round) {
             round += 1;
             // One that is undone, one that is not the round's last, and the last.
             for (value, commit) in [(u64::MAX, false), (u64::MAX - 1, true), (round, true)] {
@@ -101,7 +113,6 @@ fn check_heaps(tracking: Tracking) {
             let mut version = published.version.lock().unwrap();
             *version = (Arc::new(pool.publish(&mut heap)), round);
         }
-        published.end();
     });
 }
 
@@ -141,8 +152,9 @@ fn views_of_stable_memory_never_see_what_messages_do() {
     std::thread::scope(|scope| {
         scope.spawn(|| published.read(look));
         scope.spawn(|| published.read(look));
+        let _ends = Ends(&published.over);
         let mut round = 0;
-        while round < ROUNDS || published.views.load(Ordering::Relaxed) < 100 {
+        while published.goes_on(round) {
             round += 1;
             for (value, commit) in [(u64::MAX, false), (u64::MAX - 1, true), (round, true)] {
                 let mut access = pool.take(&stable);
@@ -158,6 +170,5 @@ fn views_of_stable_memory_never_see_what_messages_do() {
             let mut version = published.version.lock().unwrap();
             *version = (Arc::new(pool.publish(&mut stable)), round);
         }
-        published.end();
     });
 }

@@ -96,9 +96,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn message() -> impl Strategy<Value = MessageSteps> {
-    (prop::collection::vec(step(), 0..80), any::<[bool; 3]>()).prop_map(|(steps, [commit, detach_after, publish_after])| {
-        MessageSteps { steps, commit, detach_after, publish_after }
-    })
+    (prop::collection::vec(step(), 0..80), any::<[bool; 3]>()).prop_map(
+        |(steps, [commit, detach_after, publish_after])| MessageSteps { steps, commit, detach_after, publish_after },
+    )
 }
 
 fn changed_pages(before: &[u8], after: &[u8]) -> Vec<PageIx> {

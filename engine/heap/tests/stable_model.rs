@@ -11,14 +11,26 @@ const MAXIMUM: u64 = 4;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Write { at: u64, bytes: Vec<u8> },
-    Read { at: u64, length: u64 },
-    Grow { delta: u64 },
+    Write {
+        at: u64,
+        bytes: Vec<u8>,
+    },
+    Read {
+        at: u64,
+        length: u64,
+    },
+    Grow {
+        delta: u64,
+    },
     /// The memory is published in the middle of the message, which shows nothing of it.
     Publish,
     /// A view begins, or the one that is there ends: it lives through steps, messages and publications.
     Watch,
-    Query { at: u64, bytes: Vec<u8>, grow: u64 },
+    Query {
+        at: u64,
+        bytes: Vec<u8>,
+        grow: u64,
+    },
 }
 
 fn address() -> impl Strategy<Value = u64> {

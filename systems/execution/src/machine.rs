@@ -131,7 +131,9 @@ pub(crate) fn replicated_failure(error: HeapError) -> Failure {
         HeapError::OutOfBounds { .. } | HeapError::BeyondMaximum { .. } | HeapError::UndoLogFull => {
             Failure::Engine(error.to_string())
         }
-        HeapError::Os { .. } | HeapError::SlotsExhausted | HeapError::Busy | HeapError::Outdated => missing_resource(error),
+        HeapError::Os { .. } | HeapError::SlotsExhausted | HeapError::Busy | HeapError::Outdated => {
+            missing_resource(error)
+        }
     }
 }
 
@@ -482,7 +484,6 @@ impl Installed {
         }
     }
 }
-
 
 /// A program as a round left it.
 pub struct PublishedProgram {

@@ -1,9 +1,9 @@
 //! The walk over a composite query's calls.
 
 use crate::{Certified, CertifiedState, Query, management, nothing_certified};
-use cyclotron_execution::{PublishedProgram, RoundEnv};
 use cyclotron_execution::query::{QueryCall, QueryRequest, QuerySession, QueryStep};
 use cyclotron_execution::reject::did_not_reply;
+use cyclotron_execution::{PublishedProgram, RoundEnv};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits::{COMPOSITE_QUERY_DEPTH_MAX, QUERY_CALL_OVERHEAD};
 use cyclotron_types::message::ResponsePayload;

@@ -145,11 +145,8 @@ fn certify_canister(state: &mut CertifiedState, id: CanisterId, seen: SeenItem<'
     }
     let metadata: Vec<(&str, &[u8])> =
         installed.into_iter().flat_map(|i| i.all_metadata()).map(|(name, _, content)| (name, content)).collect();
-    let code = installed.map(|i| CodeFacts {
-        module_hash: &i.module_hash,
-        installed: history.installed,
-        metadata: &metadata,
-    });
+    let code =
+        installed.map(|i| CodeFacts { module_hash: &i.module_hash, installed: history.installed, metadata: &metadata });
     let facts = CanisterFacts {
         controllers: &canister.controllers.0,
         certified_data: &canister.certified_data.0,

@@ -57,9 +57,7 @@ pub fn round() -> Schedule {
     schedule.add_systems((scheduling::begin_round, run_inner_rounds, scheduling::end_round).chain().in_set(Execute));
     schedule.add_systems((totals::sync_touched, scheduling::free_seats, show_logs).chain().in_set(Sync));
     schedule.add_systems(scheduling::abort_suspended.in_set(Checkpoint));
-    schedule.add_systems(
-        (certify::note_changes, certify::certify).chain().in_set(Certify),
-    );
+    schedule.add_systems((certify::note_changes, certify::certify).chain().in_set(Certify));
     schedule.add_systems((
         stage_ended::<0>.after(TimeOut).before(Induct),
         stage_ended::<1>.after(Induct).before(Execute),

@@ -236,12 +236,7 @@ fn put_value(hasher: &mut Hasher, value: &Value) {
 }
 
 /// Brings the leaves of a memory's pages up to date: of all of them for a memory not `known`, otherwise of those that changed.
-fn hash_memory<K: MemoryKind>(
-    tree: &mut LabeledTree,
-    path: &[&[u8]; 3],
-    memory: &Memory<K>,
-    known: bool,
-) {
+fn hash_memory<K: MemoryKind>(tree: &mut LabeledTree, path: &[&[u8]; 3], memory: &Memory<K>, known: bool) {
     let read = memory.committed(|committed| {
         if !known {
             tree.remove(path);

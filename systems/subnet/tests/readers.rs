@@ -104,6 +104,15 @@ const PAIR: &str = r#"(module
     (export "canister_update bump" (func $bump))
     (export "canister_composite_query both" (func $both)))"#;
 
+/// Ends the other thread when this one ends, whether or not it has failed.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 fn a_composite_query_sees_one_state_however_many_rounds_end_meanwhile() {
     let mut subnet = TestSubnet::new(Setup::default());
@@ -116,20 +125,21 @@ fn a_composite_query_sees_one_state_however_many_rounds_end_meanwhile() {
         (over.store(false, Ordering::Release), asked.store(0, Ordering::Release));
         std::thread::scope(|scope| {
             scope.spawn(|| {
+                let _ends = Ends(&over);
                 while !over.load(Ordering::Acquire) {
                     let counters = ask(&certified, first, "both", &arg);
                     assert_eq!(counters[..8], counters[8..], "both are of one state");
                     asked.fetch_add(1, Ordering::AcqRel);
                 }
             });
+            let _ends = Ends(&over);
             let mut rounds = 0;
-            while rounds < 30 || asked.load(Ordering::Acquire) < 30 {
+            while (rounds < 30 || asked.load(Ordering::Acquire) < 30) && !over.load(Ordering::Acquire) {
                 subnet.send(first, Some(first), "bump", Vec::new());
                 subnet.send(second, Some(second), "bump", Vec::new());
                 subnet.round();
                 rounds += 1;
             }
-            over.store(true, Ordering::Release);
         });
     }
 }

@@ -19,7 +19,11 @@ pub fn canister(name: &str) -> Vec<u8> {
         .arg(&target)
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{name} does not build:\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{name} does not build (where the target is missing: rustup target add wasm32-unknown-unknown):\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let wasm = target.join(format!("wasm32-unknown-unknown/release/{name}.wasm"));
     std::fs::read(&wasm).unwrap_or_else(|error| panic!("{}: {error}", wasm.display()))
 }

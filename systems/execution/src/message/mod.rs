@@ -28,7 +28,7 @@ use cyclotron_types::host_costs::HEAP_DIRTY_PAGE;
 use cyclotron_types::ids::{CallContextId, CallbackId};
 use cyclotron_types::message::{Message, Response, ResponsePayload, SystemTask};
 use cyclotron_types::units::{Cycles, Instructions};
-use cyclotron_wasm::runtime::{Instance, Entry as WasmEntry, Execution, Finished, Outcome as WasmOutcome, Value};
+use cyclotron_wasm::runtime::{Entry as WasmEntry, Execution, Finished, Instance, Outcome as WasmOutcome, Value};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 

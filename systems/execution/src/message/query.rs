@@ -119,8 +119,7 @@ fn check_canister(env: &RoundEnv, canister: &PublishedCanister) -> Result<(), Re
         RunState::Stopped => return Err(reject::not_running(canister.id, true)),
     }
     let fees = &env.subnet.fees;
-    let threshold =
-        charge::freezing_threshold(fees, &standing.settings, canister.memory.total(), canister.reserved);
+    let threshold = charge::freezing_threshold(fees, &standing.settings, canister.memory.total(), canister.reserved);
     if canister.balance < threshold {
         return Err(reject::out_of_cycles(OutOfCycles {
             canister: canister.id,
@@ -137,11 +136,7 @@ impl QuerySession {
     /// Opens a view of the canister for a query method, which [`QuerySession::run`] runs.
     ///
     /// Errors: the canister takes no queries, it has no such method, it has been published again.
-    pub fn open(
-        env: &Arc<RoundEnv>,
-        canister: &Arc<PublishedCanister>,
-        call: QueryCall,
-    ) -> Result<Self, Reject> {
+    pub fn open(env: &Arc<RoundEnv>, canister: &Arc<PublishedCanister>, call: QueryCall) -> Result<Self, Reject> {
         check_canister(env, canister)?;
         let program = canister.program.as_ref().ok_or_else(|| Failure::NoModule.reject(canister.id))?;
         let (entry, function) = match program.module().shape().entry_points.methods.get(&call.method) {
@@ -218,9 +213,7 @@ impl QuerySession {
     /// Runs the method that the session was opened for, once. The session stays open if calls are to be made.
     pub fn run(&mut self, limit: Instructions) -> QueryStep {
         match self.first.take() {
-            Some((entry, function, message)) => {
-                self.enter(entry, WasmEntry::Function(function), None, message, limit)
-            }
+            Some((entry, function, message)) => self.enter(entry, WasmEntry::Function(function), None, message, limit),
             None => self.ended(),
         }
     }
@@ -230,12 +223,7 @@ impl QuerySession {
     }
 
     /// Runs the callback of a call that the composite query made.
-    pub fn callback(
-        &mut self,
-        callback: &QueryCallback,
-        payload: ResponsePayload,
-        limit: Instructions,
-    ) -> QueryStep {
+    pub fn callback(&mut self, callback: &QueryCallback, payload: ResponsePayload, limit: Instructions) -> QueryStep {
         let (entry, closure, message) = match payload {
             ResponsePayload::Reply(arg) => {
                 (Entry::CompositeReply, callback.on_reply, ApiMessage { arg, ..ApiMessage::default() })

@@ -10,8 +10,8 @@ mod slices;
 use crate::install::{Install, InstallOutcome, InstallStep, Mode, resume_install, start_install};
 use crate::message::abort;
 use crate::{
-    CanisterBundle, CanisterMut, ExecutionLimits, InstructionLimits, Job, Machine, Outcome, Outgoing, PublishedCanister,
-    Paused, RoundEnv, Step, SubnetConfig, resume, start,
+    CanisterBundle, CanisterMut, ExecutionLimits, InstructionLimits, Job, Machine, Outcome, Outgoing, Paused,
+    PublishedCanister, RoundEnv, Step, SubnetConfig, resume, start,
 };
 use cyclotron_types::Principal;
 use cyclotron_types::fees::Fees;

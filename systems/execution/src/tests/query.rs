@@ -66,9 +66,8 @@ fn a_query_answers_and_leaves_no_trace() {
     assert_eq!(subnet.view(canister, |env, view| query(env, view, call("get"))).unwrap(), [55, 60]);
     assert_eq!(subnet.view(canister, |env, view| query(env, view, call("stable"))).unwrap()[8], 60);
     let (balance, version) = (subnet.canister(canister).balance, subnet.canister(canister).version);
-    let step = subnet.view(canister, |env, view| {
-        QuerySession::open(env, view, call("trap")).unwrap().run(Instructions(1_000_000))
-    });
+    let step = subnet
+        .view(canister, |env, view| QuerySession::open(env, view, call("trap")).unwrap().run(Instructions(1_000_000)));
     assert_eq!(step.failure.unwrap().error, Some(ErrorCode::CanisterTrapped));
     assert_eq!(step.log.len(), 2);
     assert_eq!((subnet.canister(canister).balance, subnet.canister(canister).version), (balance, version));

@@ -53,7 +53,10 @@ fn result(slice: u64, aborting: bool) -> (u64, String) {
     let installed = bundle.program.installed().unwrap();
     let mut pages = Vec::new();
     installed.heap().committed(|heap| heap.each_nonzero_page(|page, bytes| pages.push((page, sum(bytes))))).unwrap();
-    installed.stable().committed(|stable| stable.each_nonzero_page(|page, bytes| pages.push((page, sum(bytes))))).unwrap();
+    installed
+        .stable()
+        .committed(|stable| stable.each_nonzero_page(|page, bytes| pages.push((page, sum(bytes)))))
+        .unwrap();
     let state = format!(
         "{ok:?} {failed:?} {beat:?} {totals:?} {:?} {:?} {:?} {:?} {pages:?} {:?}",
         bundle.balance,

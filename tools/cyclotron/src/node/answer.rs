@@ -263,7 +263,8 @@ fn holds(state: &CertifiedState, condition: &Condition) -> bool {
                 Target::Canister(id) => request.effective_canister.is_none_or(|effective| effective.principal() == *id),
                 Target::Subnet(_) => request.effective_canister.is_none(),
             };
-            let callee_matches = callees.as_ref().is_none_or(|callees| callees.binary_search(&request.receiver).is_ok());
+            let callee_matches =
+                callees.as_ref().is_none_or(|callees| callees.binary_search(&request.receiver).is_ok());
             request.sender == *sender && target_matches && callee_matches
         }
         Condition::ReadableMetadata { canister, name, sender } => state.may_read_metadata(*canister, name, sender),
