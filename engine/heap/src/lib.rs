@@ -33,6 +33,7 @@
 mod arena;
 mod error;
 pub mod layout;
+mod nearby;
 mod page_set;
 mod pool;
 mod seat;
@@ -44,6 +45,7 @@ mod version;
 
 pub use arena::{Arena, Committed, Heap, Memory, MemoryId, MemoryKind, OfHeap, OfStable, StableMemory};
 pub use error::HeapError;
+pub use nearby::Nearby;
 pub use page_set::{PageIx, PageSet};
 pub use pool::{SeatPool, StablePool};
 pub use seat::{DirtyReport, Seat, SeatMemory, SeatPtr, Tracking};

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::arena::{Heap, MemoryId, StableMemory};
 use crate::error::HeapError;
 use crate::layout::SEATS_MAX_DEFAULT;
+use crate::nearby::Nearby;
 use crate::seat::{Attachment, Seat, SeatShared, Tracking};
 use crate::stable::{StableAccess, StableShared};
 use crate::sys::Sharing;
@@ -62,10 +63,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn seat_key(seat: &Seat) -> Key {
+    seat.attached.map(|Attachment { id, sharing, .. }| (id, sharing))
+}
+
 /// A number of seats that is bounded except by what runs: who has none to spare makes one more. Messages that are suspended hold theirs, and
 /// how many that are is the scheduler's to bound; a refusal here would be seen on this node alone.
 #[derive(Debug)]
 pub struct SeatPool {
+    /// Where a thread finds the seat that it used last.
+    nearby: Nearby<Seat>,
     idle: Mutex<Warm<Seat>>,
     shared: Arc<SeatShared>,
     seats_max: usize,
@@ -80,7 +87,7 @@ impl Default for SeatPool {
 impl SeatPool {
     /// A pool of `seats_max` seats. They are made as they are needed; more than these are given up as soon as they are put back.
     pub fn new(seats_max: usize) -> Self {
-        Self { idle: Mutex::default(), shared: Arc::default(), seats_max }
+        Self { nearby: Nearby::new(), idle: Mutex::default(), shared: Arc::default(), seats_max }
     }
 
     /// A seat that maps `heap`: the one that mapped it last if it is idle, else the least recently used.
@@ -100,6 +107,9 @@ impl SeatPool {
     }
 
     fn any(&self, key: (MemoryId, Sharing)) -> Result<Seat, HeapError> {
+        if let Some(seat) = self.nearby.take_if(|seat| seat_key(seat) == Some(key)) {
+            return Ok(seat);
+        }
         let mut idle = lock(&self.idle);
         if let Some(seat) = idle.take(Some(key)).or_else(|| idle.take(None)) {
             return Ok(seat);
@@ -123,10 +133,11 @@ impl SeatPool {
     /// Takes a seat back, still mapping its heap. Panics: when a message is in progress there.
     pub fn put(&self, seat: Seat) {
         assert!(!seat.is_busy(), "a message is in progress on this seat");
-        let key = seat.attached.map(|Attachment { id, sharing, .. }| (id, sharing));
-        let mut idle = lock(&self.idle);
-        if self.shared.alive.load(Ordering::Relaxed) <= self.seats_max {
-            idle.put(key, seat);
+        if self.shared.alive.load(Ordering::Relaxed) > self.seats_max {
+            return;
+        }
+        if let Some(seat) = self.nearby.put(seat) {
+            lock(&self.idle).put(seat_key(&seat), seat);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::layout::{CARD_TABLE_BYTES, HEAP_OFFSET, PAGE, PAGE_SHIFT, SEAT_RESERV
 use crate::page_set::PageIx;
 use crate::sys::{Access, Region, Sharing};
 use crate::undo::{PreImage, PreImageMap, RecordKind, UndoLog, UndoPool};
-use crate::version::{HeapVersion, Mapping, ReaderId};
+use crate::version::{HeapVersion, Mapping, ReaderState};
 
 /// Offset of heap byte 0 in the seat's region.
 pub(crate) const HEAP_START: usize = CARD_TABLE_BYTES + HEAP_OFFSET;
@@ -26,6 +26,9 @@ const _: () = assert!(HEAP_START + crate::layout::HEAP_RESERVED_BYTES == SEAT_RE
 
 /// Runs of pages that a view discards one by one; with more of them it discards all of its memory at once.
 const VIEW_DISCARD_RUNS_MAX: usize = 64;
+
+/// Private pages with which a view may rest; one with more is ended.
+const RESTING_PAGES_MAX: usize = 64;
 
 /// How stores of JIT code are noticed. Both give the same counts and the same bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,8 +69,8 @@ pub(crate) struct Attachment {
 pub(crate) struct Message {
     pub(crate) slot: Arc<Slot>,
     pub(crate) undo: UndoLog,
-    /// Of a view: its name among the memory's readers, once they know it.
-    reader: Option<ReaderId>,
+    /// Of a view: its place among the memory's readers, once it has one.
+    reader: Option<Arc<ReaderState>>,
     /// Bytes of the heap before the message.
     pub(crate) begin_bytes: usize,
     maximum: WasmPages,
@@ -296,6 +299,43 @@ impl Seat {
         });
     }
 
+    /// Undoes what the query on this view has done, and keeps the view for another query. False when it cannot be kept: it is to be rolled back.
+    pub fn rest_view(&mut self) -> bool {
+        let mapped = self.mapped;
+        let small = |seat: &Self| seat.overlay.len() <= RESTING_PAGES_MAX;
+        let (Some(Attachment { sharing: Sharing::Private, tracking: Tracking::Cards, .. }), Some(message)) =
+            (self.attached, &self.message)
+        else {
+            return false;
+        };
+        if message.begin_bytes != mapped || message.undo.records().len() > RESTING_PAGES_MAX || !small(self) {
+            return false;
+        }
+        self.clear_cards();
+        if self.restore_bytes().is_err() {
+            return false;
+        }
+        let seat = &mut **self;
+        let Some(message) = &mut seat.message else { return false };
+        // They are private from now on, to be discarded in the end.
+        for page in message.undo.pages() {
+            if !seat.overlay.contains(&page) {
+                seat.overlay.push(page);
+            }
+        }
+        message.undo.reset();
+        match &message.reader {
+            Some(reader) => reader.rest(),
+            None => return false,
+        }
+        true
+    }
+
+    /// Begins another query on a view that rests. False when a message has written meanwhile: the view shows nothing any more and is to be rolled back.
+    pub fn resume_view(&mut self) -> bool {
+        self.message.as_ref().and_then(|message| message.reader.as_ref()).is_some_and(|reader| reader.resume())
+    }
+
     fn overlay(&mut self, before: &PreImageMap<'_>) -> Result<(), HeapError> {
         let Some(Attachment { tracking, .. }) = self.attached else { return Ok(()) };
         if before.pages().next().is_none() {
@@ -412,7 +452,7 @@ impl Seat {
         let seat = &mut **self;
         let Some(message) = &mut seat.message else { return Ok(()) };
         let pages = message.begin_bytes >> PAGE_SHIFT;
-        let copied = message.reader.take().map(|reader| message.slot.versions.leave(reader)).unwrap_or_default();
+        let copied = message.reader.take().map(|reader| message.slot.versions.leave(&reader)).unwrap_or_default();
         let overlaid = seat.overlay.drain(..).chain(copied);
         let mut dirty: Vec<u32> = message.undo.pages().chain(overlaid).map(|p| p.0).collect();
         dirty.retain(|&p| (p as usize) < pages);

@@ -16,7 +16,7 @@ use crate::layout::{PAGE, PAGE_SHIFT};
 use crate::page_set::PageIx;
 use crate::sys::{Access, Region, Sharing};
 use crate::undo::{PreImage, PreImageMap, RecordKind, UndoLog, UndoPool};
-use crate::version::{Mapping, ReaderId, StableVersion};
+use crate::version::{Mapping, ReaderState, StableVersion};
 
 /// Value of `last_dirty` that no page has: offsets are below 2^64, so pages are below 2^52.
 const NO_PAGE: u64 = u64::MAX;
@@ -72,8 +72,8 @@ struct StableMessage {
     slot: Arc<Slot>,
     /// Taken at the first write to a page that existed before.
     undo: Option<UndoLog>,
-    /// Of a view: its name among the memory's readers, once they know it.
-    reader: Option<ReaderId>,
+    /// Of a view: its place among the memory's readers, once it has one.
+    reader: Option<Arc<ReaderState>>,
     begin_bytes: u64,
     maximum: WasmPages,
 }
@@ -173,8 +173,25 @@ impl StableAccess {
         Ok(())
     }
 
+    /// Keeps this view for another query. False when it cannot be kept, having written: it is to be rolled back.
+    pub fn rest_view(&mut self) -> bool {
+        let Some(message) = &self.message else { return false };
+        if self.sharing != Sharing::Private || !self.dirtied.is_empty() || self.size != message.begin_bytes {
+            return false;
+        }
+        if let Some(reader) = &message.reader {
+            reader.rest();
+        }
+        true
+    }
+
+    /// Begins another query on a view that rests. False when a message has written meanwhile: the view shows nothing any more and is to be rolled back.
+    pub fn resume_view(&mut self) -> bool {
+        self.message.as_ref().is_some_and(|message| message.reader.as_ref().is_none_or(|reader| reader.resume()))
+    }
+
     /// Becomes a reader of the memory; there is nothing to read of an empty one.
-    fn enter(&mut self, stable: &StableVersion) -> Result<Option<ReaderId>, HeapError> {
+    fn enter(&mut self, stable: &StableVersion) -> Result<Option<Arc<ReaderState>>, HeapError> {
         if self.size == 0 {
             return Ok(None);
         }
@@ -427,7 +444,7 @@ impl StableAccess {
             Sharing::Private => {
                 self.grown = None;
                 if let Some(reader) = message.reader {
-                    self.overlay.extend(message.slot.versions.leave(reader));
+                    self.overlay.extend(message.slot.versions.leave(&reader));
                 }
                 self.discard_private(message.begin_bytes)
             }

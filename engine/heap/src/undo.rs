@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::HeapError;
 use crate::layout::{PAGE, UNDO_DATA_BYTES, UNDO_HEAD, UNDO_RECORDS_MAX, UNDO_WARM_BYTES};
+use crate::nearby::Nearby;
 use crate::page_set::PageIx;
 use crate::sys::{Access, Region};
 
@@ -157,7 +158,8 @@ impl UndoLog {
         unsafe { self.records().each() }
     }
 
-    fn reset(&mut self) {
+    /// Forgets all records.
+    pub(crate) fn reset(&mut self) {
         if self.used > UNDO_WARM_BYTES {
             let end = self.used.next_multiple_of(PAGE);
             // A refusal leaves the memory allocated, which costs memory and nothing else.
@@ -179,6 +181,11 @@ pub(crate) struct Records {
 }
 
 impl Records {
+    /// How many there are.
+    pub(crate) const fn len(self) -> usize {
+        self.count
+    }
+
     /// The records, oldest first.
     ///
     /// # Safety
@@ -201,10 +208,11 @@ impl Records {
 /// Idle undo logs, last returned first given out. A seat holds one only while a message is in progress.
 #[derive(Debug, Default)]
 pub(crate) struct UndoPool {
+    nearby: Nearby<UndoLog>,
     idle: Mutex<Vec<UndoLog>>,
 }
 
-/// Idle logs kept; 16 * 32 MiB warm at most.
+/// Idle logs kept besides those that threads keep nearby; 32 MiB warm each at most.
 const IDLE_LOGS_MAX: usize = 16;
 
 impl UndoPool {
@@ -213,12 +221,13 @@ impl UndoPool {
     }
 
     pub(crate) fn take(&self) -> Result<UndoLog, HeapError> {
-        let warm = self.idle().pop();
+        let warm = self.nearby.take_if(|_| true).or_else(|| self.idle().pop());
         warm.map_or_else(UndoLog::new, Ok)
     }
 
     pub(crate) fn put(&self, mut log: UndoLog) {
         log.reset();
+        let Some(log) = self.nearby.put(log) else { return };
         let mut idle = self.idle();
         if idle.len() < IDLE_LOGS_MAX {
             idle.push(log);

@@ -25,7 +25,8 @@ use crate::sys;
 use crate::undo::{PreImageMap, RecordKind, Records, UndoLog};
 
 /// Pages that are copied out of a message's undo log when it commits; a log with more of them is kept as it is, and the next message gets another.
-const COPIED_PAGES_MAX: usize = 64;
+/// A round's instructions pay for some 16 million pages in all, hence for some 4,000 such logs: 40 of the 128 TiB of address space.
+const COPIED_PAGES_MAX: usize = 4_096;
 
 /// A memory as it was when it was published, for views. A later publication outdates it.
 #[derive(Debug)]
@@ -98,8 +99,6 @@ struct State {
     /// What the message in progress has saved. Its log is reset only after this is `None`.
     running: Option<Records>,
     readers: Vec<Reader>,
-    /// Readers so far.
-    entered: u64,
 }
 
 // SAFETY: the records' log and the readers' mappings outlive their entries here (contracts of `saved` and `enter`), and neither is tied to a thread.
@@ -114,10 +113,10 @@ enum Kept {
     Log(UndoLog),
 }
 
-/// A view at work.
+/// A view.
 #[derive(Debug)]
 struct Reader {
-    id: u64,
+    state: Arc<ReaderState>,
     base: *mut u8,
     /// Bytes mapped at `base`.
     bytes: u64,
@@ -127,9 +126,32 @@ struct Reader {
     copied: Vec<PageIx>,
 }
 
-/// Names a view at work.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ReaderId(u64);
+/// Whether a view is at work. It may rest between two queries; a message does not keep up a view that rests, it gives it up.
+#[derive(Debug, Default)]
+pub(crate) struct ReaderState(AtomicU8);
+
+impl ReaderState {
+    const AT_WORK: u8 = 0;
+    const RESTS: u8 = 1;
+    const GIVEN_UP: u8 = 2;
+
+    /// The view's query is over.
+    pub(crate) fn rest(&self) {
+        self.0.store(Self::RESTS, Ordering::Release);
+    }
+
+    /// The view's next query begins; false when it has been given up, and shows no version any more.
+    pub(crate) fn resume(&self) -> bool {
+        let resumed = self.0.compare_exchange(Self::RESTS, Self::AT_WORK, Ordering::AcqRel, Ordering::Acquire);
+        resumed.is_ok()
+    }
+
+    /// Gives the view up if it rests; tells whether it is given up.
+    fn give_up(&self) -> bool {
+        let given_up = self.0.compare_exchange(Self::RESTS, Self::GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
+        given_up != Err(Self::AT_WORK)
+    }
+}
 
 /// A view that begins.
 #[derive(Clone, Copy, Debug)]
@@ -172,7 +194,7 @@ impl Versions {
         let mut state = self.state();
         state.running = Some(records);
         for reader in &mut state.readers {
-            if page.address() < reader.bytes {
+            if page.address() < reader.bytes && !reader.state.give_up() {
                 reader.copied.push(page);
                 // SAFETY: the page is mapped at `base` by the contract of `enter`.
                 unsafe { unshare(reader.base.add(page.address() as usize), reader.protected) };
@@ -240,7 +262,7 @@ impl Versions {
         number: u64,
         mapping: Mapping,
         overlay: impl FnOnce(&PreImageMap<'_>) -> Result<(), HeapError>,
-    ) -> Result<ReaderId, HeapError> {
+    ) -> Result<Arc<ReaderState>, HeapError> {
         let mut state = self.state();
         if state.broken {
             return Err(HeapError::Busy);
@@ -249,17 +271,16 @@ impl Versions {
             return Err(HeapError::Outdated);
         }
         overlay(&state.pre_images())?;
-        state.entered += 1;
-        let id = state.entered;
+        let reader = Arc::<ReaderState>::default();
         let Mapping { base, bytes, protected } = mapping;
-        state.readers.push(Reader { id, base, bytes, protected, copied: Vec::new() });
-        Ok(ReaderId(id))
+        state.readers.push(Reader { state: Arc::clone(&reader), base, bytes, protected, copied: Vec::new() });
+        Ok(reader)
     }
 
     /// Lets a view go. Returns the pages that it was given copies of while it was at work.
-    pub(crate) fn leave(&self, ReaderId(id): ReaderId) -> Vec<PageIx> {
+    pub(crate) fn leave(&self, reader: &Arc<ReaderState>) -> Vec<PageIx> {
         let mut state = self.state();
-        match state.readers.iter().position(|reader| reader.id == id) {
+        match state.readers.iter().position(|entered| Arc::ptr_eq(&entered.state, reader)) {
             Some(at) => state.readers.swap_remove(at).copied,
             None => Vec::new(),
         }
@@ -296,25 +317,26 @@ impl State {
 
     /// Keeps what a committed message saved of the published version.
     fn keep(&mut self, log: UndoLog, changed: &[PageIx]) -> Option<UndoLog> {
-        if changed.len() > COPIED_PAGES_MAX {
-            for (page, kind, _) in log.oldest_first().filter(|(_, _, bytes)| !bytes.is_empty()) {
-                self.note(page, kind);
-            }
-            self.kept.push(Kept::Log(log));
-            return None;
-        }
-        let (mut pages, mut copy) = (Vec::new(), Vec::new());
+        let mut news = Vec::new();
         for (page, kind, bytes) in log.oldest_first() {
-            let needed = !bytes.is_empty() && page.address() < self.bytes && changed.binary_search(&page).is_ok();
-            if needed && self.note(page, kind) {
-                pages.push((page, bytes.len()));
-                copy.extend_from_slice(bytes);
+            let readable = !bytes.is_empty() && page.address() < self.bytes;
+            if readable && changed.binary_search(&page).is_ok() && self.note(page, kind) {
+                news.push((page, bytes));
             }
         }
-        if !pages.is_empty() {
-            self.kept.push(Kept::Pages(pages, copy));
+        match news.len() {
+            0 => Some(log),
+            1..=COPIED_PAGES_MAX => {
+                let (pages, bytes): (Vec<_>, Vec<_>) =
+                    news.into_iter().map(|(page, bytes)| ((page, bytes.len()), bytes)).unzip();
+                self.kept.push(Kept::Pages(pages, bytes.concat()));
+                Some(log)
+            }
+            _ => {
+                self.kept.push(Kept::Log(log));
+                None
+            }
         }
-        Some(log)
     }
 
     /// Whether the record says something that those kept before do not.

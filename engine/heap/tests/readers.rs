@@ -87,6 +87,16 @@ fn check_heaps(tracking: Tracking) {
             }
             std::thread::yield_now();
         }
+        // It rests and goes on, as long as nobody writes: then it shows what it showed.
+        let mut resumed = 0;
+        while resumed < 100 && view.rest_view() && view.resume_view() {
+            view.write(place(resumed % PAGES), &u64::MAX.to_le_bytes()).unwrap();
+            assert!((0..PAGES).all(|page| {
+                let bytes = view.slice(place(page), 8).unwrap();
+                page == resumed % PAGES || bytes == round.to_le_bytes()
+            }));
+            resumed += 1;
+        }
         view.rollback().unwrap();
         pool.put(view);
         Ok(())

@@ -173,6 +173,8 @@ struct Readers<'p> {
     published: Vec<u8>,
     /// A view at work and what it must show.
     watch: Option<(Seat, Vec<u8>)>,
+    /// A view that rests and what it showed.
+    resting: Option<(Seat, Vec<u8>)>,
 }
 
 impl Readers<'_> {
@@ -207,17 +209,35 @@ impl Readers<'_> {
         }
     }
 
-    /// Runs a query that writes; leaves no trace.
-    fn query(&self, at: u64, bytes: &[u8], grow: u64) {
-        let (tracking, mut view, mut model) = (self.tracking, self.view(), self.published.clone());
+    /// The view that rests, if it shows its version still; it must if nobody has written since.
+    fn resumed(&mut self) -> Option<(Seat, Vec<u8>)> {
+        let (mut view, bytes) = self.resting.take()?;
+        if view.resume_view() {
+            assert!(view.slice(0, bytes.len() as u64).unwrap() == bytes, "a view that is resumed shows its version");
+            return Some((view, bytes));
+        }
+        view.rollback().unwrap();
+        self.pool.put(view);
+        None
+    }
+
+    /// Runs a query that writes; leaves no trace, but perhaps a view that rests.
+    fn query(&mut self, at: u64, bytes: &[u8], grow: u64) {
+        let (mut view, version) = self.resumed().unwrap_or_else(|| (self.view(), self.published.clone()));
+        let (tracking, mut model) = (self.tracking, version.clone());
         apply(&Step::Grow { delta: grow }, &mut view, &mut model, tracking);
         assert!(view.slice(0, model.len() as u64).unwrap() == model, "what a view grows by is zero");
         apply(&Step::Store { base: at, offset: 0, bytes: bytes.to_vec() }, &mut view, &mut model, tracking);
         apply(&Step::Write { at: at / 2, bytes: bytes.to_vec() }, &mut view, &mut model, tracking);
         assert!(view.slice(0, model.len() as u64).unwrap() == model);
-        assert_eq!(view.finish().pages_changed, changed_pages(&self.published, &model).len() as u64);
-        view.rollback().unwrap();
-        self.pool.put(view);
+        assert_eq!(view.finish().pages_changed, changed_pages(&version, &model).len() as u64);
+        if view.rest_view() {
+            assert!(tracking == Tracking::Cards && model.len() == version.len());
+            self.resting = Some((view, version));
+        } else {
+            view.rollback().unwrap();
+            self.pool.put(view);
+        }
     }
 }
 
@@ -251,7 +271,7 @@ fn run(initial: u64, messages: &[MessageSteps], tracking: Tracking) {
     let mut committed = vec![0_u8; (initial * WasmPages::BYTES) as usize];
     let mut dirty = PageSet::new();
     let version = pool.publish(&mut heap);
-    let mut readers = Readers { pool: &pool, tracking, version, published: committed.clone(), watch: None };
+    let mut readers = Readers { pool: &pool, tracking, version, published: committed.clone(), watch: None, resting: None };
 
     for message in messages {
         let mut seat = pool.take(&heap, tracking).unwrap();
@@ -264,6 +284,10 @@ fn run(initial: u64, messages: &[MessageSteps], tracking: Tracking) {
                 Step::Watch => readers.watch(),
                 Step::Query { at, bytes, grow } => {
                     readers.query(*at, bytes, *grow);
+                    // Nobody has written since: it is resumed, wherever it can rest.
+                    let rests = readers.resting.is_some();
+                    readers.query(*at, bytes, *grow);
+                    assert_eq!(readers.resting.is_some(), rests);
                     check_committed(&heap, &committed);
                 }
                 _ => readers.check(),

@@ -540,6 +540,17 @@ impl PublishedProgram {
         }
     }
 
+    /// Undoes what a query has done on a view and keeps it for the next. False when it cannot be kept: it is to be ended.
+    pub(crate) fn rest_view(desk: &mut Desk) -> bool {
+        desk.seated.rest_view() && desk.stable.as_mut().is_none_or(StableAccess::rest_view)
+    }
+
+    /// Begins another query on a view that rests. False when a message has written meanwhile: the view is to be ended.
+    pub(crate) fn resume_view(desk: &mut Desk) -> bool {
+        // Both are asked: who has not been given up is at work until it is ended.
+        desk.seated.resume_view() & desk.stable.as_mut().is_none_or(StableAccess::resume_view)
+    }
+
     /// Discards a view.
     pub(crate) fn end_view(&self, mut desk: Desk) {
         desk.seated.rollback();

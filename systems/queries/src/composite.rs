@@ -41,26 +41,17 @@ const RESTARTS_MAX: usize = 2;
 /// [`RESTARTS_MAX`] times it lets no round end before it has.
 pub fn run(certified: &Certified, query: &Query) -> Result<Vec<u8>, Reject> {
     for _ in 0..RESTARTS_MAX {
-        match Walk::new(State::Shared(certified)).ask(query, 0) {
+        match Walk::new(certified, None).ask(query, 0) {
             Err(Stop::Moved) => {}
             Err(Stop::Failed(reject)) => return Err(reject),
             Ok(answer) => return Ok(answer),
         }
     }
     let state = certified.read();
-    Walk::new(State::Held(&state)).ask(query, 0).map_err(|stop| match stop {
+    Walk::new(certified, Some(&state)).ask(query, 0).map_err(|stop| match stop {
         Stop::Failed(reject) => reject,
         Stop::Moved => unreachable!("the state is held"),
     })
-}
-
-/// Where the walk looks.
-#[derive(Clone, Copy)]
-enum State<'a> {
-    /// Anew for each call; rounds may end between two of them.
-    Shared(&'a Certified),
-    /// One state that stays.
-    Held(&'a CertifiedState),
 }
 
 /// Why a query has no answer.
@@ -79,26 +70,28 @@ impl From<Reject> for Stop {
 
 /// A query and the calls of its tree.
 struct Walk<'a> {
-    state: State<'a>,
+    certified: &'a Certified,
+    /// The state, if it is held; else each call looks anew, and rounds may end between two of them.
+    held: Option<&'a CertifiedState>,
     /// Height of the state that it has seen.
     height: Option<Height>,
     budget: Budget,
 }
 
 impl<'a> Walk<'a> {
-    fn new(state: State<'a>) -> Self {
-        Self { state, height: None, budget: Budget { left: Instructions::ZERO, each: Instructions::ZERO } }
+    fn new(certified: &'a Certified, held: Option<&'a CertifiedState>) -> Self {
+        Self { certified, held, height: None, budget: Budget { left: Instructions::ZERO, each: Instructions::ZERO } }
     }
 
     /// Looks at the state that the walk has seen from its beginning.
     fn look<R>(&mut self, look: impl FnOnce(&CertifiedState, &Arc<RoundEnv>) -> Result<R, Reject>) -> Result<R, Stop> {
         let guard;
-        let state = match self.state {
-            State::Shared(certified) => {
-                guard = certified.read();
+        let state = match self.held {
+            None => {
+                guard = self.certified.read();
                 &*guard
             }
-            State::Held(state) => state,
+            Some(state) => state,
         };
         let env = state.env.as_ref().ok_or_else(nothing_certified)?;
         match self.height {
@@ -115,7 +108,7 @@ impl<'a> Walk<'a> {
 
     /// Runs a query and its calls. `depth` is the number of queries that wait for this one.
     fn ask(&mut self, query: &Query, depth: usize) -> Result<Vec<u8>, Stop> {
-        let id = query.receiver;
+        let (id, certified) = (query.receiver, self.certified);
         let opened = self.look(|state, env| {
             if state.is_management(id) {
                 return management::answer(state, query).map(Opened::Answered);
@@ -139,7 +132,7 @@ impl<'a> Walk<'a> {
                 composite: true,
                 ..QueryCall::default()
             };
-            QuerySession::open(env, canister, call).map(Opened::Session)
+            certified.open(env, canister, call).map(Opened::Session)
         })?;
         let mut session = match opened {
             Opened::Answered(answer) => return Ok(answer),
@@ -158,6 +151,7 @@ impl<'a> Walk<'a> {
             let step = session.callback(&callback, payload, self.budget.next()?);
             answer = self.take_up(step, &mut calls)?;
         }
+        certified.rest(session);
         match answer {
             Some(ResponsePayload::Reply(bytes)) => Ok(bytes),
             Some(ResponsePayload::Reject(reject)) => Err(reject.into()),

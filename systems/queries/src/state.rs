@@ -1,8 +1,10 @@
 //! The state as the last round certified it: everything that the outside reads.
 
 use cyclotron_certification::{ReadError, Reader, StateTree};
+use cyclotron_execution::query::{QueryCall, QuerySession};
 use cyclotron_execution::reject::no_such_canister;
 use cyclotron_execution::{PublishedCanister, RoundEnv};
+use cyclotron_heap::Nearby;
 use cyclotron_types::Principal;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::reject::Reject;
@@ -80,22 +82,48 @@ impl CertifiedState {
 
 /// The certified state, shared: a round replaces it at its end, all at once; readers hold it as long as it takes to look something up.
 #[derive(Clone)]
-pub struct Certified(Arc<RwLock<CertifiedState>>);
+pub struct Certified(Arc<Shared>);
+
+struct Shared {
+    state: RwLock<CertifiedState>,
+    /// The view that a thread used last, for its next query on the same canister.
+    resting: Nearby<QuerySession>,
+}
 
 impl Certified {
     /// Shares a state.
     pub fn new(state: CertifiedState) -> Self {
-        Self(Arc::new(RwLock::new(state)))
+        Self(Arc::new(Shared { state: RwLock::new(state), resting: Nearby::new() }))
+    }
+
+    /// A session for a query on a canister of the state's round `env`: the one that this thread used last, if it still shows that.
+    /// Errors: as [`QuerySession::open`].
+    pub(crate) fn open(
+        &self,
+        env: &Arc<RoundEnv>,
+        canister: &Arc<PublishedCanister>,
+        call: QueryCall,
+    ) -> Result<QuerySession, Reject> {
+        let resting = self.0.resting.take_if(|session| session.is_of(canister));
+        match resting.and_then(|mut session| session.resume().then_some(session)) {
+            Some(session) => session.reopen(env, call),
+            None => QuerySession::open(env, canister, call),
+        }
+    }
+
+    /// Keeps a session's view for this thread's next query.
+    pub(crate) fn rest(&self, session: QuerySession) {
+        let _ends_the_one_before = session.rest().and_then(|session| self.0.resting.put(session));
     }
 
     /// The state, which no round replaces meanwhile. Not to be held while anything runs, and not twice by one thread.
     pub fn read(&self) -> RwLockReadGuard<'_, CertifiedState> {
         // A panic stops the node.
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state, to be replaced at the end of a round.
     pub fn write(&self) -> RwLockWriteGuard<'_, CertifiedState> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

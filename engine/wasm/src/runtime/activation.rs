@@ -230,6 +230,24 @@ impl Activation {
         Ok(())
     }
 
+    /// Undoes what the query on this view has done and keeps the view for another one. False when it cannot be kept: it is to be rolled back.
+    pub(crate) fn rest_view(&mut self) -> bool {
+        assert!(self.read_only, "only a view rests");
+        if !self.seat.rest_view() {
+            return false;
+        }
+        let before = std::mem::take(&mut self.globals_before);
+        self.set_globals(&before);
+        self.globals_before = before;
+        self.reset_transient();
+        true
+    }
+
+    /// Begins another query on a view that rests. False when the view shows nothing any more: it is to be rolled back.
+    pub(crate) fn resume_view(&mut self) -> bool {
+        self.seat.resume_view()
+    }
+
     fn note_begin(&mut self) {
         self.reset_transient();
         self.note_heap_bytes();

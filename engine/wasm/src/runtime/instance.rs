@@ -133,6 +133,16 @@ impl Seated {
         self.activation_mut().begin_view(heap)
     }
 
+    /// Undoes what the query on this view has done and keeps the view for another one. False when it cannot be kept: it is to be rolled back.
+    pub fn rest_view(&mut self) -> bool {
+        self.activation_mut().rest_view()
+    }
+
+    /// Begins another query on a view that rests. False when a message has written meanwhile: the view is to be rolled back.
+    pub fn resume_view(&mut self) -> bool {
+        self.activation_mut().resume_view()
+    }
+
     /// Writes to the heap as part of the message in progress; `None` beyond its end.
     pub fn write_heap(&mut self, address: u64, bytes: &[u8]) -> Option<()> {
         self.activation_mut().seat.write(address, bytes).ok()

@@ -13,6 +13,8 @@ use std::sync::{Mutex, PoisonError};
 
 use corosensei::stack::{Stack, StackPointer};
 
+use cyclotron_heap::Nearby;
+
 use crate::abi::NATIVE_BYTES_PER_SLOT;
 
 /// Largest stack limit in slots that an engine may be configured with: 2 Mi slots, 16 MiB if each were one word.
@@ -38,6 +40,9 @@ const TRIM_KEEP_BYTES: usize = 64 << 10;
 const _: () = assert!((GUARD_BYTES + USABLE_BYTES).is_multiple_of(4096) && USABLE_BYTES > TRIM_KEEP_BYTES);
 
 static IDLE: Mutex<Vec<Memory>> = Mutex::new(Vec::new());
+
+/// The stack that a thread used last.
+static NEARBY: Nearby<Memory> = Nearby::new();
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Stacks that exist, in use or idle.
@@ -124,7 +129,7 @@ impl PooledStack {
         if usable_bytes > USABLE_BYTES {
             return Ok(PooledStack(Some(Memory::map(usable_bytes)?)));
         }
-        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = NEARBY.take_if(|_| true).or_else(|| IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop());
         Ok(PooledStack(Some(match idle {
             Some(memory) => memory,
             None => Memory::map(USABLE_BYTES)?,
@@ -166,6 +171,7 @@ impl Drop for PooledStack {
             memory.uses = 0;
             memory.trim();
         }
+        let Some(memory) = NEARBY.put(memory) else { return };
         let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_MAX {
             idle.push(memory);

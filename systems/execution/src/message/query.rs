@@ -88,13 +88,16 @@ pub struct QuerySession {
     canister: Arc<PublishedCanister>,
     desk: Option<Desk>,
     /// What runs first, until it does.
-    first: Option<(Entry, u32, ApiMessage)>,
+    first: Option<First>,
     caller: Principal,
     info: Option<Box<CallerInfo>>,
     composite: bool,
     answered: bool,
     used: Instructions,
 }
+
+/// The first entry of a query: as what, which function, with what.
+type First = (Entry, u32, ApiMessage);
 
 impl std::fmt::Debug for QuerySession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -137,6 +140,42 @@ impl QuerySession {
     ///
     /// Errors: the canister takes no queries, it has no such method, it has been published again.
     pub fn open(env: &Arc<RoundEnv>, canister: &Arc<PublishedCanister>, call: QueryCall) -> Result<Self, Reject> {
+        let (caller, info) = (call.caller, call.info.clone());
+        Self::open_view(env, canister, Self::first(env, canister, call)?, caller, info)
+    }
+
+    /// Keeps the session's view for another query on the same canister as it was published; `None` when that cannot be.
+    pub fn rest(mut self) -> Option<Self> {
+        self.desk.as_mut().is_some_and(PublishedProgram::rest_view).then_some(self)
+    }
+
+    /// Whether the session is for this publication of the canister.
+    pub fn is_of(&self, canister: &Arc<PublishedCanister>) -> bool {
+        Arc::ptr_eq(&self.canister, canister)
+    }
+
+    /// Takes up a session that rests. False when its view shows nothing any more.
+    pub fn resume(&mut self) -> bool {
+        self.desk.as_mut().is_some_and(PublishedProgram::resume_view)
+    }
+
+    /// As [`QuerySession::open`], with the view of a session that has been resumed.
+    pub fn reopen(mut self, env: &Arc<RoundEnv>, call: QueryCall) -> Result<Self, Reject> {
+        if !Arc::ptr_eq(&self.env, env) {
+            self.env = Arc::clone(env);
+        }
+        self.caller = call.caller.unwrap_or_else(Principal::anonymous);
+        self.info = call.info.clone();
+        let first = Self::first(&self.env, &self.canister, call)?;
+        self.composite = first.0 == Entry::CompositeQuery;
+        self.first = Some(first);
+        self.answered = false;
+        self.used = Instructions::ZERO;
+        Ok(self)
+    }
+
+    /// What a query method begins with.
+    fn first(env: &RoundEnv, canister: &PublishedCanister, call: QueryCall) -> Result<First, Reject> {
         check_canister(env, canister)?;
         let program = canister.program.as_ref().ok_or_else(|| Failure::NoModule.reject(canister.id))?;
         let (entry, function) = match program.module().shape().entry_points.methods.get(&call.method) {
@@ -151,11 +190,11 @@ impl QuerySession {
         };
         let message = ApiMessage {
             arg: call.arg,
-            info: call.info.clone(),
+            info: call.info,
             certificate: call.certificate,
             ..ApiMessage::default()
         };
-        Self::open_view(env, canister, (entry, function, message), call.caller, call.info)
+        Ok((entry, function, message))
     }
 
     /// Opens a view for `canister_inspect_message`, which [`QuerySession::run`] runs; `None` when the module has no such function.
@@ -183,7 +222,7 @@ impl QuerySession {
     fn open_view(
         env: &Arc<RoundEnv>,
         canister: &Arc<PublishedCanister>,
-        first: (Entry, u32, ApiMessage),
+        first: First,
         caller: Option<Principal>,
         info: Option<Box<CallerInfo>>,
     ) -> Result<Self, Reject> {
@@ -284,7 +323,7 @@ impl QuerySession {
             if let Some(line) = failure.log_line() {
                 api.written.add_line(line.as_bytes());
             }
-            self.end_view(desk);
+            self.desk = Some(desk);
             step.log = api.written.log;
             step.failure = Some(failure.without_backtrace().reject(self.canister.id));
             return step;
@@ -310,11 +349,7 @@ impl QuerySession {
             self.answered = true;
             step.answer = Some(payload);
         }
-        if self.composite {
-            self.desk = Some(desk);
-        } else {
-            self.end_view(desk);
-        }
+        self.desk = Some(desk);
         step
     }
 }
