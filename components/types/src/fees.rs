@@ -81,9 +81,8 @@ impl Fees {
     /// instructions * fee * n / 13.
     pub fn instructions(&self, instructions: Instructions, wasm64: bool) -> Cycles {
         let fee = if wasm64 { self.instruction_wasm64 } else { self.instruction };
-        Cycles(
-            u128::from(instructions.0).saturating_mul(fee.0).saturating_mul(u128::from(self.nodes)) / REFERENCE_NODES,
-        )
+        Cycles(u128::from(instructions.0).saturating_mul(fee.0).saturating_mul(u128::from(self.nodes)))
+            .over(REFERENCE_NODES as u64)
     }
     /// Receiving an ingress message of `bytes` (method name and argument).
     pub fn ingress(&self, bytes: Bytes) -> Cycles {
@@ -96,11 +95,11 @@ impl Fees {
     /// Holding `bytes` for `nanos` nanoseconds, rounded down.
     pub fn storage(&self, bytes: Bytes, nanos: u64) -> Cycles {
         // bytes * fee * ns / (GiB * s): at most 2^41 * 2^20 * 2^64 < 2^128.
-        Cycles(u128::from(bytes.0) * self.gib_second.0 * u128::from(nanos) / (1u128 << 30) / 1_000_000_000)
+        Cycles((u128::from(bytes.0) * self.gib_second.0 * u128::from(nanos)) >> 30).over(1_000_000_000)
     }
     /// Holding `percent` of compute for `nanos` nanoseconds, rounded down.
     pub fn compute(&self, percent: u64, nanos: u64) -> Cycles {
-        Cycles(self.compute_percent_second.0 * u128::from(percent) * u128::from(nanos) / 1_000_000_000)
+        Cycles(self.compute_percent_second.0 * u128::from(percent) * u128::from(nanos)).over(1_000_000_000)
     }
 }
 

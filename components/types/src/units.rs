@@ -106,6 +106,11 @@ impl Cycles {
     pub const fn times(self, count: u128) -> Self {
         Self(self.0.saturating_mul(count))
     }
+    /// The quotient, rounded down. Cost: that of 64 bits where the amount fits, some tens of nanoseconds less than of 128.
+    #[inline]
+    pub const fn over(self, divisor: u64) -> Self {
+        if self.0 <= u64::MAX as u128 { Self((self.0 as u64 / divisor) as u128) } else { Self(self.0 / divisor as u128) }
+    }
     /// Adds `amount` as far as it fits and returns what is lost. Spec: cycles saturate; whoever keeps accounts counts the rest as burned.
     #[must_use = "what does not fit is burned"]
     pub fn put(&mut self, amount: Self) -> Self {
@@ -124,5 +129,20 @@ impl Cycles {
 impl std::iter::Sum for Cycles {
     fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
         iter.fold(Self::ZERO, Self::saturating_add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotients_are_those_of_128_bits() {
+        let edge = u128::from(u64::MAX);
+        for amount in [0, 1, 12, 13, edge - 1, edge, edge + 1, u128::MAX] {
+            for divisor in [1, 13, 86_400, 1_000_000_000, u64::MAX] {
+                assert_eq!(Cycles(amount).over(divisor).0, amount / u128::from(divisor), "{amount} / {divisor}");
+            }
+        }
     }
 }

@@ -29,7 +29,7 @@ pub fn idle_cycles_burned_per_day(fees: &Fees, settings: impl Into<Rates>, memor
 pub fn freezing_limit(fees: &Fees, settings: impl Into<Rates>, memory: Bytes) -> Cycles {
     let settings = settings.into();
     let rate = idle_cycles_burned_per_day(fees, settings, memory);
-    Cycles(rate.0.saturating_mul(u128::from(settings.freezing_threshold.0)) / u128::from(DAY_SECONDS))
+    Cycles(rate.0.saturating_mul(u128::from(settings.freezing_threshold.0))).over(DAY_SECONDS)
 }
 
 /// The part of the main balance that cannot be spent: the freezing limit less what is reserved.

@@ -188,5 +188,5 @@ enum Opened {
     /// The management canister answers at once.
     Answered(Vec<u8>),
     /// A canister's query can run.
-    Session(QuerySession),
+    Session(Box<QuerySession>),
 }

@@ -87,7 +87,7 @@ pub struct Certified(Arc<Shared>);
 struct Shared {
     state: RwLock<CertifiedState>,
     /// The view that a thread used last, for its next query on the same canister.
-    resting: Nearby<QuerySession>,
+    resting: Nearby<Box<QuerySession>>,
 }
 
 impl Certified {
@@ -103,17 +103,20 @@ impl Certified {
         env: &Arc<RoundEnv>,
         canister: &Arc<PublishedCanister>,
         call: QueryCall,
-    ) -> Result<QuerySession, Reject> {
-        let resting = self.0.resting.take_if(|session| session.is_of(canister));
-        match resting.and_then(|mut session| session.resume().then_some(session)) {
-            Some(session) => session.reopen(env, call),
-            None => QuerySession::open(env, canister, call),
+    ) -> Result<Box<QuerySession>, Reject> {
+        if let Some(mut session) = self.0.resting.take_if(|session| session.is_of(canister))
+            && session.resume()
+        {
+            return session.reopen(env, call).map(|()| session);
         }
+        QuerySession::open(env, canister, call).map(Box::new)
     }
 
     /// Keeps a session's view for this thread's next query.
-    pub(crate) fn rest(&self, session: QuerySession) {
-        let _ends_the_one_before = session.rest().and_then(|session| self.0.resting.put(session));
+    pub(crate) fn rest(&self, mut session: Box<QuerySession>) {
+        if session.rest() {
+            let _ends_the_one_before = self.0.resting.put(session);
+        }
     }
 
     /// The state, which no round replaces meanwhile. Not to be held while anything runs, and not twice by one thread.

@@ -144,9 +144,9 @@ impl QuerySession {
         Self::open_view(env, canister, Self::first(env, canister, call)?, caller, info)
     }
 
-    /// Keeps the session's view for another query on the same canister as it was published; `None` when that cannot be.
-    pub fn rest(mut self) -> Option<Self> {
-        self.desk.as_mut().is_some_and(PublishedProgram::rest_view).then_some(self)
+    /// Keeps the session's view for another query on the same canister as it was published; false when that cannot be.
+    pub fn rest(&mut self) -> bool {
+        self.desk.as_mut().is_some_and(PublishedProgram::rest_view)
     }
 
     /// Whether the session is for this publication of the canister.
@@ -160,7 +160,7 @@ impl QuerySession {
     }
 
     /// As [`QuerySession::open`], with the view of a session that has been resumed.
-    pub fn reopen(mut self, env: &Arc<RoundEnv>, call: QueryCall) -> Result<Self, Reject> {
+    pub fn reopen(&mut self, env: &Arc<RoundEnv>, call: QueryCall) -> Result<(), Reject> {
         if !Arc::ptr_eq(&self.env, env) {
             self.env = Arc::clone(env);
         }
@@ -171,7 +171,7 @@ impl QuerySession {
         self.first = Some(first);
         self.answered = false;
         self.used = Instructions::ZERO;
-        Ok(self)
+        Ok(())
     }
 
     /// What a query method begins with.
