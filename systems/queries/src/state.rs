@@ -1,5 +1,6 @@
 //! The state as the last round certified it: everything that the outside reads.
 
+use crossbeam::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use cyclotron_certification::{ReadError, Reader, StateTree};
 use cyclotron_execution::query::{QueryCall, QuerySession};
 use cyclotron_execution::reject::no_such_canister;
@@ -10,7 +11,7 @@ use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::reject::Reject;
 use cyclotron_types::units::Height;
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError};
 
 /// An ingress message whose status the tree shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,8 @@ impl CertifiedState {
 pub struct Certified(Arc<Shared>);
 
 struct Shared {
-    state: RwLock<CertifiedState>,
+    /// Reading it costs the same however many threads do.
+    state: ShardedLock<CertifiedState>,
     /// The view that a thread used last, for its next query on the same canister.
     resting: Nearby<Box<QuerySession>>,
 }
@@ -93,7 +95,7 @@ struct Shared {
 impl Certified {
     /// Shares a state.
     pub fn new(state: CertifiedState) -> Self {
-        Self(Arc::new(Shared { state: RwLock::new(state), resting: Nearby::new() }))
+        Self(Arc::new(Shared { state: ShardedLock::new(state), resting: Nearby::new() }))
     }
 
     /// A session for a query on a canister of the state's round `env`: the one that this thread used last, if it still shows that.
@@ -120,13 +122,13 @@ impl Certified {
     }
 
     /// The state, which no round replaces meanwhile. Not to be held while anything runs, and not twice by one thread.
-    pub fn read(&self) -> RwLockReadGuard<'_, CertifiedState> {
+    pub fn read(&self) -> ShardedLockReadGuard<'_, CertifiedState> {
         // A panic stops the node.
         self.0.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state, to be replaced at the end of a round.
-    pub fn write(&self) -> RwLockWriteGuard<'_, CertifiedState> {
+    pub fn write(&self) -> ShardedLockWriteGuard<'_, CertifiedState> {
         self.0.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,7 +9,7 @@
 use super::setup::{Facts, Setup, system_api};
 use super::{closure_arg, take_apart};
 use crate::charge;
-use crate::config::RoundEnv;
+use crate::config::{RoundEnv, SubnetConfig};
 use crate::machine::{Desk, PublishedProgram};
 use crate::published::PublishedCanister;
 use crate::reject::{self, Failure, MethodKind, OutOfCycles};
@@ -87,6 +87,8 @@ pub struct QuerySession {
     env: Arc<RoundEnv>,
     canister: Arc<PublishedCanister>,
     desk: Option<Desk>,
+    /// The environment's subnet, while nothing runs here.
+    subnet: Option<Arc<SubnetConfig>>,
     /// What runs first, until it does.
     first: Option<First>,
     caller: Principal,
@@ -163,6 +165,7 @@ impl QuerySession {
     pub fn reopen(&mut self, env: &Arc<RoundEnv>, call: QueryCall) -> Result<(), Reject> {
         if !Arc::ptr_eq(&self.env, env) {
             self.env = Arc::clone(env);
+            self.subnet = None;
         }
         self.caller = call.caller.unwrap_or_else(Principal::anonymous);
         self.info = call.info.clone();
@@ -235,6 +238,7 @@ impl QuerySession {
             canister: Arc::clone(canister),
             desk: Some(desk),
             composite: first.0 == Entry::CompositeQuery,
+            subnet: None,
             first: Some(first),
             caller: caller.unwrap_or_else(Principal::anonymous),
             info,
@@ -292,6 +296,7 @@ impl QuerySession {
         let setup = Setup {
             answer: if owes { Answer::Owed } else { Answer::NotOwed },
             context_instructions: self.used,
+            subnet: self.subnet.take(),
             ..Setup::plain(entry, self.caller, message)
         };
         let mut api = system_api(&self.env, facts(&self.canister, wasm64), None, setup);
@@ -349,6 +354,7 @@ impl QuerySession {
             self.answered = true;
             step.answer = Some(payload);
         }
+        self.subnet = Some(api.subnet);
         self.desk = Some(desk);
         step
     }

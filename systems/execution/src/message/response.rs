@@ -129,6 +129,7 @@ fn launch_stage(
         context_instructions: context.instructions.saturating_add(run.used_before),
         answered_by: Some(callback.callback.callee),
         logged: run.log.iter().map(|line| LogRecord::counted(line)).sum(),
+        subnet: None,
     };
     let api = system_api(env, Facts::of(canister, wasm64), Some(canister.open_calls), setup);
     run.initial_balance = api.funds.balance;

@@ -2,7 +2,7 @@
 
 use crate::canister::CanisterMut;
 use crate::charge;
-use crate::config::RoundEnv;
+use crate::config::{RoundEnv, SubnetConfig};
 use crate::system_api::{
     Answer, Calls, Entry, Funds, Identity, MemoryBook, Message, Rates, SystemApi, TouchedPages, Written,
 };
@@ -33,6 +33,8 @@ pub(super) struct Setup {
     pub answered_by: Option<CanisterId>,
     /// Bytes that earlier parts of the message have logged.
     pub logged: u64,
+    /// A handle of its own on the environment's subnet: a thread that has one need not count another, which all threads wait for.
+    pub subnet: Option<Arc<SubnetConfig>>,
 }
 
 impl Setup {
@@ -49,6 +51,7 @@ impl Setup {
             context_instructions: Instructions::ZERO,
             answered_by: None,
             logged: 0,
+            subnet: None,
         }
     }
 }
@@ -165,7 +168,7 @@ pub(super) fn system_api(
             ..Written::default()
         },
         stable: None,
-        subnet: Arc::clone(&env.subnet),
+        subnet: setup.subnet.unwrap_or_else(|| Arc::clone(&env.subnet)),
     })
 }
 
