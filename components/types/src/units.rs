@@ -109,7 +109,11 @@ impl Cycles {
     /// The quotient, rounded down. Cost: that of 64 bits where the amount fits, some tens of nanoseconds less than of 128.
     #[inline]
     pub const fn over(self, divisor: u64) -> Self {
-        if self.0 <= u64::MAX as u128 { Self((self.0 as u64 / divisor) as u128) } else { Self(self.0 / divisor as u128) }
+        if self.0 <= u64::MAX as u128 {
+            Self((self.0 as u64 / divisor) as u128)
+        } else {
+            Self(self.0 / divisor as u128)
+        }
     }
     /// Adds `amount` as far as it fits and returns what is lost. Spec: cycles saturate; whoever keeps accounts counts the rest as burned.
     #[must_use = "what does not fit is burned"]

@@ -126,8 +126,13 @@ impl SeatPool {
     /// Makes the heap as it is the version that views show. What a message in progress has done is not part of it.
     pub fn publish(&self, heap: &mut Heap) -> HeapVersion {
         let (version, logs) = heap.publish();
-        logs.into_iter().for_each(|log| self.shared.undo.put(log));
+        self.shared.undo.set_aside(logs);
         version
+    }
+
+    /// Gives back what publications have set aside. Cost: in proportion to that.
+    pub fn tidy(&self) {
+        self.shared.undo.tidy();
     }
 
     /// Takes a seat back, still mapping its heap. Panics: when a message is in progress there.
@@ -193,8 +198,13 @@ impl StablePool {
     /// Makes the memory as it is the version that views show. What a message in progress has done is not part of it.
     pub fn publish(&self, stable: &mut StableMemory) -> StableVersion {
         let (version, logs) = stable.publish();
-        logs.into_iter().for_each(|log| self.shared.undo.put(log));
+        self.shared.undo.set_aside(logs);
         version
+    }
+
+    /// Gives back what publications have set aside. Cost: in proportion to that.
+    pub fn tidy(&self) {
+        self.shared.undo.tidy();
     }
 
     /// Takes an access back, still mapped. Panics: when a message is in progress on it.

@@ -270,16 +270,17 @@ impl Seat {
         let protected = self.attached.is_some_and(|a| a.tracking == Tracking::Protect);
         let mapping = Mapping { base: self.heap_base(), bytes: heap.size_bytes(), protected };
         // SAFETY: the heap is attached here privately (checked) and stays so until `rollback`, which leaves.
-        let entered = unsafe { heap.slot().versions.enter(heap.number(), mapping, |before| self.overlay(before)) };
-        match (entered, &mut self.message) {
-            (Ok(reader), Some(message)) => message.reader = Some(reader),
-            (Ok(_), None) => unreachable!("it was begun above"),
-            (Err(refused), _) => {
-                let _ = self.rollback();
-                return Err(refused);
+        let entered = unsafe { heap.slot().versions.enter(heap.number(), mapping) };
+        let begun = entered.and_then(|(reader, past)| {
+            if let Some(message) = &mut self.message {
+                message.reader = Some(reader);
             }
+            self.overlay(&past.pre_images())
+        });
+        if begun.is_err() {
+            let _ = self.rollback();
         }
-        Ok(())
+        begun
     }
 
     fn check_attached(&self, id: MemoryId, bytes: u64, sharing: Sharing) {
@@ -420,10 +421,14 @@ impl Seat {
         let Some(message) = self.message.take() else { return Ok(()) };
         let undone = undone.and_then(|()| self.shrink(&message, attached.sharing));
         self.protect_again();
-        if attached.sharing == Sharing::Shared {
-            message.slot.versions.end_message(undone.is_ok());
+        let Message { slot, undo, .. } = message;
+        let undo = match attached.sharing {
+            Sharing::Shared => slot.versions.end_message(Some(undo), undone.is_ok()),
+            Sharing::Private => Some(undo),
+        };
+        if let Some(undo) = undo {
+            self.shared.undo.put(undo);
         }
-        self.shared.undo.put(message.undo);
         if undone.is_err() {
             self.attached = None;
         }

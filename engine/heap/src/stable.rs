@@ -161,16 +161,11 @@ impl StableAccess {
             return Err(HeapError::Busy);
         }
         self.start(stable.slot(), stable.size_bytes(), stable.maximum());
-        let entered = self.enter(stable);
-        match (entered, &mut self.message) {
-            (Ok(reader), Some(message)) => message.reader = reader,
-            (Ok(_), None) => unreachable!("it was begun above"),
-            (Err(refused), _) => {
-                let _ = self.rollback();
-                return Err(refused);
-            }
+        let begun = self.enter(stable);
+        if begun.is_err() {
+            let _ = self.rollback();
         }
-        Ok(())
+        begun
     }
 
     /// Keeps this view for another query. False when it cannot be kept, having written: it is to be rolled back.
@@ -191,19 +186,23 @@ impl StableAccess {
     }
 
     /// Becomes a reader of the memory; there is nothing to read of an empty one.
-    fn enter(&mut self, stable: &StableVersion) -> Result<Option<Arc<ReaderState>>, HeapError> {
+    fn enter(&mut self, stable: &StableVersion) -> Result<(), HeapError> {
         if self.size == 0 {
-            return Ok(None);
+            return Ok(());
         }
         self.ensure_mapped()?;
         let mapping = Mapping { base: self.byte(0), bytes: self.size, protected: false };
         // SAFETY: the file is mapped privately at byte 0, writable, and is not mapped anew before `rollback`, which leaves: a view's file bytes stay
         // as many as they are.
-        let reader = unsafe { stable.slot().versions.enter(stable.number(), mapping, |before| self.overlay(before)) };
-        reader.map(Some)
+        let (reader, past) = unsafe { stable.slot().versions.enter(stable.number(), mapping) }?;
+        if let Some(message) = &mut self.message {
+            message.reader = Some(reader);
+        }
+        self.overlay(&past.pre_images());
+        Ok(())
     }
 
-    fn overlay(&mut self, before: &PreImageMap<'_>) -> Result<(), HeapError> {
+    fn overlay(&mut self, before: &PreImageMap<'_>) {
         for page in before.pages() {
             assert!(page.address() < self.size);
             self.overlay.push(page);
@@ -211,7 +210,6 @@ impl StableAccess {
             let bytes = unsafe { std::slice::from_raw_parts_mut(self.byte(page.address()), PAGE) };
             before.restore(page.address(), bytes);
         }
-        Ok(())
     }
 
     fn start(&mut self, slot: &Arc<Slot>, bytes: u64, maximum: WasmPages) {
@@ -449,10 +447,11 @@ impl StableAccess {
                 self.discard_private(message.begin_bytes)
             }
         };
-        if self.sharing == Sharing::Shared {
-            message.slot.versions.end_message(undone.is_ok());
-        }
-        self.end(message.undo);
+        let undo = match self.sharing {
+            Sharing::Shared => message.slot.versions.end_message(message.undo, undone.is_ok()),
+            Sharing::Private => message.undo,
+        };
+        self.end(undo);
         undone
     }
 

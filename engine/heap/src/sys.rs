@@ -198,10 +198,17 @@ impl Drop for Region {
     }
 }
 
-/// Lets the page at `at` be written to. A refusal shows at the write.
-pub(crate) fn make_page_writable(at: *mut u8) {
-    // SAFETY: changes what the page allows, not what it holds; the caller knows that it is mapped and whose it is.
-    unsafe { libc::mprotect(at.cast(), PAGE, libc::PROT_READ | libc::PROT_WRITE) };
+/// Lets whole pages be written to; false when the kernel refuses.
+pub(crate) fn make_writable(at: *mut u8, length: usize) -> bool {
+    // SAFETY: changes what the pages allow, not what they hold; the caller knows that they are mapped and whose they are.
+    unsafe { libc::mprotect(at.cast(), length, libc::PROT_READ | libc::PROT_WRITE) == 0 }
+}
+
+/// Does what a store to the page at `at` would do, but for the store; false when the page does not allow stores at this moment, and always on kernels
+/// before 5.14.
+pub(crate) fn write_fault(at: *mut u8) -> bool {
+    // SAFETY: changes no contents; the caller knows that the page is mapped and whose it is.
+    unsafe { libc::madvise(at.cast(), PAGE, libc::MADV_POPULATE_WRITE) == 0 }
 }
 
 fn sharing_flags(sharing: Sharing) -> i32 {

@@ -210,6 +210,8 @@ impl Records {
 pub(crate) struct UndoPool {
     nearby: Nearby<UndoLog>,
     idle: Mutex<Vec<UndoLog>>,
+    /// To be put back when there is time.
+    aside: Mutex<Vec<UndoLog>>,
 }
 
 /// Idle logs kept besides those that threads keep nearby; 32 MiB warm each at most.
@@ -223,6 +225,19 @@ impl UndoPool {
     pub(crate) fn take(&self) -> Result<UndoLog, HeapError> {
         let warm = self.nearby.take_if(|_| true).or_else(|| self.idle().pop());
         warm.map_or_else(UndoLog::new, Ok)
+    }
+
+    /// Takes logs without resetting them, which may take time.
+    pub(crate) fn set_aside(&self, mut logs: Vec<UndoLog>) {
+        if !logs.is_empty() {
+            self.aside.lock().unwrap_or_else(PoisonError::into_inner).append(&mut logs);
+        }
+    }
+
+    /// Puts back what was set aside.
+    pub(crate) fn tidy(&self) {
+        let logs = std::mem::take(&mut *self.aside.lock().unwrap_or_else(PoisonError::into_inner));
+        logs.into_iter().for_each(|log| self.put(log));
     }
 
     pub(crate) fn put(&self, mut log: UndoLog) {

@@ -11,7 +11,8 @@
 //! - A page that changes while the view is at work is copied by the kernel: before a message's first store to a page, [`Versions::saved`] writes
 //!   to that page of every view without changing it, which ends its sharing.
 //!
-//! Both happen under one lock a memory, which a message takes at its begin, at its end and at its first store to each page.
+//! One lock a memory orders the two; a message takes it at its begin, at its end and at its first store to each page. A view that begins is let in
+//! under the lock and copies after that: a page that is unshared meanwhile gets the version's bytes a moment later.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,12 +21,13 @@ use cyclotron_types::units::WasmPages;
 
 use crate::arena::{MemoryId, MemoryKind, OfHeap, OfStable, Slot};
 use crate::error::HeapError;
+use crate::layout::PAGE;
 use crate::page_set::{PageIx, PageSet};
 use crate::sys;
 use crate::undo::{PreImageMap, RecordKind, Records, UndoLog};
 
 /// Pages that are copied out of a message's undo log when it commits; a log with more of them is kept as it is, and the next message gets another.
-/// A round's instructions pay for some 16 million pages in all, hence for some 4,000 such logs: 40 of the 128 TiB of address space.
+/// A round's instructions pay for some 16 million changed pages in all, hence for some 4,000 such logs: 40 of the 128 TiB of address space.
 const COPIED_PAGES_MAX: usize = 4_096;
 
 /// A memory as it was when it was published, for views. A later publication outdates it.
@@ -88,7 +90,7 @@ struct State {
     /// Size at the last publication. Pages beyond it are nobody's to read.
     bytes: u64,
     /// Saved pages of messages committed since the publication, oldest first.
-    kept: Vec<Kept>,
+    kept: Vec<Arc<Kept>>,
     /// Pages kept in full, and pages of which the head is kept.
     full: PageSet,
     heads: PageSet,
@@ -96,21 +98,69 @@ struct State {
     busy: bool,
     /// Whether a message could not be undone: nobody knows what the bytes are.
     broken: bool,
-    /// What the message in progress has saved. Its log is reset only after this is `None`.
+    /// What the message in progress has saved. Its log is reset only after this is `None`, and nobody holds its pin.
     running: Option<Records>,
+    /// Held by those who read the records of the message in progress without the lock.
+    pin: Option<Pin>,
+    /// Logs of messages that ended while somebody held their pin; they go when another log comes.
+    pinned: Vec<(Pin, UndoLog)>,
     readers: Vec<Reader>,
 }
 
 // SAFETY: the records' log and the readers' mappings outlive their entries here (contracts of `saved` and `enter`), and neither is tied to a thread.
 unsafe impl Send for State {}
 
+/// Keeps a log from being reset while a clone is held.
+type Pin = Arc<()>;
+
+fn is_held(pin: &mut Pin) -> bool {
+    // Not by its count: this also orders what the holders read before what comes now.
+    Arc::get_mut(pin).is_none()
+}
+
 /// Saved pages of a committed message.
 #[derive(Debug)]
 enum Kept {
-    /// A few, copied: page and length of each, and the bytes in one piece.
+    /// Copied: page and length of each, and the bytes in one piece.
     Pages(Vec<(PageIx, usize)>, Vec<u8>),
-    /// The message's log.
-    Log(UndoLog),
+    /// The message's log, and its pin if somebody held that when the message ended.
+    Log(UndoLog, Option<Pin>),
+}
+
+/// What the published version held wherever that may have changed before a view was let in.
+pub(crate) struct Past {
+    bytes: u64,
+    kept: Vec<Arc<Kept>>,
+    running: Option<(Records, Pin)>,
+}
+
+impl Past {
+    /// By page.
+    pub(crate) fn pre_images(&self) -> PreImageMap<'_> {
+        let mut map = PreImageMap::new();
+        let mut add = |page: PageIx, bytes| {
+            if page.address() < self.bytes {
+                map.add(page, bytes);
+            }
+        };
+        for kept in &self.kept {
+            match &**kept {
+                Kept::Log(log, _) => log.oldest_first().for_each(|(page, _, bytes)| add(page, bytes)),
+                Kept::Pages(pages, bytes) => {
+                    let mut start = 0;
+                    for &(page, length) in pages {
+                        add(page, &bytes[start..start + length]);
+                        start += length;
+                    }
+                }
+            }
+        }
+        if let Some((records, _pin)) = &self.running {
+            // SAFETY: the log is not reset while its pin is held.
+            unsafe { records.each() }.for_each(|(page, _, bytes)| add(page, bytes));
+        }
+        map
+    }
 }
 
 /// A view.
@@ -197,17 +247,20 @@ impl Versions {
             if page.address() < reader.bytes && !reader.state.give_up() {
                 reader.copied.push(page);
                 // SAFETY: the page is mapped at `base` by the contract of `enter`.
-                unsafe { unshare(reader.base.add(page.address() as usize), reader.protected) };
+                unsafe { reader.unshare(page) };
             }
         }
     }
 
-    /// Ends the message in progress, which has been undone, or could not be and leaves the memory busy for ever.
-    pub(crate) fn end_message(&self, undone: bool) {
+    /// Ends the message in progress, which has been undone, or could not be and leaves the memory busy for ever. Gives the log back unless
+    /// somebody reads it.
+    pub(crate) fn end_message(&self, log: Option<UndoLog>, undone: bool) -> Option<UndoLog> {
         let mut state = self.state();
         state.running = None;
         state.busy = !undone;
         state.broken |= !undone;
+        let pin = state.pin.take();
+        state.retire(log?, pin)
     }
 
     /// Ends the message in progress, whose effects hold: `changed` lists the pages that are not as they were, ascending. Gives the log back unless
@@ -216,7 +269,8 @@ impl Versions {
         let mut state = self.state();
         state.running = None;
         state.busy = false;
-        if state.number == 0 { Some(log) } else { state.keep(log, changed) }
+        let pin = state.pin.take();
+        if state.number == 0 { state.retire(log, pin) } else { state.keep(log, pin, changed) }
     }
 
     /// Ends a message that has saved nothing.
@@ -229,7 +283,7 @@ impl Versions {
         let state = self.state();
         let mut map = PreImageMap::new();
         if let Some(records) = state.running {
-            // SAFETY: as in `pre_images`: the lock is held.
+            // SAFETY: the log is not reset while `running` names it, and whoever ends that needs the lock that is held.
             unsafe { records.each() }.for_each(|(page, _, bytes)| map.add(page, bytes));
         }
         look(&map)
@@ -243,26 +297,24 @@ impl Versions {
         state.bytes = bytes;
         state.full.clear();
         state.heads.clear();
-        let logs = state.kept.drain(..).filter_map(|kept| match kept {
-            Kept::Log(log) => Some(log),
-            Kept::Pages(..) => None,
+        let kept = std::mem::take(&mut state.kept);
+        // What a view holds that is being let in goes with that.
+        let logs = kept.into_iter().filter_map(|kept| match Arc::try_unwrap(kept) {
+            Ok(Kept::Log(log, pin)) => state.retire(log, pin),
+            Ok(Kept::Pages(..)) | Err(_) => None,
         });
         let logs = logs.collect();
         (state.number, logs)
     }
 
-    /// Lets a view in: `overlay` copies into it what has changed since its version was published; what changes from now on is kept from it.
+    /// Lets a view in: what changes from now on is kept from it. What has changed since its version was published is its own to copy, before it
+    /// shows anything.
     ///
-    /// Errors: `Outdated`; `Busy` when the memory is unusable for ever; what `overlay` fails with.
+    /// Errors: `Outdated`; `Busy` when the memory is unusable for ever.
     ///
     /// # Safety
     /// The mapping is private, of this memory, writable unless protected, and stays so until [`Versions::leave`].
-    pub(crate) unsafe fn enter(
-        &self,
-        number: u64,
-        mapping: Mapping,
-        overlay: impl FnOnce(&PreImageMap<'_>) -> Result<(), HeapError>,
-    ) -> Result<Arc<ReaderState>, HeapError> {
+    pub(crate) unsafe fn enter(&self, number: u64, mapping: Mapping) -> Result<(Arc<ReaderState>, Past), HeapError> {
         let mut state = self.state();
         if state.broken {
             return Err(HeapError::Busy);
@@ -270,11 +322,12 @@ impl Versions {
         if state.number != number {
             return Err(HeapError::Outdated);
         }
-        overlay(&state.pre_images())?;
+        let running = state.running.map(|records| (records, Arc::clone(state.pin.get_or_insert_default())));
+        let past = Past { bytes: state.bytes, kept: state.kept.clone(), running };
         let reader = Arc::<ReaderState>::default();
         let Mapping { base, bytes, protected } = mapping;
         state.readers.push(Reader { state: Arc::clone(&reader), base, bytes, protected, copied: Vec::new() });
-        Ok(reader)
+        Ok((reader, past))
     }
 
     /// Lets a view go. Returns the pages that it was given copies of while it was at work.
@@ -288,35 +341,20 @@ impl Versions {
 }
 
 impl State {
-    /// What the published version held wherever that may have changed.
-    fn pre_images(&self) -> PreImageMap<'_> {
-        let mut map = PreImageMap::new();
-        let mut add = |page: PageIx, bytes| {
-            if page.address() < self.bytes {
-                map.add(page, bytes);
-            }
-        };
-        for kept in &self.kept {
-            match kept {
-                Kept::Log(log) => log.oldest_first().for_each(|(page, _, bytes)| add(page, bytes)),
-                Kept::Pages(pages, bytes) => {
-                    let mut start = 0;
-                    for &(page, length) in pages {
-                        add(page, &bytes[start..start + length]);
-                        start += length;
-                    }
-                }
-            }
+    /// Takes a log out of use: gives it back, or keeps it as long as its pin is held.
+    fn retire(&mut self, log: UndoLog, pin: Option<Pin>) -> Option<UndoLog> {
+        self.pinned.retain_mut(|(pin, _)| is_held(pin));
+        let Some(mut pin) = pin else { return Some(log) };
+        if !is_held(&mut pin) {
+            return Some(log);
         }
-        if let Some(records) = self.running {
-            // SAFETY: the log is not reset while `running` names it, and whoever ends that needs the lock that lends `self`.
-            unsafe { records.each() }.for_each(|(page, _, bytes)| add(page, bytes));
-        }
-        map
+        self.pinned.push((pin, log));
+        None
     }
 
-    /// Keeps what a committed message saved of the published version.
-    fn keep(&mut self, log: UndoLog, changed: &[PageIx]) -> Option<UndoLog> {
+    /// Keeps what a committed message saved of the published version and is kept nowhere else. What is kept in all is at most twice the pages that
+    /// have changed since the publication.
+    fn keep(&mut self, log: UndoLog, pin: Option<Pin>, changed: &[PageIx]) -> Option<UndoLog> {
         let mut news = Vec::new();
         for (page, kind, bytes) in log.oldest_first() {
             let readable = !bytes.is_empty() && page.address() < self.bytes;
@@ -324,19 +362,16 @@ impl State {
                 news.push((page, bytes));
             }
         }
-        match news.len() {
-            0 => Some(log),
-            1..=COPIED_PAGES_MAX => {
-                let (pages, bytes): (Vec<_>, Vec<_>) =
-                    news.into_iter().map(|(page, bytes)| ((page, bytes.len()), bytes)).unzip();
-                self.kept.push(Kept::Pages(pages, bytes.concat()));
-                Some(log)
-            }
-            _ => {
-                self.kept.push(Kept::Log(log));
-                None
-            }
+        if news.len() > COPIED_PAGES_MAX && news.len() * 2 >= log.records().len() {
+            self.kept.push(Arc::new(Kept::Log(log, pin)));
+            return None;
         }
+        if !news.is_empty() {
+            let (pages, bytes): (Vec<_>, Vec<_>) =
+                news.into_iter().map(|(page, bytes)| ((page, bytes.len()), bytes)).unzip();
+            self.kept.push(Arc::new(Kept::Pages(pages, bytes.concat())));
+        }
+        self.retire(log, pin)
     }
 
     /// Whether the record says something that those kept before do not.
@@ -348,20 +383,42 @@ impl State {
     }
 }
 
-/// Gives a private mapping its own copy of the page at `at`, which keeps its contents: the kernel copies when it is written to.
-///
-/// # Safety
-/// The page is mapped, writable unless `protected`, and stays so meanwhile.
-unsafe fn unshare(at: *mut u8, protected: bool) {
-    if protected {
-        // The reader's first store there goes unnoticed then, which nobody counts: the page is discarded with those listed as copied.
-        sys::make_page_writable(at);
+/// A view protects its pages once, when it begins: more than two tries mean that the kernel does not do what it is asked for.
+const PROTECTED_TRIES_MAX: usize = 1_000;
+
+impl Reader {
+    /// Gives the view its own copy of a page, which keeps its contents: the kernel copies when the page is written to.
+    ///
+    /// # Safety
+    /// The page is mapped and stays so meanwhile.
+    unsafe fn unshare(&self, page: PageIx) {
+        // SAFETY: inside the mapping by contract.
+        let at = unsafe { self.base.add(page.address() as usize) };
+        if self.protected {
+            return self.unshare_protected(at);
+        }
+        // SAFETY: mapped and writable by contract. Others write there without synchronization: compiled code and host copies of the view's own
+        // query. The exchange of a byte for itself is one instruction; it never undoes a store and is never seen.
+        let byte = unsafe { AtomicU8::from_ptr(at) };
+        let mut value = byte.load(Ordering::Relaxed);
+        while let Err(now) = byte.compare_exchange_weak(value, value, Ordering::Relaxed, Ordering::Relaxed) {
+            value = now;
+        }
     }
-    // SAFETY: mapped and writable by contract. The reader's own stores come from compiled code, of one byte or more at a time; an atomic exchange of a
-    // byte for itself never undoes one of them.
-    let byte = unsafe { AtomicU8::from_ptr(at) };
-    let mut value = byte.load(Ordering::Relaxed);
-    while let Err(now) = byte.compare_exchange_weak(value, value, Ordering::Relaxed, Ordering::Relaxed) {
-        value = now;
+
+    /// Likewise for a page that may be read-only. The view's own first store there goes unnoticed then, which nobody counts: the page is discarded with
+    /// those listed as copied.
+    fn unshare_protected(&self, at: *mut u8) {
+        for _ in 0..PROTECTED_TRIES_MAX {
+            // When the kernel is out of mappings, all of the view becomes one.
+            if !sys::make_writable(at, PAGE) {
+                sys::make_writable(self.base, self.bytes as usize);
+            }
+            // Between the two the view may have protected its pages: it is tried again.
+            if sys::write_fault(at) {
+                return;
+            }
+        }
+        panic!("the kernel gives a view no page of its own: it is older than 5.14, or out of memory");
     }
 }

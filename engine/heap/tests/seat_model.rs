@@ -271,7 +271,8 @@ fn run(initial: u64, messages: &[MessageSteps], tracking: Tracking) {
     let mut committed = vec![0_u8; (initial * WasmPages::BYTES) as usize];
     let mut dirty = PageSet::new();
     let version = pool.publish(&mut heap);
-    let mut readers = Readers { pool: &pool, tracking, version, published: committed.clone(), watch: None, resting: None };
+    let mut readers =
+        Readers { pool: &pool, tracking, version, published: committed.clone(), watch: None, resting: None };
 
     for message in messages {
         let mut seat = pool.take(&heap, tracking).unwrap();

@@ -145,7 +145,7 @@ fn main() {
         println!("host   {method:8} {:8.2} ns", (whole - empty) / 1_000_000.0);
     }
     let env = Arc::new(bench.env.clone());
-    let canister = Arc::new(PublishedCanister::publish(&mut bench.bundle.borrow(bench.id), true, None));
+    let canister = Arc::new(PublishedCanister::publish(&mut bench.bundle.borrow(bench.id), Height(1), true, None));
     let nanos = measure(20_000, || {
         let call = QueryCall { method: "peek".into(), ..QueryCall::default() };
         query(&env, &canister, call).expect("it answers");

@@ -61,6 +61,12 @@ impl Machine {
         })
     }
 
+    /// Gives back what publications have set aside: no reader waits for that.
+    pub fn tidy(&self) {
+        self.seats.tidy();
+        self.stables.tidy();
+    }
+
     /// Whether instances at rest hold most of the seats that they may: time to take some back from the idle.
     pub fn seats_are_scarce(&self) -> bool {
         self.parked.load(Ordering::Relaxed) >= self.parked_max - self.parked_max / 4
@@ -478,7 +484,7 @@ impl Installed {
             module_hash: self.module_hash,
             instance: self.committed_instance(paused),
             heap: machine.seats.publish(&mut self.heap),
-            stable: self.uses_stable.then(|| machine.stables.publish(&mut self.stable)),
+            stable: Some(machine.stables.publish(&mut self.stable)).filter(|_| self.uses_stable),
             uses_certificate: self.uses_certificate,
             machine,
         }

@@ -8,7 +8,7 @@ use crate::machine::PublishedProgram;
 use crate::management::{Guarded, MemoryUse};
 use cyclotron_types::canister::{CanisterLog, Controllers, RunState, Settings};
 use cyclotron_types::ids::CanisterId;
-use cyclotron_types::units::{Cycles, Time};
+use cyclotron_types::units::{Cycles, Height, Time};
 use std::sync::Arc;
 
 /// What seldom changes.
@@ -27,6 +27,8 @@ pub struct Standing {
 pub struct PublishedCanister {
     /// Its name.
     pub id: CanisterId,
+    /// The round that left it so.
+    pub height: Height,
     /// Shared with earlier publications while it stays as it is.
     pub standing: Arc<Standing>,
     /// Its cycles.
@@ -51,10 +53,11 @@ impl PublishedCanister {
     /// Publishes the canister as it is, without what a suspended message has done; views of the publication `before` cannot begin any more.
     ///
     /// Cost: below a microsecond, and a copy of settings or log where they have changed.
-    pub fn publish(canister: &mut CanisterMut<'_>, quiet: bool, before: Option<&Self>) -> Self {
+    pub fn publish(canister: &mut CanisterMut<'_>, height: Height, quiet: bool, before: Option<&Self>) -> Self {
         let memory = MemoryUse::of(&(&*canister).into());
         Self {
             id: canister.id,
+            height,
             standing: standing(canister, before),
             balance: canister.balance.0,
             reserved: canister.reserved.0,

@@ -1,18 +1,18 @@
 //! The walk over a composite query's calls.
 
-use crate::{Certified, CertifiedState, Query, management, nothing_certified};
-use cyclotron_execution::query::{QueryCall, QueryRequest, QuerySession, QueryStep};
+use crate::{Certified, Query, management, nothing_certified};
+use cyclotron_execution::query::{QueryCall, QueryRequest, QueryStep};
 use cyclotron_execution::reject::did_not_reply;
-use cyclotron_execution::{PublishedProgram, RoundEnv};
+use cyclotron_execution::{ExecutionLimits, PublishedProgram};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits::{COMPOSITE_QUERY_DEPTH_MAX, QUERY_CALL_OVERHEAD};
 use cyclotron_types::message::ResponsePayload;
 use cyclotron_types::reject::{ErrorCode, Reject};
 use cyclotron_types::units::{Height, Instructions};
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// What is left for the whole tree of calls.
+#[derive(Default)]
 struct Budget {
     /// Instructions of all queries together.
     left: Instructions,
@@ -21,6 +21,13 @@ struct Budget {
 }
 
 impl Budget {
+    /// Fills it, the first time: what starts over goes on with what is left.
+    fn begin(&mut self, limits: &ExecutionLimits) {
+        if self.each == Instructions::ZERO {
+            *self = Self { left: limits.composite_query.max(limits.query), each: limits.query };
+        }
+    }
+
     fn next(&self) -> Result<Instructions, Reject> {
         if self.left == Instructions::ZERO {
             return Err(Reject::new(
@@ -32,33 +39,35 @@ impl Budget {
     }
 }
 
-/// How often a query that has seen two states starts over before it holds on to one.
-const RESTARTS_MAX: usize = 2;
+/// How often a query that has found a canister newer than the others starts over.
+const RESTARTS_MAX: usize = 3;
 
 /// Runs a query method with all the calls that it makes, all of them on one state.
 ///
-/// A view, once open, lasts; but a call made after the next round has ended finds the state of that. Such a query starts over, and after
-/// [`RESTARTS_MAX`] times it lets no round end before it has.
+/// A view, once open, lasts; but a call made after the next round has ended finds the state of that. It is the same if the round has not
+/// touched the canister called; otherwise the query starts over, on what is left of its instructions. No round waits for it.
+///
+/// Errors: also `CertifiedStateUnavailable`, when [`RESTARTS_MAX`] times were not enough.
 pub fn run(certified: &Certified, query: &Query) -> Result<Vec<u8>, Reject> {
-    for _ in 0..RESTARTS_MAX {
-        match Walk::new(certified, None).ask(query, 0) {
+    let mut walk = Walk { certified, height: Height::ZERO, budget: Budget::default() };
+    for _ in 0..=RESTARTS_MAX {
+        match walk.ask(query, 0) {
             Err(Stop::Moved) => {}
             Err(Stop::Failed(reject)) => return Err(reject),
             Ok(answer) => return Ok(answer),
         }
     }
-    let state = certified.read();
-    Walk::new(certified, Some(&state)).ask(query, 0).map_err(|stop| match stop {
-        Stop::Failed(reject) => reject,
-        Stop::Moved => unreachable!("the state is held"),
-    })
+    Err(Reject::new(
+        ErrorCode::CertifiedStateUnavailable,
+        "The canisters called changed again and again while the composite query ran. Try again later.",
+    ))
 }
 
 /// Why a query has no answer.
 enum Stop {
     /// It failed.
     Failed(Reject),
-    /// A round has ended since it began.
+    /// A round has changed a canister since it began.
     Moved,
 }
 
@@ -71,55 +80,34 @@ impl From<Reject> for Stop {
 /// A query and the calls of its tree.
 struct Walk<'a> {
     certified: &'a Certified,
-    /// The state, if it is held; else each call looks anew, and rounds may end between two of them.
-    held: Option<&'a CertifiedState>,
-    /// Height of the state that it has seen.
-    height: Option<Height>,
+    /// Height of the state that it has begun with.
+    height: Height,
     budget: Budget,
 }
 
-impl<'a> Walk<'a> {
-    fn new(certified: &'a Certified, held: Option<&'a CertifiedState>) -> Self {
-        Self { certified, held, height: None, budget: Budget { left: Instructions::ZERO, each: Instructions::ZERO } }
-    }
-
-    /// Looks at the state that the walk has seen from its beginning.
-    fn look<R>(&mut self, look: impl FnOnce(&CertifiedState, &Arc<RoundEnv>) -> Result<R, Reject>) -> Result<R, Stop> {
-        let guard;
-        let state = match self.held {
-            None => {
-                guard = self.certified.read();
-                &*guard
-            }
-            Some(state) => state,
-        };
-        let env = state.env.as_ref().ok_or_else(nothing_certified)?;
-        match self.height {
-            None => {
-                let limits = &env.subnet.limits;
-                self.budget = Budget { left: limits.composite_query.max(limits.query), each: limits.query };
-                self.height = Some(env.height);
-            }
-            Some(height) if height != env.height => return Err(Stop::Moved),
-            Some(_) => {}
-        }
-        Ok(look(state, env)?)
-    }
-
+impl Walk<'_> {
     /// Runs a query and its calls. `depth` is the number of queries that wait for this one.
     fn ask(&mut self, query: &Query, depth: usize) -> Result<Vec<u8>, Stop> {
         let (id, certified) = (query.receiver, self.certified);
-        let opened = self.look(|state, env| {
+        let opened = {
+            let state = certified.read();
+            let env = state.env.as_ref().ok_or_else(nothing_certified)?;
             if state.is_management(id) {
-                return management::answer(state, query).map(Opened::Answered);
+                return Ok(management::answer(&state, query)?);
             }
             if depth >= COMPOSITE_QUERY_DEPTH_MAX {
-                return Err(Reject::new(
+                return Err(Stop::Failed(Reject::new(
                     ErrorCode::QueryCallGraphTooDeep,
                     format!("Composite query calls are at most {COMPOSITE_QUERY_DEPTH_MAX} deep."),
-                ));
+                )));
             }
             let canister = state.canister(id)?;
+            if depth == 0 {
+                self.height = env.height;
+                self.budget.begin(&env.subnet.limits);
+            } else if canister.height > self.height {
+                return Err(Stop::Moved);
+            }
             // The certificate is there for the client's query alone, and made only for a module that can ask for it.
             // Spec: #system-api-certified-data.
             let asks = depth == 0 && canister.program.as_ref().is_some_and(PublishedProgram::uses_certificate);
@@ -132,12 +120,9 @@ impl<'a> Walk<'a> {
                 composite: true,
                 ..QueryCall::default()
             };
-            certified.open(env, canister, call).map(Opened::Session)
-        })?;
-        let mut session = match opened {
-            Opened::Answered(answer) => return Ok(answer),
-            Opened::Session(session) => session,
+            certified.open(env, canister, call)
         };
+        let mut session = opened?;
         let step = session.run(self.budget.next()?);
         let mut calls = VecDeque::new();
         let mut answer = self.take_up(step, &mut calls)?;
@@ -181,12 +166,4 @@ impl<'a> Walk<'a> {
             Err(Stop::Moved) => Err(Stop::Moved),
         }
     }
-}
-
-/// What a look at the state has led to.
-enum Opened {
-    /// The management canister answers at once.
-    Answered(Vec<u8>),
-    /// A canister's query can run.
-    Session(Box<QuerySession>),
 }

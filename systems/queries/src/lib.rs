@@ -36,7 +36,7 @@ pub struct Query {
 
 /// The answer to who comes before the first round.
 fn nothing_certified() -> Reject {
-    Reject::new(ErrorCode::CanisterNotFound, "Nothing is certified yet.")
+    Reject::new(ErrorCode::CertifiedStateUnavailable, "Nothing is certified yet.")
 }
 
 /// Answers many queries, on as many threads as the current rayon pool has; answers are in the order of the queries.

@@ -114,6 +114,18 @@ impl Certified {
         QuerySession::open(env, canister, call).map(Box::new)
     }
 
+    /// Ends the view that rests for this thread's next query if it shows what no query will see any more. A canister that is gone takes memory as long as
+    /// a view of it rests: for threads that have nothing to do.
+    pub fn tidy(&self) {
+        let state = self.read();
+        let outdated = self
+            .0
+            .resting
+            .take_if(|session| !state.canisters.get(&session.canister()).is_some_and(|now| session.is_of(now)));
+        drop(state);
+        drop(outdated);
+    }
+
     /// Keeps a session's view for this thread's next query.
     pub(crate) fn rest(&self, mut session: Box<QuerySession>) {
         if session.rest() {

@@ -9,12 +9,12 @@ use cyclotron_crypto::RootSigner;
 use cyclotron_execution::{CanisterData, CanisterMut, PublishedCanister};
 use cyclotron_queries::{Certified, CertifiedState, KnownRequest};
 use cyclotron_routing::{ActiveSet, Answered, CurrentRound, Directory, Entry, IngressHistory, Tally, Touched};
-use cyclotron_scheduling::Installing;
+use cyclotron_scheduling::{Installing, Workers};
 use cyclotron_types::Principal;
 use cyclotron_types::batch::CertifiedView;
 use cyclotron_types::canister::InputQueue;
 use cyclotron_types::ids::{CanisterId, MessageId};
-use cyclotron_types::units::Time;
+use cyclotron_types::units::{Height, Time};
 use cyclotron_world::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -73,6 +73,7 @@ pub struct Round<'w> {
     totals: Res<'w, Totals>,
     tally: Res<'w, Tally>,
     signer: Res<'w, Signer>,
+    workers: Res<'w, Workers>,
 }
 
 /// Replaces what the outside sees, all at once: canisters and statuses that changed, the subnet's metrics and the time, under a new signature.
@@ -89,13 +90,15 @@ pub fn certify(
     mut canisters: Query<Seen>,
 ) {
     let env = &round.current.0;
+    // Their memories may be the last of a canister's: nobody waits while they are given back.
+    let mut outdated = Vec::new();
     let mut state = outside.0.write();
     for id in std::mem::take(&mut touched.0) {
         match round.directory.entity(id).and_then(|entity| canisters.get_mut(entity).ok()) {
-            Some(seen) => certify_canister(&mut state, id, seen),
+            Some(seen) => outdated.extend(certify_canister(&mut state, id, env.height, seen)),
             None => {
                 state.tree.remove_canister(id);
-                state.canisters.remove(&id);
+                outdated.extend(state.canisters.remove(&id));
             }
         }
     }
@@ -113,8 +116,13 @@ pub fn certify(
     // Spec: ic-interface-spec #state-tree-subnet.
     state.tree.set_subnet_metrics(env.subnet.subnet, &metrics);
     state.tree.set_time(env.time);
-    let certified = state.tree.certify(&*round.signer.0);
+    // On threads that serve no reader: one that waits for the state must not be needed to bring it about.
+    let (tree, signer) = (&mut state.tree, &*round.signer.0);
+    let certified = round.workers.0.install(|| tree.certify(signer));
     state.env = Some(Arc::new(env.clone()));
+    drop(state);
+    drop(outdated);
+    env.machine.tidy();
     view.0 = Some(CertifiedView {
         height: env.height,
         time: env.time,
@@ -124,14 +132,19 @@ pub fn certify(
     });
 }
 
-/// Publishes a touched canister, and takes into the tree what it shows; most often that has not changed.
-fn certify_canister(state: &mut CertifiedState, id: CanisterId, seen: SeenItem<'_, '_>) {
+/// Publishes a touched canister, and takes into the tree what it shows; most often that has not changed. Returns the publication before.
+fn certify_canister(
+    state: &mut CertifiedState,
+    id: CanisterId,
+    height: Height,
+    seen: SeenItem<'_, '_>,
+) -> Option<Arc<PublishedCanister>> {
     let SeenItem { canister, queue, mut shown } = seen;
     let mut canister = CanisterMut::from(canister);
     let quiet = queue.messages.is_empty() && canister.contexts.callbacks.is_empty();
     let before = state.canisters.get(&id).map(AsRef::as_ref);
-    let published = Arc::new(PublishedCanister::publish(&mut canister, quiet, before));
-    state.canisters.insert(id, published);
+    let published = Arc::new(PublishedCanister::publish(&mut canister, height, quiet, before));
+    let outdated = state.canisters.insert(id, published);
 
     let installed = canister.program.installed();
     let history = &*canister.history;
@@ -141,7 +154,7 @@ fn certify_canister(state: &mut CertifiedState, id: CanisterId, seen: SeenItem<'
             && (shown.created, shown.installed) == (history.created, history.installed)
     }) {
         state.tree.set_certified_data(id, &canister.certified_data.0);
-        return;
+        return outdated;
     }
     let metadata: Vec<(&str, &[u8])> =
         installed.into_iter().flat_map(|i| i.all_metadata()).map(|(name, _, content)| (name, content)).collect();
@@ -160,6 +173,7 @@ fn certify_canister(state: &mut CertifiedState, id: CanisterId, seen: SeenItem<'
         created: history.created,
         installed: history.installed,
     });
+    outdated
 }
 
 /// Takes a changed ingress status into the tree, or out of it.

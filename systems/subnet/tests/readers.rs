@@ -8,6 +8,7 @@ use cyclotron_queries::{Certified, Query, answer, inspect_ingress};
 use cyclotron_types::Principal;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::Ingress;
+use cyclotron_types::reject::ErrorCode;
 use cyclotron_types::units::Time;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -113,33 +114,57 @@ impl Drop for Ends<'_> {
     }
 }
 
+/// Asks for both counters; `None` when rounds have changed the canisters too often meanwhile.
+fn both(certified: &Certified, first: CanisterId, second: CanisterId, spins: u64) -> Option<u64> {
+    let arg = [second.as_slice(), &spins.to_le_bytes()].concat();
+    let query = Query { sender: Principal::anonymous(), receiver: first, method: "both".into(), arg };
+    match answer(certified, &query) {
+        Ok(counters) => {
+            assert_eq!(counters[..8], counters[8..], "both are of one state");
+            Some(number(&counters[..8]))
+        }
+        Err(reject) => {
+            assert_eq!(reject.error, Some(ErrorCode::CertifiedStateUnavailable));
+            None
+        }
+    }
+}
+
 #[test]
 fn a_composite_query_sees_one_state_however_many_rounds_end_meanwhile() {
     let mut subnet = TestSubnet::new(Setup::default());
     let (first, second) = (subnet.install_new(PAIR), subnet.install_new(PAIR));
     let certified = subnet.subnet.certified().clone();
-    let (over, asked) = (AtomicBool::new(false), AtomicU64::new(0));
-    // Long enough for rounds to end in the middle, so that the query starts over and in the end holds on to a state; and short.
-    for spins in [1_u64, 3_000_000] {
-        let arg = [second.as_slice(), &spins.to_le_bytes()].concat();
-        (over.store(false, Ordering::Release), asked.store(0, Ordering::Release));
+    // Short ones are answered between rounds; long ones, in whose middle a round always ends, are refused.
+    for (spins, answered) in [(1, true), (3_000_000, false)] {
+        let (over, seen) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let _ends = Ends(&over);
                 while !over.load(Ordering::Acquire) {
-                    let counters = ask(&certified, first, "both", &arg);
-                    assert_eq!(counters[..8], counters[8..], "both are of one state");
-                    asked.fetch_add(1, Ordering::AcqRel);
+                    if both(&certified, first, second, spins).is_some() == answered {
+                        seen.fetch_add(1, Ordering::AcqRel);
+                    }
                 }
             });
             let _ends = Ends(&over);
-            let mut rounds = 0;
-            while (rounds < 30 || asked.load(Ordering::Acquire) < 30) && !over.load(Ordering::Acquire) {
+            while seen.load(Ordering::Acquire) < 3 && !over.load(Ordering::Acquire) {
                 subnet.send(first, Some(first), "bump", Vec::new());
                 subnet.send(second, Some(second), "bump", Vec::new());
                 subnet.round();
-                rounds += 1;
             }
         });
     }
+    // Rounds that touch neither do not count.
+    let still = number(&ask(&certified, first, "get", &[]));
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ends = Ends(&over);
+            assert_eq!(both(&certified, first, second, 10_000_000), Some(still));
+        });
+        while !over.load(Ordering::Acquire) {
+            subnet.round();
+        }
+    });
 }

@@ -93,7 +93,6 @@ pub struct QuerySession {
     first: Option<First>,
     caller: Principal,
     info: Option<Box<CallerInfo>>,
-    composite: bool,
     answered: bool,
     used: Instructions,
 }
@@ -151,6 +150,11 @@ impl QuerySession {
         self.desk.as_mut().is_some_and(PublishedProgram::rest_view)
     }
 
+    /// The canister asked.
+    pub fn canister(&self) -> CanisterId {
+        self.canister.id
+    }
+
     /// Whether the session is for this publication of the canister.
     pub fn is_of(&self, canister: &Arc<PublishedCanister>) -> bool {
         Arc::ptr_eq(&self.canister, canister)
@@ -170,7 +174,6 @@ impl QuerySession {
         self.caller = call.caller.unwrap_or_else(Principal::anonymous);
         self.info = call.info.clone();
         let first = Self::first(&self.env, &self.canister, call)?;
-        self.composite = first.0 == Entry::CompositeQuery;
         self.first = Some(first);
         self.answered = false;
         self.used = Instructions::ZERO;
@@ -191,12 +194,8 @@ impl QuerySession {
                 return Err(missing.reject(canister.id));
             }
         };
-        let message = ApiMessage {
-            arg: call.arg,
-            info: call.info,
-            certificate: call.certificate,
-            ..ApiMessage::default()
-        };
+        let message =
+            ApiMessage { arg: call.arg, info: call.info, certificate: call.certificate, ..ApiMessage::default() };
         Ok((entry, function, message))
     }
 
@@ -237,7 +236,6 @@ impl QuerySession {
             env: Arc::clone(env),
             canister: Arc::clone(canister),
             desk: Some(desk),
-            composite: first.0 == Entry::CompositeQuery,
             subnet: None,
             first: Some(first),
             caller: caller.unwrap_or_else(Principal::anonymous),
@@ -253,7 +251,7 @@ impl QuerySession {
         }
     }
 
-    /// Runs the method that the session was opened for, once. The session stays open if calls are to be made.
+    /// Runs the method that the session was opened for, once. Unless it fails the session can take callbacks, and rest after that.
     pub fn run(&mut self, limit: Instructions) -> QueryStep {
         match self.first.take() {
             Some((entry, function, message)) => self.enter(entry, WasmEntry::Function(function), None, message, limit),

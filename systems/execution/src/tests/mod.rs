@@ -328,7 +328,7 @@ impl Subnet {
 
 /// The canister as a round that ended now would leave it.
 pub fn publish(canister: &mut CanisterMut<'_>) -> Arc<PublishedCanister> {
-    Arc::new(PublishedCanister::publish(canister, true, None))
+    Arc::new(PublishedCanister::publish(canister, Height(1), true, None))
 }
 
 /// Imports of which the tests' modules use some, and a memory.

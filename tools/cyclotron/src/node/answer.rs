@@ -33,7 +33,10 @@ pub fn run(shared: &Shared, requests: &Receiver<Request>) {
     while !shared.stopping.load(Ordering::Acquire) {
         match requests.recv_timeout(STOP_POLL) {
             Ok(request) => batch.push(request),
-            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Timeout) => {
+                shared.certified.tidy();
+                continue;
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let share = fair_share(1 + requests.len(), shared.admission_threads);

@@ -205,7 +205,7 @@ fn queries_are_answered_to_readers_only() {
         assert!(subnet.user_call(user(1), "update_settings", &update(id, visible)).result.is_ok());
         let query = ManagementQuery::parse(name, &arg)?;
         assert_eq!(query.canister, Some(id));
-        let canister = crate::PublishedCanister::publish(&mut subnet.fleet.get(id).unwrap(), true, None);
+        let canister = crate::PublishedCanister::publish(&mut subnet.fleet.get(id).unwrap(), Height(1), true, None);
         query.answer(&caller, Some(&canister), &config)
     };
     let plain = ic::CanisterSettings::default;
@@ -236,7 +236,7 @@ fn logs_can_be_filtered_by_index_and_by_time() {
     let mut fetch = |filter: Option<ic::CanisterLogFilter>| -> Vec<u64> {
         let args = ic::FetchCanisterLogsArgs { canister_id: id.principal(), filter };
         let query = ManagementQuery::parse("fetch_canister_logs", &candid::encode_one(args).unwrap()).unwrap();
-        let canister = crate::PublishedCanister::publish(&mut subnet.fleet.get(id).unwrap(), true, None);
+        let canister = crate::PublishedCanister::publish(&mut subnet.fleet.get(id).unwrap(), Height(1), true, None);
         let bytes = query.answer(&user(1), Some(&canister), &config).unwrap();
         let result: ic::FetchCanisterLogsResult = candid::decode_one(&bytes).unwrap();
         result.canister_log_records.iter().map(|record| record.idx).collect()
