@@ -1,7 +1,7 @@
 //! Versions of a memory: views read it as it was when it was last published, while messages go on writing to it.
 //!
 //! Enters: publications, records of messages' undo logs, commits, readers. Leaves: pre-images for readers that begin; for those at work, pages of
-//! their own. Never here: a wait of a message for a reader, or of a reader for a message, longer than it takes to copy what the one has changed.
+//! their own. Never here: a wait of a message for a reader that copies, or of a reader for a message that runs.
 //!
 //! # How
 //!

@@ -527,10 +527,10 @@ impl PublishedProgram {
 
     /// Seats a view. Messages may run on the canister meanwhile.
     ///
-    /// Errors: the machine's; the program has been published again.
-    pub(crate) fn begin_view(&self) -> Result<Desk, Failure> {
+    /// Errors: the machine's; `Outdated` when the program has been published again.
+    pub(crate) fn begin_view(&self) -> Result<Desk, HeapError> {
         let machine = &self.machine;
-        let seat = machine.seats.take_view(&self.heap, machine.engine.tracking()).map_err(engine_failure)?;
+        let seat = machine.seats.take_view(&self.heap, machine.engine.tracking())?;
         let mut seated = self.instance.clone().attach_view(seat);
         let mut stable = self.stable.as_ref().map(|stable| machine.stables.take_view(stable));
         let begun = seated.begin_view(&self.heap).and_then(|()| match (&mut stable, &self.stable) {
@@ -541,7 +541,7 @@ impl PublishedProgram {
             Ok(()) => Ok(Desk { seated, stable }),
             Err(error) => {
                 self.end_view(Desk { seated, stable });
-                Err(engine_failure(error))
+                Err(error)
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The walk over a composite query's calls.
 
-use crate::{Certified, Query, management, nothing_certified};
-use cyclotron_execution::query::{QueryCall, QueryRequest, QueryStep};
+use crate::{Certified, Query, RESTARTS_MAX, always_outdated, management, nothing_certified};
+use cyclotron_execution::query::{QueryCall, QueryRequest, QuerySession, QueryStep, Unopened};
 use cyclotron_execution::reject::did_not_reply;
 use cyclotron_execution::{ExecutionLimits, PublishedProgram};
 use cyclotron_types::ids::CanisterId;
@@ -10,6 +10,7 @@ use cyclotron_types::message::ResponsePayload;
 use cyclotron_types::reject::{ErrorCode, Reject};
 use cyclotron_types::units::{Height, Instructions};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What is left for the whole tree of calls.
 #[derive(Default)]
@@ -39,9 +40,6 @@ impl Budget {
     }
 }
 
-/// How often a query that has found a canister newer than the others starts over.
-const RESTARTS_MAX: usize = 3;
-
 /// Runs a query method with all the calls that it makes, all of them on one state.
 ///
 /// A view, once open, lasts; but a call made after the next round has ended finds the state of that. It is the same if the round has not
@@ -57,10 +55,7 @@ pub fn run(certified: &Certified, query: &Query) -> Result<Vec<u8>, Reject> {
             Ok(answer) => return Ok(answer),
         }
     }
-    Err(Reject::new(
-        ErrorCode::CertifiedStateUnavailable,
-        "The canisters called changed again and again while the composite query ran. Try again later.",
-    ))
+    Err(always_outdated())
 }
 
 /// Why a query has no answer.
@@ -77,6 +72,15 @@ impl From<Reject> for Stop {
     }
 }
 
+impl From<Unopened> for Stop {
+    fn from(unopened: Unopened) -> Self {
+        match unopened {
+            Unopened::Outdated => Self::Moved,
+            Unopened::Rejected(reject) => Self::Failed(reject),
+        }
+    }
+}
+
 /// A query and the calls of its tree.
 struct Walk<'a> {
     certified: &'a Certified,
@@ -89,7 +93,8 @@ impl Walk<'_> {
     /// Runs a query and its calls. `depth` is the number of queries that wait for this one.
     fn ask(&mut self, query: &Query, depth: usize) -> Result<Vec<u8>, Stop> {
         let (id, certified) = (query.receiver, self.certified);
-        let opened = {
+        // A view is made when the state has been let go: it may take time.
+        let found = {
             let state = certified.read();
             let env = state.env.as_ref().ok_or_else(nothing_certified)?;
             if state.is_management(id) {
@@ -120,9 +125,18 @@ impl Walk<'_> {
                 composite: true,
                 ..QueryCall::default()
             };
-            certified.open(env, canister, call)
+            match certified.resting(canister) {
+                Some(mut session) => {
+                    session.reopen(env, call)?;
+                    Ok(session)
+                }
+                None => Err((Arc::clone(env), Arc::clone(canister), call)),
+            }
         };
-        let mut session = opened?;
+        let mut session = match found {
+            Ok(session) => session,
+            Err((env, canister, call)) => Box::new(QuerySession::open(&env, &canister, call)?),
+        };
         let step = session.run(self.budget.next()?);
         let mut calls = VecDeque::new();
         let mut answer = self.take_up(step, &mut calls)?;

@@ -12,12 +12,13 @@ mod management;
 mod state;
 
 use cyclotron_execution::management::{check_ingress_sender, effective_canister, ingress_allowed};
-use cyclotron_execution::query::{QueryCall, QuerySession, inspect};
+use cyclotron_execution::query::{QueryCall, QuerySession, Unopened, inspect};
 use cyclotron_types::Principal;
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::message::Ingress;
 use cyclotron_types::reject::{ErrorCode, Reject};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 pub use state::{Certified, CertifiedState, KnownRequest};
 
@@ -32,6 +33,17 @@ pub struct Query {
     pub method: String,
     /// The argument.
     pub arg: Vec<u8>,
+}
+
+/// How often a query starts over when it finds a canister that a round has changed since it looked.
+const RESTARTS_MAX: usize = 3;
+
+/// The answer to who has started over too often.
+fn always_outdated() -> Reject {
+    Reject::new(
+        ErrorCode::CertifiedStateUnavailable,
+        "The canisters asked changed again and again while the query ran. Try again later.",
+    )
 }
 
 /// The answer to who comes before the first round.
@@ -59,25 +71,37 @@ pub fn answer(certified: &Certified, query: &Query) -> Result<Vec<u8>, Reject> {
 ///
 /// Spec: ic-interface-spec #http-call-overview, #system-api-inspect-message. Errors: what the client is told at once.
 pub fn inspect_ingress(certified: &Certified, ingress: &Ingress) -> Result<(), Reject> {
-    let state = certified.read();
-    if state.history_is_full {
-        return Err(Reject::new(ErrorCode::IngressHistoryFull, "Ingress history is full"));
+    for _ in 0..=RESTARTS_MAX {
+        let (env, canister) = {
+            let state = certified.read();
+            if state.history_is_full {
+                return Err(Reject::new(ErrorCode::IngressHistoryFull, "Ingress history is full"));
+            }
+            if state.is_management(ingress.receiver) {
+                return inspect_management(&state, ingress);
+            }
+            let env = state.env.as_ref().ok_or_else(nothing_certified)?;
+            (Arc::clone(env), Arc::clone(state.canister(ingress.receiver)?))
+        };
+        let call = QueryCall {
+            caller: Some(ingress.sender),
+            method: ingress.method.clone(),
+            arg: ingress.arg.clone(),
+            ..QueryCall::default()
+        };
+        match QuerySession::open_inspect(&env, &canister, call) {
+            Ok(session) => return inspect(session),
+            Err(Unopened::Rejected(reject)) => return Err(reject),
+            Err(Unopened::Outdated) => {}
+        }
     }
-    if state.is_management(ingress.receiver) {
-        let method = ingress_allowed(&ingress.method)?;
-        let effective = effective_canister(&ingress.method, &ingress.arg)?;
-        let canister = effective.named.and_then(|id| state.canister(id).ok());
-        return check_ingress_sender(method, &ingress.sender, effective, canister.map(|canister| canister.guarded()));
-    }
-    let call = QueryCall {
-        caller: Some(ingress.sender),
-        method: ingress.method.clone(),
-        arg: ingress.arg.clone(),
-        ..QueryCall::default()
-    };
-    let env = state.env.as_ref().ok_or_else(nothing_certified)?;
-    let session = QuerySession::open_inspect(env, state.canister(ingress.receiver)?, call)?;
-    // It may run for a while.
-    drop(state);
-    inspect(session)
+    Err(always_outdated())
+}
+
+/// The management canister's rules.
+fn inspect_management(state: &CertifiedState, ingress: &Ingress) -> Result<(), Reject> {
+    let method = ingress_allowed(&ingress.method)?;
+    let effective = effective_canister(&ingress.method, &ingress.arg)?;
+    let canister = effective.named.and_then(|id| state.canister(id).ok());
+    check_ingress_sender(method, &ingress.sender, effective, canister.map(|canister| canister.guarded()))
 }

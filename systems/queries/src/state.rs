@@ -2,7 +2,7 @@
 
 use crossbeam::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use cyclotron_certification::{ReadError, Reader, StateTree};
-use cyclotron_execution::query::{QueryCall, QuerySession};
+use cyclotron_execution::query::QuerySession;
 use cyclotron_execution::reject::no_such_canister;
 use cyclotron_execution::{PublishedCanister, RoundEnv};
 use cyclotron_heap::Nearby;
@@ -98,20 +98,10 @@ impl Certified {
         Self(Arc::new(Shared { state: ShardedLock::new(state), resting: Nearby::new() }))
     }
 
-    /// A session for a query on a canister of the state's round `env`: the one that this thread used last, if it still shows that.
-    /// Errors: as [`QuerySession::open`].
-    pub(crate) fn open(
-        &self,
-        env: &Arc<RoundEnv>,
-        canister: &Arc<PublishedCanister>,
-        call: QueryCall,
-    ) -> Result<Box<QuerySession>, Reject> {
-        if let Some(mut session) = self.0.resting.take_if(|session| session.is_of(canister))
-            && session.resume()
-        {
-            return session.reopen(env, call).map(|()| session);
-        }
-        QuerySession::open(env, canister, call).map(Box::new)
+    /// The view that this thread used last, if it shows this publication.
+    pub(crate) fn resting(&self, canister: &Arc<PublishedCanister>) -> Option<Box<QuerySession>> {
+        let mut session = self.0.resting.take_if(|session| session.is_of(canister))?;
+        session.resume().then_some(session)
     }
 
     /// Ends the view that rests for this thread's next query if it shows what no query will see any more. A canister that is gone takes memory as long as

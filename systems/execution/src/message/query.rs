@@ -10,10 +10,11 @@ use super::setup::{Facts, Setup, system_api};
 use super::{closure_arg, take_apart};
 use crate::charge;
 use crate::config::{RoundEnv, SubnetConfig};
-use crate::machine::{Desk, PublishedProgram};
+use crate::machine::{Desk, PublishedProgram, engine_failure};
 use crate::published::PublishedCanister;
 use crate::reject::{self, Failure, MethodKind, OutOfCycles};
 use crate::system_api::{Answer, CallerInfo, Entry, Message as ApiMessage};
+use cyclotron_heap::HeapError;
 use cyclotron_types::Principal;
 use cyclotron_types::canister::{RunState, WasmClosure};
 use cyclotron_types::ids::CanisterId;
@@ -82,6 +83,21 @@ pub struct QueryStep {
     pub log: Vec<Vec<u8>>,
 }
 
+/// Why a query did not begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unopened {
+    /// The canister has been published again: who looks it up anew finds it.
+    Outdated,
+    /// It is refused.
+    Rejected(Reject),
+}
+
+impl From<Reject> for Unopened {
+    fn from(reject: Reject) -> Self {
+        Self::Rejected(reject)
+    }
+}
+
 /// A query in progress on one canister: a private view of its memories, given back to the pools at the end.
 pub struct QuerySession {
     env: Arc<RoundEnv>,
@@ -139,8 +155,9 @@ fn check_canister(env: &RoundEnv, canister: &PublishedCanister) -> Result<(), Re
 impl QuerySession {
     /// Opens a view of the canister for a query method, which [`QuerySession::run`] runs.
     ///
-    /// Errors: the canister takes no queries, it has no such method, it has been published again.
-    pub fn open(env: &Arc<RoundEnv>, canister: &Arc<PublishedCanister>, call: QueryCall) -> Result<Self, Reject> {
+    /// Errors: the canister takes no queries, it has no such method, it has been published again. Cost: a page copied for each that has changed since
+    /// the publication.
+    pub fn open(env: &Arc<RoundEnv>, canister: &Arc<PublishedCanister>, call: QueryCall) -> Result<Self, Unopened> {
         let (caller, info) = (call.caller, call.info.clone());
         Self::open_view(env, canister, Self::first(env, canister, call)?, caller, info)
     }
@@ -206,7 +223,7 @@ impl QuerySession {
         env: &Arc<RoundEnv>,
         canister: &Arc<PublishedCanister>,
         call: QueryCall,
-    ) -> Result<Option<Self>, Reject> {
+    ) -> Result<Option<Self>, Unopened> {
         check_canister(env, canister)?;
         let program = canister.program.as_ref().ok_or_else(|| Failure::NoModule.reject(canister.id))?;
         let entry_points = &program.module().shape().entry_points;
@@ -227,11 +244,12 @@ impl QuerySession {
         first: First,
         caller: Option<Principal>,
         info: Option<Box<CallerInfo>>,
-    ) -> Result<Self, Reject> {
-        let program = canister.program.as_ref().ok_or(Failure::NoModule);
-        let desk = program
-            .and_then(PublishedProgram::begin_view)
-            .map_err(|failure| failure.without_backtrace().reject(canister.id))?;
+    ) -> Result<Self, Unopened> {
+        let program = canister.program.as_ref().ok_or_else(|| Failure::NoModule.reject(canister.id))?;
+        let desk = program.begin_view().map_err(|error| match error {
+            HeapError::Outdated => Unopened::Outdated,
+            error => Unopened::Rejected(engine_failure(error).reject(canister.id)),
+        })?;
         Ok(Self {
             env: Arc::clone(env),
             canister: Arc::clone(canister),
@@ -381,7 +399,11 @@ fn facts(canister: &PublishedCanister, wasm64: bool) -> Facts<'_> {
 
 /// The answer of a query that makes no calls. Spec: #query-call.
 pub fn query(env: &Arc<RoundEnv>, canister: &Arc<PublishedCanister>, call: QueryCall) -> Result<Vec<u8>, Reject> {
-    let step = QuerySession::open(env, canister, call)?.run(env.subnet.limits.query);
+    let mut session = QuerySession::open(env, canister, call).map_err(|unopened| match unopened {
+        Unopened::Rejected(reject) => reject,
+        Unopened::Outdated => engine_failure(HeapError::Outdated).reject(canister.id),
+    })?;
+    let step = session.run(env.subnet.limits.query);
     match (step.failure, step.answer) {
         (Some(reject), _) | (None, Some(ResponsePayload::Reject(reject))) => Err(reject),
         (None, Some(ResponsePayload::Reply(data))) => Ok(data),

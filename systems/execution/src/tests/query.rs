@@ -170,7 +170,7 @@ fn inspection_accepts_rejects_or_is_absent() {
     let mut subnet = Subnet::new();
     let canister = subnet.install(&module(MODULE));
     let ask = |subnet: &mut Subnet, on, method: &str| {
-        subnet.view(on, |env, view| inspect(QuerySession::open_inspect(env, view, call(method))?))
+        subnet.view(on, |env, view| inspect(QuerySession::open_inspect(env, view, call(method)).unwrap()))
     };
     assert_eq!(ask(&mut subnet, canister, "set"), Ok(()));
     assert_eq!(ask(&mut subnet, canister, "get").unwrap_err().error, Some(ErrorCode::CanisterRejectedMessage));
