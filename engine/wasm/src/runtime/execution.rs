@@ -315,17 +315,17 @@ fn find_target(activation: &Activation, entry: Entry<'_>) -> Result<Target, Trap
 
 /// Puts the arguments where the entry trampoline reads them, with room for the results.
 fn set_args(activation: &mut Activation, target: &Target, args: &[Value]) -> Result<(), TrapCode> {
-    let module = activation.module.clone();
+    // Not a clone of the module: threads that run the same canister would wait for its count.
+    let Activation { module, args: words, .. } = activation;
     let ty = &module.shape().types[target.type_index as usize];
     if ty.params.len() != args.len() || ty.params.iter().zip(args).any(|(ty, arg)| *ty != arg.ty()) {
         return Err(TrapCode::BadSignature);
     }
-    activation.args.clear();
+    words.clear();
     for arg in args {
-        activation.args.push(module.word(*arg).ok_or(TrapCode::BadSignature)?);
+        words.push(module.word(*arg).ok_or(TrapCode::BadSignature)?);
     }
-    let places = ty.params.len().max(ty.results.len());
-    activation.args.resize(places, 0);
+    words.resize(ty.params.len().max(ty.results.len()), 0);
     Ok(())
 }
 
