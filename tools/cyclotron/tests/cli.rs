@@ -8,6 +8,7 @@ use cyclotron_conformance::{TestNode, canister, program};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// An Ed25519 key for this test alone.
 const PEM: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH\n-----END PRIVATE KEY-----\n";
@@ -112,8 +113,12 @@ fn a_root_key_given_is_the_only_one_trusted() {
 #[test]
 fn a_node_takes_all_the_file_descriptors_that_it_may_have() {
     let scratch = Scratch::new("files");
-    let started = scratch.file("few", format!("#!/bin/sh\nulimit -Sn 300\nexec {PROGRAM} \"$@\"\n").as_bytes());
-    fs::set_permissions(&started, fs::Permissions::from_mode(0o700)).unwrap();
+    let text = scratch.file("text", format!("#!/bin/sh\nulimit -Sn 300\nexec {PROGRAM} \"$@\"\n").as_bytes());
+    let started = scratch.path("few");
+    // Another process writes what is to be run: a program that some process has open to be written, here a child that another test is starting,
+    // cannot be.
+    let copied = Command::new("install").args(["-m", "700", &text, &started]).status().unwrap();
+    assert!(copied.success());
     let node = TestNode::start(&started);
     let limits = fs::read_to_string(format!("/proc/{}/limits", node.id())).unwrap();
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
@@ -205,7 +210,7 @@ fn keys_last_and_are_private_and_damage_is_noticed() {
 /// A copy of a state directory, modes included.
 fn copy(state: &Path, scratch: &Scratch, name: &str) -> PathBuf {
     let to = scratch.0.join(name);
-    let status = std::process::Command::new("cp").arg("-a").arg(state).arg(&to).status().unwrap();
+    let status = Command::new("cp").arg("-a").arg(state).arg(&to).status().unwrap();
     assert!(status.success());
     to
 }
