@@ -272,13 +272,14 @@ impl<K: MemoryKind> Memory<K> {
 
     /// Writes bytes outside of any message (data segments at install, snapshots) and notes their pages as dirty.
     ///
-    /// Errors: `OutOfBounds`; `Busy` while a message is in progress; `Os`.
+    /// Errors: `OutOfBounds`; `Busy` while a message is in progress; `Os`. Panics: once the memory has been published, whose views would see it.
     pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), HeapError> {
         self.check(address, bytes.len())?;
         self.check_idle()?;
         if bytes.is_empty() {
             return Ok(());
         }
+        assert!(!self.slot.versions.is_published(), "views read this memory: only messages write to it");
         sys::write_at(self.slot.file(), self.slot.offset() + address, bytes)?;
         for page in PageIx::of(address).0..=PageIx::of(address + bytes.len() as u64 - 1).0 {
             self.dirty.insert(PageIx(page));

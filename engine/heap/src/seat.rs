@@ -27,7 +27,7 @@ const _: () = assert!(HEAP_START + crate::layout::HEAP_RESERVED_BYTES == SEAT_RE
 /// Runs of pages that a view discards one by one; with more of them it discards all of its memory at once.
 const VIEW_DISCARD_RUNS_MAX: usize = 64;
 
-/// Private pages with which a view may rest; one with more is ended.
+/// Pages that a query has stored to, and private pages from before, with which a view may rest; one with more of either is ended.
 const RESTING_PAGES_MAX: usize = 64;
 
 /// How stores of JIT code are noticed. Both give the same counts and the same bytes.
@@ -302,14 +302,13 @@ impl Seat {
 
     /// Undoes what the query on this view has done, and keeps the view for another query. False when it cannot be kept: it is to be rolled back.
     pub fn rest_view(&mut self) -> bool {
-        let mapped = self.mapped;
-        let small = |seat: &Self| seat.overlay.len() <= RESTING_PAGES_MAX;
         let (Some(Attachment { sharing: Sharing::Private, tracking: Tracking::Cards, .. }), Some(message)) =
             (self.attached, &self.message)
         else {
             return false;
         };
-        if message.begin_bytes != mapped || message.undo.records().len() > RESTING_PAGES_MAX || !small(self) {
+        let private = message.undo.records().len().max(self.overlay.len());
+        if message.begin_bytes != self.mapped || private > RESTING_PAGES_MAX {
             return false;
         }
         self.clear_cards();
@@ -325,10 +324,8 @@ impl Seat {
             }
         }
         message.undo.reset();
-        match &message.reader {
-            Some(reader) => reader.rest(),
-            None => return false,
-        }
+        let Some(reader) = &message.reader else { return false };
+        reader.rest();
         true
     }
 

@@ -224,6 +224,10 @@ impl Versions {
         self.state().busy
     }
 
+    pub(crate) fn is_published(&self) -> bool {
+        self.state().number > 0
+    }
+
     /// Claims the memory for one message.
     pub(crate) fn begin_message(&self) -> Result<(), HeapError> {
         let mut state = self.state();

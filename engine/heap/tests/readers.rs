@@ -19,6 +19,11 @@ fn place(page: u64) -> u64 {
     page * PAGE as u64 + (page * 200) % (PAGE as u64 - 8)
 }
 
+/// The messages of a round: what they write everywhere, and whether they commit. One is undone, one is not the round's last.
+fn messages(round: u64) -> [(u64, bool); 3] {
+    [(u64::MAX, false), (u64::MAX - 1, true), (round, true)]
+}
+
 struct Published<V> {
     version: Mutex<(Arc<V>, u64)>,
     over: AtomicBool,
@@ -32,7 +37,7 @@ impl<V> Published<V> {
     }
 
     /// Lets `look` see one version after the other until the writer is done.
-    fn read(&self, mut look: impl FnMut(&V, u64) -> Result<(), HeapError>) {
+    fn read(&self, look: impl Fn(&V, u64) -> Result<(), HeapError>) {
         let _ends = Ends(&self.over);
         while !self.over.load(Ordering::Acquire) {
             let (version, round) = self.version.lock().unwrap().clone();
@@ -43,6 +48,24 @@ impl<V> Published<V> {
                 Err(error) => assert_eq!(error, HeapError::Outdated),
             }
         }
+    }
+
+    /// Lets two readers `look` while `round` runs the messages of one round after the other and publishes what they leave.
+    fn race(&self, look: impl Fn(&V, u64) -> Result<(), HeapError> + Sync, mut round: impl FnMut(u64) -> V)
+    where
+        V: Send + Sync,
+    {
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.read(&look));
+            scope.spawn(|| self.read(&look));
+            let _ends = Ends(&self.over);
+            let mut number = 0;
+            while self.goes_on(number) {
+                number += 1;
+                let version = Arc::new(round(number));
+                *self.version.lock().unwrap() = (version, number);
+            }
+        });
     }
 
     /// Whether the writer is to make another round: until there have been enough, and readers have seen some of them, or one has failed.
@@ -101,28 +124,19 @@ fn check_heaps(tracking: Tracking) {
         pool.put(view);
         Ok(())
     };
-    std::thread::scope(|scope| {
-        scope.spawn(|| published.read(look));
-        scope.spawn(|| published.read(look));
-        let _ends = Ends(&published.over);
-        let mut round = 0;
-        while published.goes_on(round) {
-            round += 1;
-            // One that is undone, one that is not the round's last, and the last.
-            for (value, commit) in [(u64::MAX, false), (u64::MAX - 1, true), (round, true)] {
-                let mut seat = pool.take(&heap, tracking).unwrap();
-                seat.begin_message(&heap).unwrap();
-                write_all(&mut seat, tracking, value);
-                if commit {
-                    seat.commit(&mut heap);
-                } else {
-                    seat.rollback().unwrap();
-                }
-                pool.put(seat);
+    published.race(look, |round| {
+        for (value, commit) in messages(round) {
+            let mut seat = pool.take(&heap, tracking).unwrap();
+            seat.begin_message(&heap).unwrap();
+            write_all(&mut seat, tracking, value);
+            if commit {
+                seat.commit(&mut heap);
+            } else {
+                seat.rollback().unwrap();
             }
-            let mut version = published.version.lock().unwrap();
-            *version = (Arc::new(pool.publish(&mut heap)), round);
+            pool.put(seat);
         }
+        pool.publish(&mut heap)
     });
 }
 
@@ -159,26 +173,18 @@ fn views_of_stable_memory_never_see_what_messages_do() {
         pool.put(view);
         Ok(())
     };
-    std::thread::scope(|scope| {
-        scope.spawn(|| published.read(look));
-        scope.spawn(|| published.read(look));
-        let _ends = Ends(&published.over);
-        let mut round = 0;
-        while published.goes_on(round) {
-            round += 1;
-            for (value, commit) in [(u64::MAX, false), (u64::MAX - 1, true), (round, true)] {
-                let mut access = pool.take(&stable);
-                access.begin_message(&stable).unwrap();
-                (0..PAGES).for_each(|page| access.write(place(page), &value.to_le_bytes()).unwrap());
-                if commit {
-                    access.commit(&mut stable);
-                } else {
-                    access.rollback().unwrap();
-                }
-                pool.put(access);
+    published.race(look, |round| {
+        for (value, commit) in messages(round) {
+            let mut access = pool.take(&stable);
+            access.begin_message(&stable).unwrap();
+            (0..PAGES).for_each(|page| access.write(place(page), &value.to_le_bytes()).unwrap());
+            if commit {
+                access.commit(&mut stable);
+            } else {
+                access.rollback().unwrap();
             }
-            let mut version = published.version.lock().unwrap();
-            *version = (Arc::new(pool.publish(&mut stable)), round);
+            pool.put(access);
         }
+        pool.publish(&mut stable)
     });
 }

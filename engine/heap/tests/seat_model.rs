@@ -221,9 +221,11 @@ impl Readers<'_> {
         None
     }
 
-    /// Runs a query that writes; leaves no trace, but perhaps a view that rests.
-    fn query(&mut self, at: u64, bytes: &[u8], grow: u64) {
-        let (mut view, version) = self.resumed().unwrap_or_else(|| (self.view(), self.published.clone()));
+    /// Runs a query that writes; leaves no trace, but perhaps a view that rests. Whether it went on with such a view.
+    fn query(&mut self, at: u64, bytes: &[u8], grow: u64) -> bool {
+        let resumed = self.resumed();
+        let is_resumed = resumed.is_some();
+        let (mut view, version) = resumed.unwrap_or_else(|| (self.view(), self.published.clone()));
         let (tracking, mut model) = (self.tracking, version.clone());
         apply(&Step::Grow { delta: grow }, &mut view, &mut model, tracking);
         assert!(view.slice(0, model.len() as u64).unwrap() == model, "what a view grows by is zero");
@@ -238,6 +240,7 @@ impl Readers<'_> {
             view.rollback().unwrap();
             self.pool.put(view);
         }
+        is_resumed
     }
 }
 
@@ -285,10 +288,8 @@ fn run(initial: u64, messages: &[MessageSteps], tracking: Tracking) {
                 Step::Watch => readers.watch(),
                 Step::Query { at, bytes, grow } => {
                     readers.query(*at, bytes, *grow);
-                    // Nobody has written since: it is resumed, wherever it can rest.
                     let rests = readers.resting.is_some();
-                    readers.query(*at, bytes, *grow);
-                    assert_eq!(readers.resting.is_some(), rests);
+                    assert_eq!(readers.query(*at, bytes, *grow), rests, "nobody has written since it rests");
                     check_committed(&heap, &committed);
                 }
                 _ => readers.check(),

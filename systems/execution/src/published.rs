@@ -1,7 +1,7 @@
 //! A canister as a round left it, for who reads while the next round runs: queries, message inspection, read-only management methods.
 //!
 //! Enters: a canister's components between two rounds. Leaves: plain facts, and a version of its memories that views can be seated on.
-//! Never here: a change of the canister.
+//! Never here: a change of what the canister is.
 
 use crate::canister::{CanisterMut, Program};
 use crate::machine::PublishedProgram;
@@ -52,7 +52,7 @@ pub struct PublishedCanister {
 impl PublishedCanister {
     /// Publishes the canister as it is, without what a suspended message has done; views of the publication `before` cannot begin any more.
     ///
-    /// Cost: below a microsecond, and a copy of settings or log where they have changed.
+    /// Cost: a copy of globals, and of settings or log where they have changed.
     pub fn publish(canister: &mut CanisterMut<'_>, height: Height, quiet: bool, before: Option<&Self>) -> Self {
         let memory = MemoryUse::of(&(&*canister).into());
         Self {

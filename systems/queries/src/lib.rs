@@ -1,7 +1,7 @@
 //! Queries and message inspection over the last certified state, while the next round runs.
 //!
 //! Enters: what rounds publish, and calls. Leaves: answers. Never here: the Replicated world; an effect of one query on another; a wait of a
-//! round for a query, but for a look at [`CertifiedState`].
+//! round for a query, or of a query for a round, but for a look at [`CertifiedState`] and for its replacement.
 //!
 //! A query runs on a private view of its canister's memories. A composite query may call other canisters' queries; the walk over its
 //! calls is here: depth first, in the order in which they were made, under one budget of instructions for the whole tree.

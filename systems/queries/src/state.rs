@@ -81,7 +81,8 @@ impl CertifiedState {
     }
 }
 
-/// The certified state, shared: a round replaces it at its end, all at once; readers hold it as long as it takes to look something up.
+/// The certified state, shared: a round replaces it at its end, all at once, and holds it while it hashes and signs what changed; readers hold it as long
+/// as it takes to look something up or to make a certificate.
 #[derive(Clone)]
 pub struct Certified(Arc<Shared>);
 

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The round thread alone has the subnet; what it shares is the certified state, which it replaces at the end of each round. Nobody waits
-//! for a round in progress. Everything that waits is bounded: the HTTP queue, the ingress pool, the calls that wait for their certificate.
+//! for a round that runs canisters, only for its last step, which hashes and signs that state. Everything that waits is bounded: the HTTP queue, the ingress pool, the calls that wait for their certificate.
 
 mod answer;
 mod calls;
