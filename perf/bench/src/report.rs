@@ -11,8 +11,8 @@ pub struct Report {
     json: bool,
     load_before: String,
     suite: &'static str,
-    /// Medians by case and subject, of the suite that runs.
-    medians: BTreeMap<(String, &'static str), f64>,
+    /// By case and subject, of the suite that runs.
+    measured: BTreeMap<(String, &'static str), Measured>,
     goals: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl Report {
         let load_before = machine::load();
         if !json {
             println!(
-                "{}; load {load_before}; medians; {} time",
+                "{}; load {load_before}; medians, ratios round by round; {} time",
                 machine::describe(),
                 match clock {
                     Clock::Wall => "elapsed",
@@ -48,24 +48,25 @@ impl Report {
                 }
             );
         }
-        Self { json, load_before, suite: "", medians: BTreeMap::new(), goals: Vec::new() }
+        Self { json, load_before, suite: "", measured: BTreeMap::new(), goals: Vec::new() }
     }
 
     /// A suite begins; `about` says what its cases are.
     pub fn suite(&mut self, suite: &'static str, about: &str) {
         self.suite = suite;
-        self.medians.clear();
+        self.measured.clear();
         if !self.json {
             println!("\n{suite}: {about}");
             println!("  {:<28} {:<24} {:>12} {:>12}  unit", "case", "subject", "median", "best");
         }
     }
 
-    /// Figures of one case; ratios are to `base`'s, if it is there.
+    /// Figures of one case; ratios ([`Measured::ratio`]) are to `base`'s, if it is there.
     pub fn case(&mut self, case: &str, unit: Unit, base: &str, measured: &[Measured]) {
-        let base = measured.iter().find(|m| m.subject == base).map(|m| m.median);
-        for Measured { subject, median, best } in measured {
-            self.medians.insert((case.to_owned(), subject), *median);
+        let base = measured.iter().find(|m| m.subject == base);
+        for ours in measured {
+            let Measured { subject, median, best, .. } = ours;
+            self.measured.insert((case.to_owned(), subject), ours.clone());
             if self.json {
                 let (suite, unit) = (self.suite, unit.name());
                 let line = serde_json::json!({
@@ -74,22 +75,22 @@ impl Report {
                 println!("{line}");
                 continue;
             }
-            let ratio = base.map_or(String::new(), |base| format!("  {:.3}", median / base));
+            let ratio = base.map_or(String::new(), |base| format!("  {:.3}", ours.ratio(base)));
             println!("  {case:<28} {subject:<24} {median:>12.3} {best:>12.3}  {:<5}{ratio}", unit.name());
         }
     }
 
     /// A subject's median in a case of this suite.
     pub fn median(&self, case: &str, subject: &'static str) -> Option<f64> {
-        self.medians.get(&(case.to_owned(), subject)).copied()
+        self.measured.get(&(case.to_owned(), subject)).map(|measured| measured.median)
     }
 
-    /// Ratios of two subjects' medians in all cases that have both, with the case.
+    /// Ratios of two subjects in all cases that have both, with the case.
     pub fn ratios(&self, subject: &'static str, to: &'static str) -> Vec<(f64, String)> {
-        self.medians
+        self.measured
             .iter()
             .filter(|((_, of), _)| *of == subject)
-            .filter_map(|((case, _), value)| Some((value / self.median(case, to)?, case.clone())))
+            .filter_map(|((case, _), ours)| Some((ours.ratio(self.measured.get(&(case.clone(), to))?), case.clone())))
             .collect()
     }
 

@@ -78,7 +78,7 @@ impl<'a> Subject<'a> {
 }
 
 /// A subject's figures in one case.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Measured {
     /// The subject.
     pub subject: &'static str,
@@ -86,6 +86,15 @@ pub struct Measured {
     pub median: f64,
     /// The least, or for a rate the most.
     pub best: f64,
+    /// One value a round, in the order of the rounds.
+    pub rounds: Vec<f64>,
+}
+
+impl Measured {
+    /// Median over the rounds of this value over the other subject's of the same round: a phase in which the machine is slow hits both.
+    pub fn ratio(&self, base: &Measured) -> f64 {
+        median(self.rounds.iter().zip(&base.rounds).map(|(ours, theirs)| ours / theirs).collect())
+    }
 }
 
 /// How to measure.
@@ -146,17 +155,18 @@ impl Runner {
                 values[at].push(take(&mut subjects[at])?);
             }
         }
-        let summarise = |(subject, mut values): (Subject<'_>, Vec<f64>)| {
-            values.sort_by(f64::total_cmp);
-            let best = if unit == Unit::MbPerS { values.last() } else { values.first() };
-            Measured { subject: subject.name, median: median(&values), best: best.copied().unwrap_or(f64::NAN) }
+        let summarise = |(subject, rounds): (Subject<'_>, Vec<f64>)| {
+            let better = if unit == Unit::MbPerS { f64::max } else { f64::min };
+            let best = rounds.iter().copied().fold(f64::NAN, better);
+            Measured { subject: subject.name, median: median(rounds.clone()), best, rounds }
         };
         Ok(subjects.into_iter().zip(values).map(summarise).collect())
     }
 }
 
-/// The middle of sorted values.
-fn median(sorted: &[f64]) -> f64 {
+/// The middle.
+fn median(mut sorted: Vec<f64>) -> f64 {
+    sorted.sort_by(f64::total_cmp);
     let (low, high) = (sorted.get(sorted.len().saturating_sub(1) / 2), sorted.get(sorted.len() / 2));
     match (low, high) {
         (Some(low), Some(high)) => (low + high) / 2.0,
@@ -174,9 +184,16 @@ mod tests {
 
     #[test]
     fn the_median_of_an_even_number_lies_between_the_middle_two() {
-        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
-        assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
-        assert!(median(&[]).is_nan());
+        assert_eq!(median(vec![9.0, 1.0, 2.0, 4.0]), 3.0);
+        assert_eq!(median(vec![1.0, 9.0, 2.0]), 2.0);
+        assert!(median(Vec::new()).is_nan());
+    }
+
+    #[test]
+    fn a_ratio_is_taken_round_by_round() {
+        let measured = |rounds: [f64; 3]| Measured { subject: "a", median: 0.0, best: 0.0, rounds: rounds.to_vec() };
+        // The machine is slow in the second half of the run: medians would give 2 / 1.
+        assert_eq!(measured([1.0, 2.0, 2.0]).ratio(&measured([1.0, 1.0, 2.0])), 1.0);
     }
 
     #[test]
@@ -195,7 +212,7 @@ mod tests {
                 next += 1.0;
                 Ok(Sample { value: next, check: 0 })
             });
-            runner().measure("case", unit, vec![subject]).unwrap()[0]
+            runner().measure("case", unit, vec![subject]).unwrap().remove(0)
         };
         // The first sample warms up.
         assert_eq!((measure(Unit::Ms).best, measure(Unit::MbPerS).best), (2.0, 4.0));
