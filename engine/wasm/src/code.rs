@@ -14,7 +14,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::compiled::{CallSite, CompiledFunction, CompiledModule, TrapSite};
+use crate::compiled::{CallSite, CheckSite, CompiledFunction, CompiledModule, TrapSite};
 
 /// Smallest unit of code memory: four 4 KiB pages, so that the owner table stays at 32 MiB of untouched address space.
 const GRANULE: usize = 16 << 10;
@@ -56,6 +56,8 @@ pub struct CodeTables {
     /// Functions' offsets sorted, with their position in `functions`.
     by_offset: Vec<(u32, u32)>,
     traps: Vec<TrapSite>,
+    checks: Vec<CheckSite>,
+    check_thunk: u32,
     calls: Vec<CallSite>,
     /// Number of imported functions: what a position in `functions` adds to become a function index.
     imported: u32,
@@ -72,6 +74,13 @@ impl CodeTables {
     pub fn trap_site(&self, offset: u32) -> Option<&TrapSite> {
         let at = self.traps.binary_search_by_key(&offset, |site| site.offset).ok()?;
         self.traps.get(at)
+    }
+
+    /// Of the check that leads to `offset`: the addresses of the thunk to call and of the instruction to go on at.
+    pub fn check_site(&self, offset: u32) -> Option<(usize, usize)> {
+        let at = self.checks.binary_search_by_key(&offset, |site| site.offset).ok()?;
+        let address = |offset: u32| self.start + offset as usize;
+        Some((address(self.check_thunk), address(self.checks.get(at)?.resume)))
     }
 
     /// The call whose return address is at `return_offset`.
@@ -108,6 +117,7 @@ impl CodeTables {
         size_of_val(&*self.functions)
             + size_of_val(&*self.by_offset)
             + size_of_val(&*self.traps)
+            + size_of_val(&*self.checks)
             + size_of_val(&*self.calls)
     }
 
@@ -248,6 +258,8 @@ impl Code {
             functions: module.functions,
             by_offset,
             traps: module.traps,
+            checks: module.checks,
+            check_thunk: module.check_thunk,
             calls: module.calls,
             imported,
         });
@@ -361,6 +373,8 @@ mod tests {
             code,
             functions: vec![CompiledFunction { offset: 0, len, frame_bytes: 0, stack_slots: 1 }],
             traps: vec![],
+            checks: vec![],
+            check_thunk: 0,
             ..CompiledModule::default()
         }
     }

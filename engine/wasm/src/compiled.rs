@@ -19,7 +19,11 @@ pub struct CompiledModule {
     pub entry_trampolines: Vec<u32>,
     /// Trap sites sorted by `offset`.
     pub traps: Vec<TrapSite>,
-    /// Return addresses with the Wasm offset of their call, sorted; for backtraces.
+    /// Checks of the instruction counter sorted by `offset`.
+    pub checks: Vec<CheckSite>,
+    /// Offset in `code` of what calls the runtime for a check that failed; see `runtime::arch::Context::call_for_check`.
+    pub check_thunk: u32,
+    /// Return addresses, and where checks resume, with the Wasm offset of their operator, sorted; for backtraces.
     pub calls: Vec<CallSite>,
     /// Canonical index of each function type: what [`crate::abi::FuncRef::type_id`] holds.
     pub type_ids: Vec<u32>,
@@ -49,6 +53,16 @@ pub struct TrapSite {
     pub wasm_offset: u32,
     /// Instructions charged by the replica's rule up to here that the counter register does not yet hold; subtract at the trap.
     pub pending: u32,
+}
+
+/// One check of the instruction counter: where it leads when the counter is negative, and where the code goes on when there are instructions
+/// again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckSite {
+    /// Offset of the `ud2` in `CompiledModule::code`.
+    pub offset: u32,
+    /// Offset of the instruction to go on at.
+    pub resume: u32,
 }
 
 /// One call: the address after it, for walking frames.

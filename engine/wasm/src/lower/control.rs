@@ -187,7 +187,7 @@ impl Translator<'_, '_> {
         let values = self.pop_many(params.len())?;
         let header = self.label_with(&params);
         let cost = self.meter_loop();
-        self.jump_to_loop(header, &block_args(&values), cost)?;
+        self.jump_to_loop(header, &block_args(&values), cost);
         self.b.switch_to_block(header);
         self.meter.resume(0);
         self.meter.at(self.offset);
@@ -348,7 +348,8 @@ impl Translator<'_, '_> {
         self.note_branch(index);
         let label = self.frames[index].label;
         if let Kind::Loop(cost) = self.frames[index].kind {
-            return self.jump_to_loop(label, args, cost);
+            self.jump_to_loop(label, args, cost);
+            return Ok(());
         }
         self.meter_branch(index);
         self.b.ins().jump(label, args);

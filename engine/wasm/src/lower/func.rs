@@ -159,7 +159,7 @@ pub(super) fn translate(
     t.set_location(start);
     let local_slots = t.declare_locals(entry, body)?;
     let slots = t.enter_frame(stack_left);
-    t.meter_function_entry()?;
+    t.meter_function_entry();
     t.push_function_frame();
     t.operators(body)?;
     let stack_slots = abi::FRAME_SLOTS.saturating_add(local_slots).saturating_add(t.stack.max);

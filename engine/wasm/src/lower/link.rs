@@ -8,14 +8,14 @@ use super::cards::{CARD_CODE, CARD_TABLE_BYTES};
 use super::func::{Env, NAMESPACE_HELPER, NAMESPACE_WASM, translate};
 use super::locations::{FoldedLoads, Locations, pending_at};
 use super::memory::{HEAP_CODE_FIRST, HEAP_CODES};
-use super::meter::Pending;
+use super::meter::{CHECK_CODE, Pending};
 use super::scan::{Scan, scan};
 use super::trampolines::{self, HELPERS, Helper};
 use super::types::wasm_signature;
 use super::x64::{self, CARD, CHARGE};
 use super::{Compiler, LowerError, ModuleInfo, OperatorCost, canonical_types};
 use crate::abi::{NATIVE_BYTES_PER_SLOT, TrapCode};
-use crate::compiled::{CallSite, CompiledFunction, CompiledModule, TrapSite};
+use crate::compiled::{CallSite, CheckSite, CompiledFunction, CompiledModule, TrapSite};
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{self, ExternalName, Function};
@@ -34,6 +34,7 @@ struct Piece {
     frame_bytes: u32,
     stack_slots: u32,
     traps: Vec<TrapSite>,
+    checks: Vec<CheckSite>,
     calls: Vec<CallSite>,
     relocs: Vec<PieceReloc>,
 }
@@ -114,9 +115,16 @@ impl Worker {
                 buffer.traps().iter().filter(|trap| trap.code == card).map(|trap| trap.offset).collect();
             rewrite(&mut code, locations.0, &stubs, &mut relocs).ok_or(Refused::Shape)?;
         }
+        let check = ir::TrapCode::unwrap_user(CHECK_CODE);
+        let failed: Vec<u32> =
+            buffer.traps().iter().filter(|trap| trap.code == check).map(|trap| trap.offset).collect();
+        let resumed = x64::find_checks(buffer.data(), &failed, |at| locations.mark(at) & CHARGE != 0)
+            .ok_or_else(|| refused("a check of the counter has no jump of its own".into()))?;
+        let checks: Vec<CheckSite> =
+            failed.into_iter().zip(resumed).map(|(offset, resume)| CheckSite { offset, resume }).collect();
         let mut traps = Vec::with_capacity(buffer.traps().len());
         for trap in buffer.traps() {
-            if trap.code == ir::TrapCode::unwrap_user(CARD_CODE) {
+            if trap.code == ir::TrapCode::unwrap_user(CARD_CODE) || trap.code == check {
                 continue;
             }
             let wasm_offset = locations.at(trap.offset);
@@ -125,13 +133,11 @@ impl Worker {
             let pending = pending_at(pending, wasm_offset, variant);
             traps.push(TrapSite { offset: trap.offset, code, wasm_offset, pending });
         }
-        let calls = buffer
-            .call_sites()
-            .map(|site| CallSite {
-                return_offset: site.ret_addr,
-                wasm_offset: locations.at(site.ret_addr.saturating_sub(1)),
-            })
+        let returns = buffer.call_sites().map(|site| site.ret_addr).chain(checks.iter().map(|check| check.resume));
+        let mut calls: Vec<CallSite> = returns
+            .map(|offset| CallSite { return_offset: offset, wasm_offset: locations.at(offset.saturating_sub(1)) })
             .collect();
+        calls.sort_unstable_by_key(|site| site.return_offset);
         for reloc in buffer.relocs() {
             relocs
                 .push(piece_reloc(reloc, &self.context.func).ok_or_else(|| refused(format!("relocation {reloc:?}")))?);
@@ -139,10 +145,11 @@ impl Worker {
         let frame_bytes = buffer.frame_layout().map_or(0, |layout| layout.frame_to_fp_offset) + 16;
         Ok(Piece {
             code,
-            align: buffer.alignment.max(isa.function_alignment().preferred),
+            align: buffer.alignment.max(isa.function_alignment().preferred).max(x64::LINE as u32),
             frame_bytes,
             stack_slots,
             traps,
+            checks,
             calls,
             relocs,
         })
@@ -165,9 +172,9 @@ fn rewrite(
             let next = locations[at + 1..].iter().filter(|range| bits_of(range) & CHARGE != 0);
             let mut marks = [0; 3];
             for (mark, range) in marks.iter_mut().zip(next) {
-                *mark = range.start as usize - start;
+                *mark = range.start as usize;
             }
-            x64::fuse_charges(&mut code[start..], end - start, bits & CARD != 0, &marks);
+            x64::fuse_charges(code, (start, end), bits & CARD != 0, &marks);
         } else if bits & CARD != 0 && !x64::is_trap(&code[start..end]) {
             let at = x64::rewrite_card_test(code, (start, end), traps, -CARD_TABLE_BYTES)?;
             relocs.push(PieceReloc {
@@ -181,21 +188,17 @@ fn rewrite(
     Some(())
 }
 
-/// The thunk that card tests' stubs call.
-fn mark_thunk(align: u32) -> Piece {
+/// A few instructions with a call of a helper among them.
+fn thunk(code: &[u8], call: usize, helper: Helper) -> Piece {
     Piece {
-        code: x64::MARK_THUNK.to_vec(),
-        align,
+        code: code.to_vec(),
+        align: x64::LINE as u32,
         frame_bytes: 0,
         stack_slots: 0,
         traps: Vec::new(),
+        checks: Vec::new(),
         calls: Vec::new(),
-        relocs: vec![PieceReloc {
-            offset: x64::MARK_THUNK_CALL as u32,
-            namespace: NAMESPACE_HELPER,
-            index: Helper::MarkPage as u32,
-            addend: -4,
-        }],
+        relocs: vec![PieceReloc { offset: call as u32, namespace: NAMESPACE_HELPER, index: helper as u32, addend: -4 }],
     }
 }
 
@@ -353,7 +356,8 @@ pub(super) fn lower_module(
         // The first error in this order, whichever thread was first.
         .into_iter()
         .collect::<Result<_, _>>()?;
-    pieces.push(mark_thunk(compiler.isa.function_alignment().preferred));
+    pieces.push(thunk(&x64::MARK_THUNK, x64::MARK_THUNK_CALL, Helper::MarkPage));
+    pieces.push(thunk(&x64::CHECK_THUNK, x64::CHECK_THUNK_CALL, Helper::OutOfInstructions));
     link(module, &env.type_ids, &distinct, pieces)
 }
 
@@ -388,6 +392,7 @@ fn link(
             .map(|id| place(first_entry + distinct.partition_point(|first| *first < *id as usize)))
             .collect(),
         type_ids: type_ids.to_vec(),
+        check_thunk: place(first_helper + HELPERS.len() + 1),
         ..CompiledModule::default()
     };
     for (index, piece) in pieces.iter().enumerate() {
@@ -403,6 +408,8 @@ fn link(
             });
         }
         out.traps.extend(piece.traps.iter().map(|site| TrapSite { offset: base + site.offset, ..*site }));
+        let checks = piece.checks.iter();
+        out.checks.extend(checks.map(|site| CheckSite { offset: base + site.offset, resume: base + site.resume }));
         out.calls.extend(piece.calls.iter().map(|site| CallSite { return_offset: base + site.return_offset, ..*site }));
         for reloc in &piece.relocs {
             let target = match reloc.namespace {
@@ -418,6 +425,7 @@ fn link(
         }
     }
     debug_assert!(out.traps.is_sorted_by_key(|site| site.offset));
+    debug_assert!(out.checks.is_sorted_by_key(|site| site.offset));
     debug_assert!(out.calls.is_sorted_by_key(|site| site.return_offset));
     Ok(out)
 }

@@ -81,9 +81,18 @@ pub(super) struct Locations<'a>(pub &'a [MachSrcLoc<cranelift_codegen::Final>]);
 impl Locations<'_> {
     /// The module offset of the operator that the code at `offset` belongs to, 0 for code that belongs to none.
     pub fn at(&self, offset: u32) -> u32 {
+        self.bits(offset) & OFFSET_MASK
+    }
+
+    /// The mark of the code at `offset`.
+    pub fn mark(&self, offset: u32) -> u32 {
+        self.bits(offset) & !OFFSET_MASK
+    }
+
+    fn bits(&self, offset: u32) -> u32 {
         let place = self.0.partition_point(|range| range.end <= offset);
         match self.0.get(place) {
-            Some(range) if range.start <= offset && !range.loc.is_default() => range.loc.bits() & OFFSET_MASK,
+            Some(range) if range.start <= offset && !range.loc.is_default() => range.loc.bits(),
             _ => 0,
         }
     }

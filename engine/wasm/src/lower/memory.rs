@@ -260,7 +260,7 @@ impl Translator<'_, '_> {
         let len = self.pop()?;
         let byte = self.pop()?;
         let start = self.pop()?;
-        self.meter_bulk(len)?;
+        self.meter_bulk(len);
         let (start, len) = (self.wide(start), self.wide(len));
         self.libcall(Libcall::MemoryFill, &[start, byte, len])?;
         Ok(())
@@ -270,7 +270,7 @@ impl Translator<'_, '_> {
         let len = self.pop()?;
         let from = self.pop()?;
         let to = self.pop()?;
-        self.meter_bulk(len)?;
+        self.meter_bulk(len);
         let (to, from, len) = (self.wide(to), self.wide(from), self.wide(len));
         self.libcall(Libcall::MemoryCopy, &[to, from, len])?;
         Ok(())
@@ -280,7 +280,7 @@ impl Translator<'_, '_> {
         let len = self.pop()?;
         let from = self.pop()?;
         let to = self.pop()?;
-        self.meter_bulk(len)?;
+        self.meter_bulk(len);
         let to = self.wide(to);
         let segment = self.b.ins().iconst(types::I32, i64::from(segment));
         self.libcall(Libcall::MemoryInit, &[segment, to, from, len])?;

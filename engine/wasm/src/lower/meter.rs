@@ -18,10 +18,12 @@
 //! So every test, call and trap sees exactly the replica's number.
 
 use super::func::Translator;
-use super::trampolines::Helper;
-use super::{LowerError, x64};
+use super::x64;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Value, types};
+use cranelift_codegen::ir::{self, Block, BlockArg, InstBuilder, Value, types};
+
+/// The trap code of a check.
+pub(super) const CHECK_CODE: u8 = 30;
 
 /// What the counter register does not hold yet, here and at every place that can trap.
 #[derive(Debug)]
@@ -98,48 +100,24 @@ impl Translator<'_, '_> {
         after
     }
 
-    /// Goes on at `target`; if `counter` is negative, only after leaving compiled code and coming back when there are instructions again.
-    fn check(&mut self, counter: Value, target: Block, args: &[BlockArg]) -> Result<(), LowerError> {
+    /// Goes on; if `counter` is negative, only after leaving compiled code and coming back when there are instructions again.
+    ///
+    /// To Cranelift this is a trap, so it costs no block, no call and no register; the signal handler calls the runtime and comes back.
+    fn check(&mut self, counter: Value) {
         self.mark_location(x64::CHECKED_CHARGE);
         let zero = self.b.ins().iconst(types::I64, 0);
         let negative = self.b.ins().icmp(IntCC::SignedLessThan, counter, zero);
-        let cold = self.b.create_block();
-        self.b.set_cold_block(cold);
-        // Moves to the target's parameters stand between test and jump otherwise.
-        let go = if args.is_empty() { target } else { self.b.create_block() };
-        self.b.ins().brif(negative, cold, &[], go, &[]);
+        self.b.ins().trapnz(negative, ir::TrapCode::unwrap_user(CHECK_CODE));
         self.mark_location(0);
-        self.b.switch_to_block(cold);
-        self.b.seal_block(cold);
-        let helper = self.helper(Helper::OutOfInstructions)?;
-        let vmctx = self.vmctx;
-        self.b.ins().call(helper, &[vmctx]);
-        self.b.ins().jump(go, &[]);
-        if go != target {
-            self.b.seal_block(go);
-            self.b.switch_to_block(go);
-            self.b.ins().jump(target, args);
-        }
-        Ok(())
-    }
-
-    /// Tests the counter and goes on.
-    fn check_here(&mut self, counter: Value) -> Result<(), LowerError> {
-        let next = self.b.create_block();
-        self.check(counter, next, &[])?;
-        self.b.switch_to_block(next);
-        self.b.seal_block(next);
-        Ok(())
     }
 
     /// Charges the function's first segment and tests the counter.
-    pub fn meter_function_entry(&mut self) -> Result<(), LowerError> {
-        if !self.meter.on {
-            return Ok(());
+    pub fn meter_function_entry(&mut self) {
+        if self.meter.on {
+            let cost = self.next_segment_cost();
+            let counter = self.subtract(i64::from(cost), x64::CHECKED_CHARGE);
+            self.check(counter);
         }
-        let cost = self.next_segment_cost();
-        let counter = self.subtract(i64::from(cost), x64::CHECKED_CHARGE);
-        self.check_here(counter)
     }
 
     /// A segment that is not the start of a loop begins.
@@ -182,20 +160,19 @@ impl Translator<'_, '_> {
     }
 
     /// Jumps to the head of a loop whose first segment costs `cost`. Nothing is pending there.
-    pub fn jump_to_loop(&mut self, head: Block, args: &[BlockArg], cost: u32) -> Result<(), LowerError> {
-        if !self.meter.on {
-            self.b.ins().jump(head, args);
-            return Ok(());
+    pub fn jump_to_loop(&mut self, head: Block, args: &[BlockArg], cost: u32) {
+        if self.meter.on {
+            let amount = i64::from(self.meter.pending) + i64::from(cost);
+            let counter = self.subtract(amount, x64::CHECKED_CHARGE);
+            self.check(counter);
         }
-        let amount = i64::from(self.meter.pending) + i64::from(cost);
-        let counter = self.subtract(amount, x64::CHECKED_CHARGE);
-        self.check(counter, head, args)
+        self.b.ins().jump(head, args);
     }
 
     /// Charges `amount` (unsigned, as wide as an index) before a bulk operation and tests the counter.
-    pub fn meter_bulk(&mut self, amount: Value) -> Result<(), LowerError> {
+    pub fn meter_bulk(&mut self, amount: Value) {
         if !self.meter.on {
-            return Ok(());
+            return;
         }
         self.meter_flush();
         let before = self.b.ins().get_pinned_reg(types::I64);
@@ -210,6 +187,6 @@ impl Translator<'_, '_> {
             self.b.ins().select(wrapped, least, difference)
         };
         self.b.ins().set_pinned_reg(after);
-        self.check_here(after)
+        self.check(after);
     }
 }

@@ -127,7 +127,7 @@ impl Translator<'_, '_> {
         let len = self.pop()?;
         let value = self.pop()?;
         let start = self.pop()?;
-        self.meter_bulk(len)?;
+        self.meter_bulk(len);
         let (start, len) = (self.wide(start), self.wide(len));
         let index = self.b.ins().iconst(types::I32, i64::from(table));
         self.libcall(Libcall::TableFill, &[index, start, value, len])?;
@@ -138,7 +138,7 @@ impl Translator<'_, '_> {
         let len = self.pop()?;
         let from = self.pop()?;
         let to = self.pop()?;
-        self.meter_bulk(len)?;
+        self.meter_bulk(len);
         let (to, from, len) = (self.wide(to), self.wide(from), self.wide(len));
         let tables = self.b.ins().iconst(types::I64, i64::from(to_table) << 32 | i64::from(from_table));
         self.libcall(Libcall::TableCopy, &[tables, to, from, len])?;
@@ -149,7 +149,7 @@ impl Translator<'_, '_> {
         let len = self.pop()?;
         let from = self.pop()?;
         let to = self.pop()?;
-        self.meter_bulk(len)?;
+        self.meter_bulk(len);
         let to = self.wide(to);
         let which = self.b.ins().iconst(types::I64, i64::from(table) << 32 | i64::from(segment));
         self.libcall(Libcall::TableInit, &[which, to, from, len])?;

@@ -108,36 +108,30 @@ fn a_loop_head_charges_once() {
             0  pushq %rbp
             1  movq %rsp, %rbp
             4  cmpq $0xb, %rsi
-            8  jl 0x9a
+            8  jl 0x79
             e  nopw (%rax, %rax)
             1a  addq $-1, %r15
-            1e  jl 0x79
+            1e  jl 0x7b
             24  nopw (%rax, %rax)
             30  addq $-5, %r15
-            34  jl 0x83
+            34  jl 0x7d
             3a  movq %rdx, %rax
             3d  cmpl $1, %eax
             40  je 0x64
             46  nopw (%rax, %rax)
-            4f  addq $-5, %r15
-            53  subl $1, %eax
-            56  testq %r15, %r15
-            59  jl 0x90
+            52  addq $-5, %r15
+            56  jl 0x7f
+            5c  subl $1, %eax
             5f  jmp 0x3d
-            64  nopw (%rax, %rax)
-            6d  addq $-1, %r15
+            64  addq $-1, %r15
             71  subl $1, %eax
             74  movq %rbp, %rsp
             77  popq %rbp
             78  retq
-            79  callq 0x7e
-            7e  jmp 0x24
-            83  callq 0x88
-            88  movq %rdx, %rax
-            8b  jmp 0x3d
-            90  callq 0x95
-            95  jmp 0x3d
-            9a  ud2
+            79  ud2
+            7b  ud2
+            7d  ud2
+            7f  ud2
         "#]],
     );
 }

@@ -19,13 +19,14 @@ use wasmparser::FuncType;
 pub(super) enum Helper {
     /// `(vmctx, heap address)`
     Mark = 0,
-    /// `(vmctx)`
+    /// `(vmctx)`, from [`super::x64::CHECK_THUNK`].
     OutOfInstructions = 1,
     /// `(vmctx, page)` in either order
     MarkPage = 2,
 }
 
-/// All helpers, by number. In relocations, the number after the last is [`super::x64::MARK_THUNK`].
+/// All helpers, by number. In relocations, the number after the last is [`super::x64::MARK_THUNK`], then comes
+/// [`super::x64::CHECK_THUNK`].
 pub(super) const HELPERS: [Helper; 3] = [Helper::Mark, Helper::OutOfInstructions, Helper::MarkPage];
 
 /// The runtime's functions that bodies call.

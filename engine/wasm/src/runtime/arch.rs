@@ -117,6 +117,24 @@ mod x86_64 {
             self.get(REG_R15) as i64
         }
 
+        /// Continues as if the code at `resume` had just been reached and called `thunk`, a
+        /// [`CompiledModule::check_thunk`](crate::compiled::CompiledModule::check_thunk), with `vmctx`.
+        ///
+        /// # Safety
+        /// Compiled code was interrupted at a check: nothing lives below its stack pointer, which is aligned to 16 bytes, and the stack has
+        /// room for a call.
+        pub(crate) unsafe fn call_for_check(&mut self, thunk: usize, resume: usize, vmctx: *mut VmCtx) {
+            // A frame as any function begins it, and the register that is about to hold the argument.
+            let frame = [0, self.get(REG_RDI), self.fp(), resume];
+            let bottom = self.sp() - size_of_val(&frame);
+            // SAFETY: the caller's promise.
+            unsafe { (bottom as *mut [usize; 4]).write(frame) };
+            self.set(REG_RSP, bottom as u64);
+            self.set(REG_RBP, bottom as u64 + 16);
+            self.set(REG_RDI, vmctx as u64);
+            self.set(REG_RIP, thunk as u64);
+        }
+
         /// Continues at what corosensei prepared, instead of at the fault.
         pub(crate) fn redirect(&mut self, registers: TrapHandlerRegs) {
             let TrapHandlerRegs { rip, rsp, rbp, rdi, rsi } = registers;

@@ -151,6 +151,12 @@ unsafe fn handle(signal: i32, info: *mut libc::siginfo_t, machine: &mut Context)
     }
     // `lookup` answered, so the offset exists.
     let offset = tables.offset(pc).unwrap_or(0);
+    if let Some((thunk, resume)) = tables.check_site(offset) {
+        // Nothing has happened: the counter is negative, and the runtime is to say what follows from that.
+        // SAFETY: compiled code was interrupted at a check; the native stack has room beyond what frames take (see `stack`).
+        unsafe { machine.call_for_check(thunk, resume, activation.vmctx) };
+        return true;
+    }
     let Some(site) = tables.trap_site(offset).copied() else {
         die("compiled code faulted where no trap is known", pc, address);
     };
