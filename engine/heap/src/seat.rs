@@ -54,6 +54,8 @@ impl Tracking {
 pub struct DirtyReport {
     /// Pages with at least one byte that differs from before the message; pages that are new count when a byte is not zero.
     pub pages_changed: u64,
+    /// Pages and heads of pages that were saved before stores. Depends on [`Tracking`]: never to be charged for.
+    pub saved: u64,
 }
 
 /// The heap that a seat maps.
@@ -364,7 +366,8 @@ impl Seat {
             message.undo.counted = false;
         }
         self.count_changed();
-        DirtyReport { pages_changed: self.changed_pages().len() as u64 }
+        let saved = self.message.as_ref().map_or(0, |message| message.undo.records().len());
+        DirtyReport { pages_changed: self.changed_pages().len() as u64, saved: saved as u64 }
     }
 
     /// Pages that changed, ascending; known after [`Seat::finish`], empty before.

@@ -25,6 +25,8 @@ const CHANGED: u8 = 0x80;
 const FAULTS_A_STEP: u32 = 256;
 /// Doublings at most: 2^11 pages = 8 MiB a fault.
 const STEPS_MAX: u32 = 11;
+/// A fault saves an aligned block of this many pages if a quarter of them are saved already: a fault costs as much as some twenty copies.
+const BLOCKS: [usize; 3] = [64, 16, 4];
 
 impl SeatMemory {
     fn card_address(&self, page: usize) -> *mut u8 {
@@ -56,6 +58,15 @@ impl SeatMemory {
             // SAFETY: the message ends (`commit`, `rollback`) with the versions being told before its log goes.
             unsafe { message.slot.versions.saved(PageIx(page as u32), message.undo.records()) };
         }
+    }
+
+    /// The largest of [`BLOCKS`] around `page` of which a quarter is saved; 1 if there is none. Async-signal-safe.
+    fn dense_block(&self, page: usize, pages: usize) -> usize {
+        let is_dense = |block: &usize| {
+            let first = page & !(block - 1);
+            (first..(first + block).min(pages)).filter(|page| self.card(*page) != 0).count() >= block / 4
+        };
+        BLOCKS.into_iter().find(is_dense).unwrap_or(1)
     }
 
     /// Saves a page that is not saved yet, and under `Cards` the head of the one after it.
@@ -210,8 +221,9 @@ impl SeatPtr {
         }
         let pages = seat.mapped >> PAGE_SHIFT;
         let Some(message) = &mut seat.message else { return false };
-        let run = 1_usize << (message.faults / FAULTS_A_STEP).min(STEPS_MAX);
+        let step = 1_usize << (message.faults / FAULTS_A_STEP).min(STEPS_MAX);
         message.faults += 1;
+        let run = step.max(seat.dense_block(page, pages));
         let first = page & !(run - 1);
         let last = (first + run).min(pages) - 1;
         // SAFETY: __errno_location is the calling thread's errno.

@@ -91,13 +91,13 @@ fn write_all(seat: &mut Seat, tracking: Tracking, value: u64) {
     }
 }
 
-fn check_heaps(tracking: Tracking) {
+fn check_heaps(messages_by: Tracking, views_by: Tracking) {
     install_handler();
     let (arena, pool) = (Arena::new().unwrap(), SeatPool::new(8));
     let mut heap = arena.new_heap(SIZE, SIZE).unwrap();
     let published = Published::new(pool.publish(&mut heap));
     let look = |version: &HeapVersion, round: u64| {
-        let mut view = pool.take_view(version, tracking)?;
+        let mut view = pool.take_view(version, views_by)?;
         if let Err(error) = view.begin_view(version) {
             pool.put(view);
             return Err(error);
@@ -126,9 +126,9 @@ fn check_heaps(tracking: Tracking) {
     };
     published.race(look, |round| {
         for (value, commit) in messages(round) {
-            let mut seat = pool.take(&heap, tracking).unwrap();
+            let mut seat = pool.take(&heap, messages_by).unwrap();
             seat.begin_message(&heap).unwrap();
-            write_all(&mut seat, tracking, value);
+            write_all(&mut seat, messages_by, value);
             if commit {
                 seat.commit(&mut heap);
             } else {
@@ -142,12 +142,17 @@ fn check_heaps(tracking: Tracking) {
 
 #[test]
 fn views_never_see_what_messages_do_under_cards() {
-    check_heaps(Tracking::Cards);
+    check_heaps(Tracking::Cards, Tracking::Cards);
 }
 
 #[test]
 fn views_never_see_what_messages_do_under_protection() {
-    check_heaps(Tracking::Protect);
+    check_heaps(Tracking::Protect, Tracking::Protect);
+}
+
+#[test]
+fn views_under_cards_never_see_what_messages_do_under_protection() {
+    check_heaps(Tracking::Protect, Tracking::Cards);
 }
 
 #[test]

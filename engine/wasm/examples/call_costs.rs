@@ -92,12 +92,12 @@ fn main() {
             .map(|(name, ty)| (("ic0".to_owned(), name.to_owned()), Given::Function(ty)));
     let engine = Engine::new(EngineConfig::with_rules(Rules::plain(given))).unwrap();
     let module = engine.compile(&wat::parse_str(MODULE).unwrap()).unwrap();
-    let mut instance = Standalone::new(module, engine.tracking(), message()).unwrap().0;
+    let mut instance = Standalone::new(module, message()).unwrap().0;
 
     for export in ["empty", "store", "host_trap", "trap"] {
         message_cost(&mut instance, export);
     }
-    measure("reseat", 100_000.0, || (0..100_000).for_each(|_| instance.reseat(engine.tracking()).unwrap()));
+    measure("reseat", 100_000.0, || (0..100_000).for_each(|_| instance.reseat().unwrap()));
 
     let mut bare = 0.0;
     for export in ["loop", "size", "copy"] {

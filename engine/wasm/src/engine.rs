@@ -3,12 +3,13 @@
 //! Enters: Wasm as a developer sent it, [`EngineConfig`]. Leaves: [`Module`]s, cached by hash. Never here: anything that depends on
 //! whether a module was cached; only speed does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cyclotron_types::module_limits::ModuleLimits;
 use cyclotron_types::units::{Instructions, WasmPages};
+use rayon::ThreadPool;
 use sha2::{Digest, Sha256};
 use wasmparser::Operator;
 
@@ -20,7 +21,10 @@ use crate::lower::{
     Compiler, Config, Constant, GlobalInfo, LowerError, MemoryInfo, ModuleInfo, OperatorCost, TableInfo, Tracking,
 };
 use crate::meter::Meter;
-use crate::runtime::{ModuleShape, STACK_SLOTS_MAX, StackNeeded, ValType, Value, extern_reference, extern_word};
+use crate::profile::TrackingPolicy;
+use crate::runtime::{
+    ModuleShape, STACK_SLOTS_MAX, Seated, StackNeeded, ValType, Value, extern_reference, extern_word,
+};
 use crate::validate::{ModuleError, Rules};
 
 /// Slots that an execution may use unless told otherwise: 16 MiB of words. The replica gives 5 MiB of native stack, in which a frame holds only what
@@ -42,6 +46,8 @@ pub struct EngineConfig {
     pub stack_slots: u32,
     /// Bytes of code and tables that idle modules may keep. Local.
     pub cache_bytes: usize,
+    /// When stores of an instance are noticed in another way than `code` says, if that is by tests. Local.
+    pub tracking: TrackingPolicy,
 }
 
 impl EngineConfig {
@@ -57,6 +63,7 @@ impl EngineConfig {
             code: Config::default(),
             stack_slots: STACK_SLOTS_DEFAULT,
             cache_bytes: CACHE_BYTES_DEFAULT,
+            tracking: TrackingPolicy::default(),
         }
     }
 }
@@ -104,24 +111,31 @@ struct EngineInner {
     config: EngineConfig,
     compiler: Compiler,
     cache: Mutex<Cache>,
+    /// One thread that compiles modules again, beside rounds.
+    background: OnceLock<Option<ThreadPool>>,
 }
 
-/// Modules by hash, the least recently used given up first.
+/// A module's hash and the way in which its code notices stores.
+type Key = ([u8; 32], bool);
+
+/// Modules, the least recently used given up first.
 #[derive(Default)]
 struct Cache {
-    by_hash: BTreeMap<[u8; 32], (u64, Arc<Module>)>,
-    by_use: BTreeMap<u64, [u8; 32]>,
+    by_key: BTreeMap<Key, (u64, Arc<Module>)>,
+    by_use: BTreeMap<u64, Key>,
     uses: u64,
     bytes: usize,
+    /// Modules that are being compiled again, or could not be.
+    asked: BTreeSet<[u8; 32]>,
 }
 
 impl Cache {
-    fn get(&mut self, hash: &[u8; 32]) -> Option<Arc<Module>> {
+    fn get(&mut self, key: &Key) -> Option<Arc<Module>> {
         self.uses += 1;
-        let (used, module) = self.by_hash.get_mut(hash)?;
+        let (used, module) = self.by_key.get_mut(key)?;
         self.by_use.remove(used);
         *used = self.uses;
-        self.by_use.insert(self.uses, *hash);
+        self.by_use.insert(self.uses, *key);
         Some(module.clone())
     }
 
@@ -129,16 +143,17 @@ impl Cache {
     fn put(&mut self, module: &Arc<Module>, bytes_max: usize) -> Vec<Arc<Module>> {
         self.uses += 1;
         self.bytes += module.resident_bytes();
-        self.by_use.insert(self.uses, module.hash);
+        let key = module.key();
+        self.by_use.insert(self.uses, key);
         let mut gone = Vec::new();
-        if let Some((used, old)) = self.by_hash.insert(module.hash, (self.uses, module.clone())) {
+        if let Some((used, old)) = self.by_key.insert(key, (self.uses, module.clone())) {
             self.by_use.remove(&used);
             self.bytes -= old.resident_bytes();
             gone.push(old);
         }
         while self.bytes > bytes_max {
-            let Some((_, hash)) = self.by_use.pop_first() else { break };
-            if let Some((_, old)) = self.by_hash.remove(&hash) {
+            let Some((_, key)) = self.by_use.pop_first() else { break };
+            if let Some((_, old)) = self.by_key.remove(&key) {
                 self.bytes -= old.resident_bytes();
                 gone.push(old);
             }
@@ -155,16 +170,7 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Result<Engine, EngineError> {
         assert!(config.stack_slots as usize <= STACK_SLOTS_MAX, "stack limit beyond what native stacks hold");
         let compiler = Compiler::new(config.code).map_err(EngineError::Lower)?;
-        Ok(Engine(Arc::new(EngineInner { config, compiler, cache: Mutex::default() })))
-    }
-
-    /// How seats must track stores for this engine's code. (Code that does not track at all leaves cards clean: nothing can be rolled
-    /// back; for measurements only.)
-    pub fn tracking(&self) -> cyclotron_heap::Tracking {
-        match self.0.config.code.tracking {
-            Tracking::Cards | Tracking::None => cyclotron_heap::Tracking::Cards,
-            Tracking::Protect => cyclotron_heap::Tracking::Protect,
-        }
+        Ok(Engine(Arc::new(EngineInner { config, compiler, cache: Mutex::default(), background: OnceLock::new() })))
     }
 
     /// The configuration.
@@ -181,15 +187,70 @@ impl Engine {
         if let Some(module) = self.cached(&hash) {
             return Ok(module);
         }
-        let module = Arc::new(self.compile_uncached(bytes, hash)?);
-        let gone = self.lock().put(&module, self.0.config.cache_bytes);
-        drop(gone);
+        let module = Arc::new(self.compile_uncached(bytes.into(), hash)?);
+        self.keep(&module);
         Ok(module)
+    }
+
+    fn keep(&self, module: &Arc<Module>) {
+        let gone = self.lock().put(module, self.0.config.cache_bytes);
+        drop(gone);
     }
 
     /// The module with this hash of its bytes as sent, if the cache has it.
     pub fn cached(&self, hash: &[u8; 32]) -> Option<Arc<Module>> {
-        self.lock().get(hash)
+        self.lock().get(&(*hash, false))
+    }
+
+    /// The same module with code that suits what the instance does better than the one it has; see [`TrackingPolicy`]. `None`: it stays as
+    /// it is, perhaps until that code has been made on a thread of its own.
+    pub fn better_code(&self, seated: &mut Seated) -> Option<Arc<Module>> {
+        let policy = &self.0.config.tracking;
+        let activation = seated.activation_mut();
+        let wanted = activation.profile.wanted(policy)?;
+        let module = &activation.module;
+        if wanted == module.tracking() || !policy.adapt || self.0.config.code.tracking != Tracking::Cards {
+            return None;
+        }
+        if let Some(tested) = &module.tested {
+            return Some(tested.clone());
+        }
+        let found = self.lock().get(&(module.hash, true));
+        if found.is_none() && activation.profile.is_worth_compiling(module.wasm.len(), policy) {
+            self.compile_in_background(module);
+        }
+        found
+    }
+
+    fn compile_in_background(&self, module: &Arc<Module>) {
+        if !self.lock().asked.insert(module.hash) {
+            return;
+        }
+        let pool = || rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "recompile".into()).build().ok();
+        let Some(background) = self.0.background.get_or_init(pool) else { return };
+        let (engine, module) = (Arc::downgrade(&self.0), module.clone());
+        background.spawn(move || {
+            let Some(engine) = engine.upgrade().map(Engine) else { return };
+            // Without memory for more code the module stays as it is, and is not asked for again.
+            if engine.compile_protected(&module).is_ok() {
+                engine.lock().asked.remove(&module.hash);
+            }
+        });
+    }
+
+    /// Makes the code of a module again, for protected pages, and keeps it in the cache.
+    ///
+    /// Errors: no memory for code.
+    pub fn compile_protected(&self, module: &Arc<Module>) -> Result<Arc<Module>, EngineError> {
+        let mut config = self.0.config.clone();
+        config.code.tracking = Tracking::Protect;
+        let compiler = Compiler::new(config.code).map_err(EngineError::Lower)?;
+        let mut protected = Module::compile(module.wasm.clone(), module.hash, &compiler, &config)?;
+        protected.shape = module.shape.clone();
+        protected.tested = Some(module.clone());
+        let protected = Arc::new(protected);
+        self.keep(&protected);
+        Ok(protected)
     }
 
     /// Bytes of code and tables in the cache.
@@ -202,21 +263,21 @@ impl Engine {
         self.0.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn compile_uncached(&self, bytes: &[u8], hash: [u8; 32]) -> Result<Module, EngineError> {
-        let wasm = inflate(bytes, self.0.config.rules.limits.module)?;
-        let decoded = load(&wasm, &self.0.config.rules)?;
-        let info = lower_info(&decoded, &self.0.config.rules.limits);
-        let costs = Weights(Meter::new(decoded.memory_kind));
-        let compiled = self.0.compiler.lower(&info, &costs).map_err(EngineError::Lower)?;
-        Module::new(hash, &decoded, compiled, &self.0.config)
+    fn compile_uncached(&self, wasm: Arc<[u8]>, hash: [u8; 32]) -> Result<Module, EngineError> {
+        Module::compile(wasm, hash, &self.0.compiler, &self.0.config)
     }
 }
 
 /// A compiled module: code and what instances start from. Shared by all its instances.
 pub struct Module {
     hash: [u8; 32],
-    shape: ModuleShape,
+    /// The bytes as they were sent.
+    wasm: Arc<[u8]>,
+    shape: Arc<ModuleShape>,
     code: Code,
+    tracking: cyclotron_heap::Tracking,
+    /// Of a module that was compiled again: the first one, whose code tests cards.
+    tested: Option<Arc<Module>>,
     func_refs: Box<[FuncRef]>,
     /// Contents of each table at the start of a message.
     table_images: Vec<Vec<u64>>,
@@ -235,16 +296,29 @@ unsafe impl Send for Module {}
 unsafe impl Sync for Module {}
 
 impl Module {
+    fn compile(
+        sent: Arc<[u8]>,
+        hash: [u8; 32],
+        compiler: &Compiler,
+        config: &EngineConfig,
+    ) -> Result<Module, EngineError> {
+        let wasm = inflate(&sent, config.rules.limits.module)?;
+        let decoded = load(&wasm, &config.rules)?;
+        let info = lower_info(&decoded, &config.rules.limits);
+        let costs = Weights(Meter::new(decoded.memory_kind));
+        let compiled = compiler.lower(&info, &costs).map_err(EngineError::Lower)?;
+        Module::new(sent.clone(), hash, &decoded, compiled, config)
+    }
+
     /// Makes compiled code executable and computes what instances start from.
-    ///
-    /// Errors: see [`EngineError`].
-    pub fn new(
+    fn new(
+        wasm: Arc<[u8]>,
         hash: [u8; 32],
         decoded: &DecodedModule<'_>,
         compiled: CompiledModule,
         config: &EngineConfig,
     ) -> Result<Module, EngineError> {
-        let shape = ModuleShape::of(decoded, &config.rules.limits);
+        let shape = Arc::new(ModuleShape::of(decoded, &config.rules.limits));
         check_context(&shape)?;
         let stack = stack_needed(&compiled, config.stack_slots);
         let code = Code::publish(compiled, shape.imports.len() as u32).map_err(EngineError::Code)?;
@@ -256,6 +330,12 @@ impl Module {
         let func_refs: Box<[FuncRef]> = func_refs.collect();
         let mut module = Module {
             hash,
+            wasm,
+            tracking: match config.code.tracking {
+                Tracking::Cards | Tracking::None => cyclotron_heap::Tracking::Cards,
+                Tracking::Protect => cyclotron_heap::Tracking::Protect,
+            },
+            tested: None,
             code,
             func_refs,
             table_images: Vec::new(),
@@ -344,6 +424,21 @@ impl Module {
         &self.hash
     }
 
+    /// The bytes as they were sent.
+    pub fn wasm(&self) -> &Arc<[u8]> {
+        &self.wasm
+    }
+
+    /// How seats must track stores for this code. (Code that does not track at all leaves cards clean: nothing can be rolled back; for
+    /// measurements only.)
+    pub fn tracking(&self) -> cyclotron_heap::Tracking {
+        self.tracking
+    }
+
+    fn key(&self) -> Key {
+        (self.hash, self.tested.is_some())
+    }
+
     /// Everything about the module but its code.
     pub fn shape(&self) -> &ModuleShape {
         &self.shape
@@ -379,13 +474,15 @@ impl Module {
         Instructions(self.compile_operators.saturating_mul(cyclotron_types::host_costs::COMPILE_PER_OPERATOR.0))
     }
 
-    /// Bytes that the module keeps resident: code, tables of the runtime, segments, names.
+    /// Bytes that the module keeps resident: code, tables of the runtime, and unless another module has them too, the bytes as sent,
+    /// segments, names.
     pub fn resident_bytes(&self) -> usize {
         let tables = self.code.tables();
         let words = self.table_images.iter().chain(self.elements.values()).map(Vec::len).sum::<usize>() * 8;
         let globals = size_of_val(&*self.globals);
         let refs = size_of_val(&*self.func_refs);
-        tables.len() + tables.table_bytes() + refs + words + globals + self.shape.resident_bytes()
+        let shared = if self.tested.is_none() { self.wasm.len() + self.shape.resident_bytes() } else { 0 };
+        tables.len() + tables.table_bytes() + refs + words + globals + shared
     }
 
     pub(crate) fn func_refs(&self) -> &[FuncRef] {

@@ -10,7 +10,7 @@
 //! let module = engine.compile(&bytes)?;                                   // cached by hash; shared by instances
 //! let mut heap = arena.new_heap(WasmPages::ZERO, module.heap_pages_max())?; // cyclotron-heap: memory at rest
 //! let instance = Instance::instantiate(module, &mut heap)?;               // globals, data segments; persists between messages
-//! let seat = seats.take(&heap, engine.tracking())?;                       // where compiled code finds the heap
+//! let seat = seats.take(&heap, module.tracking())?;                       // where compiled code finds the heap
 //! let mut seated = instance.attach(seat);
 //!
 //! seated.begin_message(&heap)?;                                           // begin_view(..) for a query on a view seat
@@ -37,9 +37,11 @@ pub mod decode;
 pub mod engine;
 pub mod lower;
 pub mod meter;
+mod profile;
 pub mod runtime;
 mod standalone;
 pub mod validate;
 
 pub use engine::{Engine, EngineConfig, EngineError, Module};
+pub use profile::TrackingPolicy;
 pub use standalone::{Run, Standalone, StandaloneError};

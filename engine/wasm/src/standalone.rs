@@ -5,10 +5,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cyclotron_heap::{Arena, Heap, HeapError, SeatPool, Tracking};
+use cyclotron_heap::{Arena, Heap, HeapError, SeatPool};
 use cyclotron_types::units::{Instructions, WasmPages};
 
-use crate::engine::Module;
+use crate::engine::{Engine, Module};
 use crate::runtime::{Entry, Execution, Host, Instance, InstantiateError, Outcome, Seated, Trap, Value};
 
 /// An instance with its own heap.
@@ -67,20 +67,15 @@ impl From<HeapError> for StandaloneError {
 impl Standalone {
     /// Instantiates `module` in an arena of its own and runs its start function, if it has one, with `host` and no limit.
     ///
-    /// `tracking` is the engine's ([`crate::Engine::tracking`]). Errors: see [`StandaloneError`].
-    pub fn new<H: Host>(module: Arc<Module>, tracking: Tracking, host: H) -> Result<(Standalone, H), StandaloneError> {
-        Standalone::new_in(&Arena::new()?, module, tracking, host)
+    /// Errors: see [`StandaloneError`].
+    pub fn new<H: Host>(module: Arc<Module>, host: H) -> Result<(Standalone, H), StandaloneError> {
+        Standalone::new_in(&Arena::new()?, module, host)
     }
 
     /// Likewise in a given arena: many instances, two file descriptors.
-    pub fn new_in<H: Host>(
-        arena: &Arena,
-        module: Arc<Module>,
-        tracking: Tracking,
-        host: H,
-    ) -> Result<(Standalone, H), StandaloneError> {
+    pub fn new_in<H: Host>(arena: &Arena, module: Arc<Module>, host: H) -> Result<(Standalone, H), StandaloneError> {
         let mut heap = arena.new_heap(WasmPages::ZERO, module.heap_pages_max())?;
-        let start = module.start();
+        let (start, tracking) = (module.start(), module.tracking());
         let instance = Instance::instantiate(module, &mut heap).map_err(StandaloneError::Instantiate)?;
         let pool = SeatPool::new(1);
         let seated = instance.attach(pool.take(&heap, tracking)?);
@@ -182,11 +177,28 @@ impl Standalone {
     }
 
     /// Moves the instance out of its seat and into it again: what a seat cache does between messages.
-    pub fn reseat(&mut self, tracking: Tracking) -> Result<(), StandaloneError> {
+    pub fn reseat(&mut self) -> Result<(), StandaloneError> {
+        self.move_to(None)
+    }
+
+    /// Gives the instance the code that suits its messages, if `engine` has it: what execution does between messages.
+    pub fn adapt(&mut self, engine: &Engine) -> Result<(), StandaloneError> {
+        let seated = self.seated.as_mut().expect("an execution of this instance is out");
+        match engine.better_code(seated) {
+            Some(module) => self.move_to(Some(module)),
+            None => Ok(()),
+        }
+    }
+
+    fn move_to(&mut self, module: Option<Arc<Module>>) -> Result<(), StandaloneError> {
         let seated = self.seated.take().expect("an execution of this instance is out");
-        let (instance, seat) = seated.detach();
+        let (mut instance, seat) = seated.detach();
         self.pool.put(seat);
-        self.seated = Some(instance.attach(self.pool.take(&self.heap, tracking)?));
+        if let Some(module) = module {
+            instance = instance.on(module);
+        }
+        let seat = self.pool.take(&self.heap, instance.module().tracking())?;
+        self.seated = Some(instance.attach(seat));
         Ok(())
     }
 }

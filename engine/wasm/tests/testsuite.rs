@@ -182,8 +182,7 @@ impl Instance {
         let args: Vec<Value> = history.iter().flat_map(|(_, args)| args.clone()).collect();
         let module = compile(&wasm, &self.rules).expect("compiled before");
         let (host, reason) = SuiteHost::new(&self.linked);
-        let engine = engine(&self.rules);
-        let (mut standalone, host) = Standalone::new(module, engine.tracking(), host).expect("instantiated before");
+        let (mut standalone, host) = Standalone::new(module, host).expect("instantiated before");
         let (run, _) = standalone.run(Entry::Export(replay::REPLAY), &args, host).expect("resources");
         if run.result.is_err() {
             history.pop();
@@ -282,9 +281,7 @@ impl Script {
         let decoded = decode::load(&wasm, &rules).expect("compiled");
         let history = transient::is_written(&decoded).then(Vec::new);
         let (host, _) = SuiteHost::new(&linked);
-        let tracking = engine(&rules).tracking();
-        let (standalone, _) =
-            Standalone::new_in(&self.arena, module.clone(), tracking, host).map_err(Failure::Start)?;
+        let (standalone, _) = Standalone::new_in(&self.arena, module.clone(), host).map_err(Failure::Start)?;
         Ok(Slot::Instance(Arc::new(Mutex::new(Instance {
             wasm,
             rules,

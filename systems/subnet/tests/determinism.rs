@@ -224,15 +224,15 @@ proptest! {
         workload in workload(), setup in tight(), seed in 1u64..,
     ) {
         let expected = Run::new(setup.clone(), |_| {}).run(&workload, |_| {}, |_| {});
-        for (threads, seats) in [(1, 16), (2, 256), (4, 16), (8, 256)] {
+        for (threads, seats, restless) in [(1, 16, true), (2, 256, false), (4, 16, false), (8, 256, true)] {
             let mut seed = seed.wrapping_mul(threads as u64);
             let mut perturb = |subnet: &mut TestSubnet| {
                 seed = seed.wrapping_add(1);
                 subnet.subnet.perturb(seed);
             };
-            let mut run = Run::new(Setup { threads, seats, ..setup.clone() }, &mut perturb);
+            let mut run = Run::new(Setup { threads, seats, restless, ..setup.clone() }, &mut perturb);
             let left = run.run(&workload, |run| perturb(&mut run.subnet), |_| {});
-            prop_assert_eq!(&left, &expected, "{} threads, {} seats, seed {}", threads, seats, seed);
+            prop_assert_eq!(&left, &expected, "{} threads, {} seats, restless: {}, seed {}", threads, seats, restless, seed);
         }
     }
 

@@ -20,6 +20,7 @@ use super::trap::FRAMES_MAX;
 use crate::abi::{GLOBALS_OFFSET, INDEX64_BOUND, TableView, TrapCode, VmCtx, table_view_offset};
 use crate::decode::SegmentMode;
 use crate::engine::Module;
+use crate::profile::StoreProfile;
 
 /// How a coroutine's function ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub(crate) struct Activation {
     pub(crate) imports: *const ImportedFunction,
     /// Globals before the running message.
     pub(crate) globals_before: Vec<u128>,
+    /// What its messages have done lately.
+    pub(crate) profile: StoreProfile,
     /// Whether changes never outlive an execution (a view for queries).
     pub(crate) read_only: bool,
     /// Arguments and results of the entry, sixteen bytes each.
@@ -111,6 +114,7 @@ impl Activation {
             any_dropped: false,
             imports: shape.imports.as_ptr(),
             globals_before: Vec::new(),
+            profile: StoreProfile::default(),
             read_only,
             args: Vec::new(),
             used_before: 0,

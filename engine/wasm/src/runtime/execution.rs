@@ -11,6 +11,7 @@ use std::mem::ManuallyDrop;
 
 use corosensei::stack::Stack;
 use corosensei::{Coroutine, CoroutineResult};
+use cyclotron_heap::DirtyReport;
 use cyclotron_types::units::Instructions;
 
 use super::activation::{Activation, Exit};
@@ -212,7 +213,8 @@ impl<H: Host> Execution<H> {
             Exit::Trapped => activation.record.counter,
         };
         let instructions = Instructions(activation.used(counter));
-        let dirty_pages = activation.seat.finish().pages_changed;
+        let DirtyReport { pages_changed: dirty_pages, saved } = activation.seat.finish();
+        activation.profile.note(instructions, saved);
         let result = match exit {
             Exit::Returned => Ok(read_results(activation, results)),
             Exit::Trapped => {

@@ -15,12 +15,14 @@ use super::trap::Trap;
 use super::value::Value;
 use crate::decode::ExportKind;
 use crate::engine::Module;
+use crate::profile::StoreProfile;
 
 /// An instance outside a seat: its module and its globals. Its heap stays with its owner.
 #[derive(Clone, Debug)]
 pub struct Instance {
     module: Arc<Module>,
     globals: Vec<Value>,
+    profile: StoreProfile,
 }
 
 impl Instance {
@@ -47,7 +49,7 @@ impl Instance {
     /// An instance whose memory is kept from elsewhere (an upgrade that keeps it): globals as the module declares, no data segments.
     pub fn new(module: Arc<Module>) -> Instance {
         let globals = module.initial_globals();
-        Instance { module, globals }
+        Instance { module, globals, profile: StoreProfile::default() }
     }
 
     /// An instance with saved globals, all of them, in index order.
@@ -60,7 +62,13 @@ impl Instance {
                 .iter()
                 .zip(declared)
                 .all(|(value, global)| value.ty() == global.ty && module.word(*value).is_some());
-        same_types.then_some(Instance { module, globals })
+        same_types.then(|| Instance { module, globals, profile: StoreProfile::default() })
+    }
+
+    /// The instance on other code of the same module ([`crate::Engine::better_code`]). Panics: when it is another module.
+    pub fn on(self, module: Arc<Module>) -> Instance {
+        assert!(self.module.hash() == module.hash(), "code of another module");
+        Instance { module, ..self }
     }
 
     /// The module.
@@ -86,7 +94,9 @@ impl Instance {
     fn seat(self, seat: Seat, read_only: bool) -> Seated {
         // The values were made by this module or checked on entry, so each has a word.
         let words: Vec<u128> = self.globals.iter().map(|value| self.module.word(*value).unwrap_or(0)).collect();
-        Seated(NonNull::from(Box::leak(Activation::new(self.module, seat, &words, read_only))))
+        let mut activation = Activation::new(self.module, seat, &words, read_only);
+        activation.profile = self.profile;
+        Seated(NonNull::from(Box::leak(activation)))
     }
 }
 
@@ -190,7 +200,7 @@ impl Seated {
         let words = self.activation().globals_before.iter();
         let globals =
             module.shape().globals.iter().zip(words).map(|(global, word)| module.value(global.ty, *word)).collect();
-        Instance { module: module.clone(), globals }
+        Instance { module: module.clone(), globals, profile: StoreProfile::default() }
     }
 
     /// Takes the instance out of its seat, rolling back what was not committed.
@@ -199,8 +209,8 @@ impl Seated {
         let globals = self.globals();
         let this = ManuallyDrop::new(self);
         // SAFETY: the pointer came from `Box::leak`; `this` is not dropped.
-        let Activation { module, seat, .. } = *unsafe { Box::from_raw(this.0.as_ptr()) };
-        (Instance { module, globals }, seat)
+        let Activation { module, seat, profile, .. } = *unsafe { Box::from_raw(this.0.as_ptr()) };
+        (Instance { module, globals, profile }, seat)
     }
 
     /// Keeps what the message did. Panics: on a view, or when the message is another heap's.

@@ -74,7 +74,7 @@ fn a_seat_may_be_left_and_taken_again() {
     let mut instance = standalone(COUNTER);
     for expected in 1..5 {
         assert_eq!(call(&mut instance, "bump", &[]).result, Ok(vec![Value::I32(expected)]));
-        instance.reseat(cyclotron_heap::Tracking::Cards).unwrap();
+        instance.reseat().unwrap();
         assert_eq!(instance.seated().exported_global("g"), Some(Value::I32(7 + expected)));
     }
 }

@@ -78,7 +78,7 @@ fn with_bad_host(misbehave: fn()) {
     let engine = engine_with(&[("bad", &[], &[])]);
     let text = r#"(module (import "env" "bad" (func $bad)) (func (export "go") (call $bad)))"#;
     let module = engine.compile(&wat::parse_str(text).unwrap()).unwrap();
-    let mut instance = Standalone::new(module, engine.tracking(), NoHost).unwrap().0;
+    let mut instance = Standalone::new(module, NoHost).unwrap().0;
     let _ = instance.run(Entry::Export("go"), &[], Bad(misbehave));
 }
 

@@ -85,7 +85,7 @@ fn instance(body: &str) -> Standalone {
     );
     let engine = engine_with(IMPORTS);
     let module = engine.compile(&wat::parse_str(text).unwrap()).unwrap();
-    Standalone::new(module, engine.tracking(), NoHost).unwrap().0
+    Standalone::new(module, NoHost).unwrap().0
 }
 
 fn run(instance: &mut Standalone, host: Diary) -> (Run, Diary) {

@@ -1,6 +1,7 @@
 //! The runtime from outside: executions, traps, rollback, slices, hosts.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod adaptive;
 mod engines;
 mod executions;
 mod faults;
@@ -48,7 +49,7 @@ pub(crate) fn tracking_engines() -> [Engine; 2] {
 
 pub(crate) fn standalone_of(engine: &Engine, text: &str) -> Standalone {
     let module = engine.compile(&wat::parse_str(text).unwrap()).unwrap();
-    Standalone::new(module, engine.tracking(), NoHost).unwrap().0
+    Standalone::new(module, NoHost).unwrap().0
 }
 
 pub(crate) fn standalone(text: &str) -> Standalone {

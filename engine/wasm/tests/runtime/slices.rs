@@ -171,7 +171,7 @@ fn ten_thousand_executions_leak_nothing() {
     }
     let engine = engine();
     let module = engine.compile(&wat::parse_str(WORK).unwrap()).unwrap();
-    let mut instance = Standalone::new(module, engine.tracking(), NoHost).unwrap().0;
+    let mut instance = Standalone::new(module, NoHost).unwrap().0;
     let trap = [Value::I64(0)];
     let round = |instance: &mut Standalone, at: usize| match at % 4 {
         0 => assert!(call(instance, "go", &[Value::I32(3)]).result.is_ok()),
@@ -201,7 +201,7 @@ fn executions_run_in_parallel() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for slice in [100, 1_000, LIMIT] {
-                    let mut instance = Standalone::new(module.clone(), engine.tracking(), NoHost).unwrap().0;
+                    let mut instance = Standalone::new(module.clone(), NoHost).unwrap().0;
                     let run = call_sliced(&mut instance, "go", &[Value::I32(200)], LIMIT, slice);
                     assert_eq!((&run.result, run.instructions), (&expected.result, expected.instructions));
                     assert!(instance.read(0, 2 << 16).unwrap() == heap);
@@ -217,8 +217,7 @@ fn executions_that_wander_between_threads_end_as_ever() {
     let (expected, heap) = unsliced();
     let engine = engine();
     let module = engine.compile(&wat::parse_str(WORK).unwrap()).unwrap();
-    let mut instances: Vec<Standalone> =
-        (0..32).map(|_| Standalone::new(module.clone(), engine.tracking(), NoHost).unwrap().0).collect();
+    let mut instances: Vec<Standalone> = (0..32).map(|_| Standalone::new(module.clone(), NoHost).unwrap().0).collect();
     let mut waiting = Vec::new();
     for (at, instance) in instances.iter_mut().enumerate() {
         // Every fourth traps at once, for signals among the switches.

@@ -47,7 +47,7 @@ fn check_views(engine: &Engine) {
     let limit = Instructions(1 << 30);
 
     let query = |version: &HeapVersion, instance: Instance, export: &str, args: &[Value]| {
-        let seat = pool.take_view(version, engine.tracking()).unwrap();
+        let seat = pool.take_view(version, instance.module().tracking()).unwrap();
         let mut view = instance.attach_view(seat);
         view.begin_view(version).unwrap();
         let execution = Execution::start(view, Entry::Export(export), args, NoHost, limit).unwrap();
@@ -64,7 +64,8 @@ fn check_views(engine: &Engine) {
     assert_eq!(query(&version, instance.clone(), "get", &args), before, "a view keeps nothing");
 
     // An update stands in the middle of its work.
-    let mut seated = instance.attach(pool.take(&heap, engine.tracking()).unwrap());
+    let seat = pool.take(&heap, instance.module().tracking()).unwrap();
+    let mut seated = instance.attach(seat);
     seated.begin_message(&heap).unwrap();
     let execution = Execution::start(seated, Entry::Export("go"), &[], NoHost, limit).unwrap();
     let Outcome::Suspended(execution) = execution.resume(Instructions(1_500)) else { panic!("too short") };

@@ -251,8 +251,7 @@ impl Oracle {
         decoded: &DecodedModule<'_>,
     ) -> Result<Option<Pair>, String> {
         let host = Arc::new(decoded.imports.iter().map(|import| import.name.to_owned()).collect::<Vec<_>>());
-        let tracking = self.engine.tracking();
-        let ours = Standalone::new_in(&self.arena, module.clone(), tracking, OracleHost(host.clone()));
+        let ours = Standalone::new_in(&self.arena, module.clone(), OracleHost(host.clone()));
         let mut store = wasmtime::Store::new(&self.peer, ());
         let theirs = linker(&self.peer).instantiate(&mut store, peer);
         match (ours, theirs) {

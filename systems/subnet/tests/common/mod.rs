@@ -17,7 +17,7 @@ use cyclotron_types::fees::Fees;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::{Ingress, IngressStatus};
 use cyclotron_types::units::{Cycles, Seconds, Time};
-use cyclotron_wasm::engine::{Engine, EngineConfig};
+use cyclotron_wasm::{Engine, EngineConfig, TrackingPolicy};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, OnceLock};
@@ -37,6 +37,8 @@ pub struct Setup {
     pub fees: Fees,
     pub limits: ExecutionLimits,
     pub scheduling: SchedulingOptions,
+    /// Whether instances change the way in which their stores are noticed from message to message.
+    pub restless: bool,
 }
 
 impl Default for Setup {
@@ -47,6 +49,7 @@ impl Default for Setup {
             fees: Fees::for_nodes(13),
             limits: ExecutionLimits::default(),
             scheduling: SchedulingOptions::default(),
+            restless: false,
         }
     }
 }
@@ -98,10 +101,24 @@ struct InstallCode {
     arg: Vec<u8>,
 }
 
-/// One engine for all subnets of a test: they share its cache of modules.
-fn engine() -> Engine {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| Engine::new(EngineConfig::canister()).unwrap()).clone()
+/// One engine for all subnets of a test that are equally restless: they share its cache of modules.
+fn engine(restless: bool) -> Engine {
+    static ENGINES: [OnceLock<Engine>; 2] = [OnceLock::new(), OnceLock::new()];
+    let new = || {
+        let mut config = EngineConfig::canister();
+        if restless {
+            config.tracking = TrackingPolicy {
+                adapt: true,
+                window_instructions: 1,
+                window_pages: 1,
+                protect_from: 1_500,
+                test_below: 1_500,
+                compile_after: 0,
+            };
+        }
+        Engine::new(config).unwrap()
+    };
+    ENGINES[usize::from(restless)].get_or_init(new).clone()
 }
 
 impl TestSubnet {
@@ -115,7 +132,7 @@ impl TestSubnet {
             fees: setup.fees,
             limits: setup.limits,
         };
-        let machine = Arc::new(Machine::new(engine(), setup.seats).unwrap());
+        let machine = Arc::new(Machine::new(engine(setup.restless), setup.seats).unwrap());
         let options = SubnetOptions {
             config,
             signer,
