@@ -23,7 +23,7 @@
 //! # What the kernel must allow
 //!
 //! - `vm.max_map_count` (65,530): a seat takes 3 to 5 mappings, an undo log 2, a stable memory in use 1 or 2; a seat under
-//!   [`Tracking::Protect`] up to about 7,000 more while a message dirties scattered pages.
+//!   [`Tracking::Protect`] up to about 1,600 more while a message dirties scattered pages.
 //! - 47 bits of address space: 8 GiB a seat, 10 GiB an undo log in use or kept for views, a stable memory in use its size. `RLIMIT_AS` must be unlimited: below what is mapped
 //!   already it refuses even to replace a mapping.
 //! - `vm.overcommit_memory` 0 or 1: with 2 the kernel counts reservations as use and refuses undo logs ([`HeapError::Os`], ENOMEM).

@@ -130,6 +130,11 @@ impl SeatPool {
         version
     }
 
+    /// Messages in progress under [`Tracking::Protect`], suspended ones included: each may hold some 1,600 mappings.
+    pub fn protected_messages(&self) -> usize {
+        self.shared.protected.load(Ordering::Relaxed)
+    }
+
     /// Gives back what publications have set aside. Cost: in proportion to that.
     pub fn tidy(&self) {
         self.shared.undo.tidy();

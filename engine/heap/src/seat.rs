@@ -80,6 +80,25 @@ pub(crate) struct Message {
     pub(crate) faults: u32,
     /// Whether the kernel refused to make a saved page writable.
     pub(crate) protect_failed: bool,
+    /// Under `Protect`, unless this is a view: one of those that the pool counts.
+    _protected: Option<ProtectedMessage>,
+}
+
+/// Counts a message that may tear its heap into many mappings.
+#[derive(Debug)]
+struct ProtectedMessage(Arc<SeatShared>);
+
+impl ProtectedMessage {
+    fn new(shared: &Arc<SeatShared>) -> Self {
+        shared.protected.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for ProtectedMessage {
+    fn drop(&mut self) {
+        self.0.protected.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What is at a seat: the heap of the message in progress. Reached through [`Seat`], or through [`SeatPtr`] from JIT code.
@@ -101,6 +120,8 @@ pub(crate) struct SeatShared {
     pub(crate) undo: UndoPool,
     /// Seats alive, in the pool or out of it.
     pub(crate) alive: AtomicUsize,
+    /// Messages in progress under `Protect`.
+    pub(crate) protected: AtomicUsize,
 }
 
 /// A seat, owned. Dropping one with a message in progress rolls the message back.
@@ -299,6 +320,10 @@ impl Seat {
             maximum,
             faults: 0,
             protect_failed: false,
+            _protected: self
+                .attached
+                .is_some_and(|a| a.tracking == Tracking::Protect && a.sharing == Sharing::Shared)
+                .then(|| ProtectedMessage::new(&self.shared)),
         });
     }
 

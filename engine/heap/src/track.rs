@@ -22,7 +22,7 @@ const DIRTY: u8 = 1;
 const CHANGED: u8 = 0x80;
 
 /// Faults after which a fault unprotects twice as many pages: it bounds the mappings that a scattered heap is torn into.
-const FAULTS_A_STEP: u32 = 256;
+const FAULTS_A_STEP: u32 = 64;
 /// Doublings at most: 2^11 pages = 8 MiB a fault.
 const STEPS_MAX: u32 = 11;
 /// A fault saves an aligned block of this many pages if a quarter of them are saved already: a fault costs as much as some twenty copies.

@@ -265,3 +265,29 @@ fn a_card_mark_under_protection_leaves_the_first_store_to_the_fault() {
     jit_store(&mut seat, Tracking::Protect, 65_530, 0, &[1]);
     assert_eq!(seat.finish().pages_changed, 1);
 }
+
+#[test]
+fn faults_save_dense_blocks_and_what_was_not_stored_to_does_not_count() {
+    install_handler();
+    let (arena, pool) = (Arena::new().unwrap(), SeatPool::new(2));
+    // 96 pages of 4 KiB: the second block of 64 ends with the heap.
+    let heap = arena.new_heap(WasmPages(6), WasmPages(6)).unwrap();
+    let mut seat = pool.take(&heap, Tracking::Protect).unwrap();
+    assert_eq!(pool.protected_messages(), 0);
+    seat.begin_message(&heap).unwrap();
+    assert_eq!(pool.protected_messages(), 1);
+    let mut stored = 0;
+    // Page by page: one page, its block of 4, of 16, of 64; then alone again.
+    for (page, saved) in [(0, 1), (1, 4), (3, 4), (5, 16), (20, 64), (63, 64), (80, 65), (83, 68), (90, 80), (70, 96)] {
+        jit_store(&mut seat, Tracking::Protect, page * PAGE as u64, 8, &[7]);
+        stored += 1;
+        let report = seat.finish();
+        assert_eq!((report.saved, report.pages_changed), (saved, stored), "page {page}");
+    }
+    seat.rollback().unwrap();
+    assert_eq!(pool.protected_messages(), 0);
+    pool.put(seat);
+    let mut bytes = vec![1; 6 << 16];
+    heap.read(0, &mut bytes).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 0));
+}

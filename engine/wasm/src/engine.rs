@@ -3,9 +3,10 @@
 //! Enters: Wasm as a developer sent it, [`EngineConfig`]. Leaves: [`Module`]s, cached by hash. Never here: anything that depends on
 //! whether a module was cached; only speed does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use cyclotron_types::module_limits::ModuleLimits;
 use cyclotron_types::units::{Instructions, WasmPages};
@@ -21,16 +22,14 @@ use crate::lower::{
     Compiler, Config, Constant, GlobalInfo, LowerError, MemoryInfo, ModuleInfo, OperatorCost, TableInfo, Tracking,
 };
 use crate::meter::Meter;
-use crate::profile::TrackingPolicy;
-use crate::runtime::{
-    ModuleShape, STACK_SLOTS_MAX, Seated, StackNeeded, ValType, Value, extern_reference, extern_word,
-};
+use crate::profile::{StoreProfile, TrackingPolicy};
+use crate::runtime::{ModuleShape, STACK_SLOTS_MAX, StackNeeded, ValType, Value, extern_reference, extern_word};
 use crate::validate::{ModuleError, Rules};
 
 /// Slots that an execution may use unless told otherwise: 16 MiB of words. The replica gives 5 MiB of native stack, in which a frame holds only what
 /// registers do not; a recursion of one parameter gets 100,000 deep there and 160,000 here, so that what runs there runs here.
 pub const STACK_SLOTS_DEFAULT: u32 = 2 << 20;
-/// Machine code and tables that the cache keeps unless told otherwise.
+/// Bytes of modules (code, tables, the Wasm itself) that the cache keeps unless told otherwise.
 pub const CACHE_BYTES_DEFAULT: usize = 1 << 30;
 
 const _: () = assert!(STACK_SLOTS_DEFAULT as usize <= STACK_SLOTS_MAX);
@@ -44,9 +43,9 @@ pub struct EngineConfig {
     pub code: Config,
     /// Stack limit of an execution, in slots of Wasm terms. Part of the protocol: it decides at which depth a recursion traps.
     pub stack_slots: u32,
-    /// Bytes of code and tables that idle modules may keep. Local.
+    /// Bytes of modules that the cache may keep. Local.
     pub cache_bytes: usize,
-    /// When stores of an instance are noticed in another way than `code` says, if that is by tests. Local.
+    /// Where `code` says that cards are tested: when an instance gets code for protected pages instead. Local.
     pub tracking: TrackingPolicy,
 }
 
@@ -115,50 +114,67 @@ struct EngineInner {
     background: OnceLock<Option<ThreadPool>>,
 }
 
-/// A module's hash and the way in which its code notices stores.
-type Key = ([u8; 32], bool);
-
-/// Modules, the least recently used given up first.
+/// Modules by hash, the least recently used given up first.
 #[derive(Default)]
 struct Cache {
-    by_key: BTreeMap<Key, (u64, Arc<Module>)>,
-    by_use: BTreeMap<u64, Key>,
+    by_hash: BTreeMap<[u8; 32], Cached>,
+    by_use: BTreeMap<u64, [u8; 32]>,
     uses: u64,
     bytes: usize,
-    /// Modules that are being compiled again, or could not be.
-    asked: BTreeSet<[u8; 32]>,
+}
+
+struct Cached {
+    used: u64,
+    bytes: usize,
+    module: Arc<Module>,
 }
 
 impl Cache {
-    fn get(&mut self, key: &Key) -> Option<Arc<Module>> {
+    fn get(&mut self, hash: &[u8; 32]) -> Option<Arc<Module>> {
         self.uses += 1;
-        let (used, module) = self.by_key.get_mut(key)?;
-        self.by_use.remove(used);
-        *used = self.uses;
-        self.by_use.insert(self.uses, *key);
-        Some(module.clone())
+        let cached = self.by_hash.get_mut(hash)?;
+        self.by_use.remove(&cached.used);
+        cached.used = self.uses;
+        self.by_use.insert(self.uses, *hash);
+        Some(cached.module.clone())
     }
 
     /// Keeps `module` and returns what had to go, to be dropped outside of the lock.
     fn put(&mut self, module: &Arc<Module>, bytes_max: usize) -> Vec<Arc<Module>> {
         self.uses += 1;
-        self.bytes += module.resident_bytes();
-        let key = module.key();
-        self.by_use.insert(self.uses, key);
+        let bytes = module.resident_bytes();
+        self.bytes += bytes;
+        self.by_use.insert(self.uses, module.hash);
         let mut gone = Vec::new();
-        if let Some((used, old)) = self.by_key.insert(key, (self.uses, module.clone())) {
-            self.by_use.remove(&used);
-            self.bytes -= old.resident_bytes();
-            gone.push(old);
+        if let Some(old) = self.by_hash.insert(module.hash, Cached { used: self.uses, bytes, module: module.clone() }) {
+            self.by_use.remove(&old.used);
+            self.bytes -= old.bytes;
+            gone.push(old.module);
         }
-        while self.bytes > bytes_max {
-            let Some((_, key)) = self.by_use.pop_first() else { break };
-            if let Some((_, old)) = self.by_key.remove(&key) {
-                self.bytes -= old.resident_bytes();
-                gone.push(old);
-            }
+        self.shrink(bytes_max, &mut gone);
+        gone
+    }
+
+    /// Counts what `module` has come to keep; returns what had to go.
+    fn recount(&mut self, module: &Arc<Module>, bytes_max: usize) -> Vec<Arc<Module>> {
+        let mut gone = Vec::new();
+        if let Some(cached) = self.by_hash.get_mut(&module.hash).filter(|cached| Arc::ptr_eq(&cached.module, module)) {
+            let bytes = module.resident_bytes();
+            self.bytes = self.bytes - cached.bytes + bytes;
+            cached.bytes = bytes;
+            self.shrink(bytes_max, &mut gone);
         }
         gone
+    }
+
+    fn shrink(&mut self, bytes_max: usize, gone: &mut Vec<Arc<Module>>) {
+        while self.bytes > bytes_max {
+            let Some((_, hash)) = self.by_use.pop_first() else { break };
+            if let Some(old) = self.by_hash.remove(&hash) {
+                self.bytes -= old.bytes;
+                gone.push(old.module);
+            }
+        }
     }
 }
 
@@ -188,69 +204,62 @@ impl Engine {
             return Ok(module);
         }
         let module = Arc::new(self.compile_uncached(bytes.into(), hash)?);
-        self.keep(&module);
-        Ok(module)
-    }
-
-    fn keep(&self, module: &Arc<Module>) {
-        let gone = self.lock().put(module, self.0.config.cache_bytes);
+        let gone = self.lock().put(&module, self.0.config.cache_bytes);
         drop(gone);
+        Ok(module)
     }
 
     /// The module with this hash of its bytes as sent, if the cache has it.
     pub fn cached(&self, hash: &[u8; 32]) -> Option<Arc<Module>> {
-        self.lock().get(&(*hash, false))
+        self.lock().get(hash)
     }
 
-    /// The same module with code that suits what the instance does better than the one it has; see [`TrackingPolicy`]. `None`: it stays as
-    /// it is, perhaps until that code has been made on a thread of its own.
-    pub fn better_code(&self, seated: &mut Seated) -> Option<Arc<Module>> {
+    /// The same module with code that suits what an instance does better; see [`TrackingPolicy`]. `None`: it stays as it is, perhaps until
+    /// that code has been made in the background.
+    pub(crate) fn better_code(&self, module: &Arc<Module>, profile: &mut StoreProfile) -> Option<Arc<Module>> {
         let policy = &self.0.config.tracking;
-        let activation = seated.activation_mut();
-        let wanted = activation.profile.wanted(policy)?;
-        let module = &activation.module;
+        let wanted = profile.wanted(policy)?;
         if wanted == module.tracking() || !policy.adapt || self.0.config.code.tracking != Tracking::Cards {
             return None;
         }
-        if let Some(tested) = &module.tested {
-            return Some(tested.clone());
+        if wanted == cyclotron_heap::Tracking::Cards {
+            return module.tested.upgrade();
         }
-        let found = self.lock().get(&(module.hash, true));
-        if found.is_none() && activation.profile.is_worth_compiling(module.wasm.len(), policy) {
+        if let Some(made) = module.protected.get() {
+            return made.clone();
+        }
+        if profile.is_worth_compiling(module.wasm.len(), policy) && !module.asked.swap(true, Ordering::Relaxed) {
             self.compile_in_background(module);
         }
-        found
+        None
     }
 
     fn compile_in_background(&self, module: &Arc<Module>) {
-        if !self.lock().asked.insert(module.hash) {
-            return;
-        }
         let pool = || rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "recompile".into()).build().ok();
         let Some(background) = self.0.background.get_or_init(pool) else { return };
-        let (engine, module) = (Arc::downgrade(&self.0), module.clone());
+        let (engine, module) = (Arc::downgrade(&self.0), Arc::downgrade(module));
         background.spawn(move || {
-            let Some(engine) = engine.upgrade().map(Engine) else { return };
-            // Without memory for more code the module stays as it is, and is not asked for again.
-            if engine.compile_protected(&module).is_ok() {
-                engine.lock().asked.remove(&module.hash);
+            if let (Some(engine), Some(module)) = (engine.upgrade(), module.upgrade()) {
+                Engine(engine).compile_protected(&module);
             }
         });
     }
 
-    /// Makes the code of a module again, for protected pages, and keeps it in the cache.
-    ///
-    /// Errors: no memory for code.
-    pub fn compile_protected(&self, module: &Arc<Module>) -> Result<Arc<Module>, EngineError> {
-        let mut config = self.0.config.clone();
-        config.code.tracking = Tracking::Protect;
-        let compiler = Compiler::new(config.code).map_err(EngineError::Lower)?;
-        let mut protected = Module::compile(module.wasm.clone(), module.hash, &compiler, &config)?;
-        protected.shape = module.shape.clone();
-        protected.tested = Some(module.clone());
-        let protected = Arc::new(protected);
-        self.keep(&protected);
-        Ok(protected)
+    /// The same module with code for protected pages, made now unless it has been. `None`: there was no memory for code; it is not tried again.
+    pub fn compile_protected(&self, module: &Arc<Module>) -> Option<Arc<Module>> {
+        let make = || {
+            let mut config = self.0.config.clone();
+            config.code.tracking = Tracking::Protect;
+            let compiler = Compiler::new(config.code).ok()?;
+            let mut protected = Module::compile(module.wasm.clone(), module.hash, &compiler, &config).ok()?;
+            protected.shape = module.shape.clone();
+            protected.tested = Arc::downgrade(module);
+            Some(Arc::new(protected))
+        };
+        let made = module.protected.get_or_init(make).clone();
+        let gone = self.lock().recount(module, self.0.config.cache_bytes);
+        drop(gone);
+        made
     }
 
     /// Bytes of code and tables in the cache.
@@ -276,8 +285,12 @@ pub struct Module {
     shape: Arc<ModuleShape>,
     code: Code,
     tracking: cyclotron_heap::Tracking,
-    /// Of a module that was compiled again: the first one, whose code tests cards.
-    tested: Option<Arc<Module>>,
+    /// The same with code for protected pages, once that has been made; `None` if it could not be.
+    protected: OnceLock<Option<Arc<Module>>>,
+    /// Whether that has been asked for.
+    asked: AtomicBool,
+    /// Of code for protected pages: the module whose code tests cards.
+    tested: Weak<Module>,
     func_refs: Box<[FuncRef]>,
     /// Contents of each table at the start of a message.
     table_images: Vec<Vec<u64>>,
@@ -335,7 +348,9 @@ impl Module {
                 Tracking::Cards | Tracking::None => cyclotron_heap::Tracking::Cards,
                 Tracking::Protect => cyclotron_heap::Tracking::Protect,
             },
-            tested: None,
+            protected: OnceLock::new(),
+            asked: AtomicBool::new(false),
+            tested: Weak::new(),
             code,
             func_refs,
             table_images: Vec::new(),
@@ -435,8 +450,9 @@ impl Module {
         self.tracking
     }
 
-    fn key(&self) -> Key {
-        (self.hash, self.tested.is_some())
+    /// The same module with code for protected pages, if that has been made.
+    pub fn protected(&self) -> Option<&Arc<Module>> {
+        self.protected.get()?.as_ref()
     }
 
     /// Everything about the module but its code.
@@ -474,15 +490,16 @@ impl Module {
         Instructions(self.compile_operators.saturating_mul(cyclotron_types::host_costs::COMPILE_PER_OPERATOR.0))
     }
 
-    /// Bytes that the module keeps resident: code, tables of the runtime, and unless another module has them too, the bytes as sent,
-    /// segments, names.
+    /// Bytes that the module keeps resident: code, tables of the runtime, segments, names, the bytes as sent; and the code for protected pages.
     pub fn resident_bytes(&self) -> usize {
         let tables = self.code.tables();
         let words = self.table_images.iter().chain(self.elements.values()).map(Vec::len).sum::<usize>() * 8;
         let globals = size_of_val(&*self.globals);
         let refs = size_of_val(&*self.func_refs);
-        let shared = if self.tested.is_none() { self.wasm.len() + self.shape.resident_bytes() } else { 0 };
-        tables.len() + tables.table_bytes() + refs + words + globals + shared
+        let own = tables.len() + tables.table_bytes() + refs + words + globals;
+        // Code for protected pages shares them with the module that keeps it.
+        let shared = if self.tested.strong_count() == 0 { self.wasm.len() + self.shape.resident_bytes() } else { 0 };
+        own + shared + self.protected().map_or(0, |protected| protected.resident_bytes())
     }
 
     pub(crate) fn func_refs(&self) -> &[FuncRef] {

@@ -42,6 +42,9 @@ impl Default for TrackingPolicy {
     }
 }
 
+/// 4^10 windows.
+const CAUTION_MAX: u32 = 10;
+
 /// What an instance has done lately.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StoreProfile {
@@ -49,6 +52,11 @@ pub(crate) struct StoreProfile {
     pages: u64,
     total: u64,
     wanted: Option<Tracking>,
+    /// Windows in a row that would have been cheaper on protected pages.
+    in_a_row: u32,
+    /// `log4` of how many it takes: one more each time that protection turned out to be wrong. A single message can store to so many pages
+    /// that their faults save a heap of gigabytes, so it must not pay to alternate.
+    caution: u32,
 }
 
 impl StoreProfile {
@@ -65,8 +73,15 @@ impl StoreProfile {
         if self.instructions >= policy.window_instructions || self.pages >= policy.window_pages {
             let per_page = self.instructions / self.pages.max(1);
             if per_page >= policy.protect_from {
-                self.wanted = Some(Tracking::Protect);
+                self.in_a_row = self.in_a_row.saturating_add(1);
+                if self.in_a_row >= 1 << (2 * self.caution) {
+                    self.wanted = Some(Tracking::Protect);
+                }
             } else if per_page < policy.test_below {
+                self.in_a_row = 0;
+                if self.wanted == Some(Tracking::Protect) {
+                    self.caution = (self.caution + 1).min(CAUTION_MAX);
+                }
                 self.wanted = Some(Tracking::Cards);
             }
             self.total = self.total.saturating_add(self.instructions);
@@ -110,6 +125,12 @@ mod tests {
         assert_eq!(profile.wanted(&policy), Some(Tracking::Protect));
         profile.note(Instructions(10), 4_000);
         assert_eq!(profile.wanted(&policy), Some(Tracking::Cards));
-        assert!(profile.is_worth_compiling(2_000, &policy) && !profile.is_worth_compiling(4_000, &policy));
+        // The next time it takes four windows.
+        for window in 1..=4 {
+            profile.note(Instructions(1 << 27), 1);
+            let expected = if window < 4 { Tracking::Cards } else { Tracking::Protect };
+            assert_eq!(profile.wanted(&policy), Some(expected), "window {window}");
+        }
+        assert!(profile.is_worth_compiling(13_000, &policy) && !profile.is_worth_compiling(14_000, &policy));
     }
 }

@@ -15,6 +15,8 @@ use crate::runtime::{Entry, Execution, Host, Instance, InstantiateError, Outcome
 pub struct Standalone {
     // Given back by every run; `None` only after a panic inside one.
     seated: Option<Seated>,
+    /// The module as it was given, which keeps other code of it.
+    module: Arc<Module>,
     heap: Heap,
     pool: SeatPool,
 }
@@ -76,10 +78,10 @@ impl Standalone {
     pub fn new_in<H: Host>(arena: &Arena, module: Arc<Module>, host: H) -> Result<(Standalone, H), StandaloneError> {
         let mut heap = arena.new_heap(WasmPages::ZERO, module.heap_pages_max())?;
         let (start, tracking) = (module.start(), module.tracking());
-        let instance = Instance::instantiate(module, &mut heap).map_err(StandaloneError::Instantiate)?;
+        let instance = Instance::instantiate(module.clone(), &mut heap).map_err(StandaloneError::Instantiate)?;
         let pool = SeatPool::new(1);
         let seated = instance.attach(pool.take(&heap, tracking)?);
-        let mut standalone = Standalone { seated: Some(seated), heap, pool };
+        let mut standalone = Standalone { seated: Some(seated), module, heap, pool };
         let Some(start) = start else { return Ok((standalone, host)) };
         let (run, host) = standalone.run(Entry::Function(start), &[], host)?;
         match run.result {
@@ -159,6 +161,11 @@ impl Standalone {
         self.seated = Some(seated);
     }
 
+    /// The module as it was given.
+    pub fn module(&self) -> &Arc<Module> {
+        &self.module
+    }
+
     /// The instance. Panics: while an execution of it is out.
     pub fn seated(&self) -> &Seated {
         self.seated.as_ref().expect("an execution of this instance is out")
@@ -184,7 +191,7 @@ impl Standalone {
     /// Gives the instance the code that suits its messages, if `engine` has it: what execution does between messages.
     pub fn adapt(&mut self, engine: &Engine) -> Result<(), StandaloneError> {
         let seated = self.seated.as_mut().expect("an execution of this instance is out");
-        match engine.better_code(seated) {
+        match seated.better_code(engine) {
             Some(module) => self.move_to(Some(module)),
             None => Ok(()),
         }

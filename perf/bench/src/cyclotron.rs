@@ -69,13 +69,13 @@ impl Instance {
         Ok(Self { engine, standalone })
     }
 
-    /// Calls an export until the engine has had time to give the instance the code that suits it.
-    pub fn settle(&mut self, export: &str, args: &[Value]) -> Result<(), Failure> {
+    /// Calls an export until the engine has had time to give the instance the code that suits it. Whether it runs on protected pages then.
+    pub fn settle(&mut self, export: &str, args: &[Value]) -> Result<bool, Failure> {
         let start = Instant::now();
         while start.elapsed() < SETTLED_AFTER {
             self.call(export, args)?;
         }
-        Ok(())
+        Ok(self.standalone.seated().module().tracking() == cyclotron_heap::Tracking::Protect)
     }
 
     /// Calls an export as one message, whose changes are kept; its result, or 0 when it has none.

@@ -7,7 +7,7 @@ use crate::canister::Paused;
 use crate::reject::Failure;
 use crate::system_api::SystemApi;
 use cyclotron_heap::{
-    Arena, Heap, HeapError, HeapVersion, SeatPool, StableAccess, StableMemory, StablePool, StableVersion,
+    Arena, Heap, HeapError, HeapVersion, SeatPool, StableAccess, StableMemory, StablePool, StableVersion, Tracking,
 };
 use cyclotron_types::imports::IMPORTS;
 use cyclotron_types::limits::STABLE_BYTES_MAX;
@@ -21,6 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes that a global counts for. A `replicated_state/src/canister_state/execution_state.rs`.
 const GLOBAL_BYTES: u64 = 8;
+/// Messages in progress on protected pages: the kernel allows a process 65,530 mappings, and each may take some 1,600.
+const PROTECTED_MESSAGES_MAX: usize = 24;
 
 /// What runs Wasm in this process. Shared by all threads; its parts are pools.
 pub struct Machine {
@@ -65,6 +67,15 @@ impl Machine {
     pub fn tidy(&self) {
         self.seats.tidy();
         self.stables.tidy();
+    }
+
+    /// The code to run next on, if it is not what the instance is on `now`: the `better` one, or for want of mappings the `tested` one.
+    fn next_code(&self, tested: &Arc<Module>, now: &Arc<Module>, better: Option<Arc<Module>>) -> Option<Arc<Module>> {
+        let next = better.as_ref().unwrap_or(now);
+        if next.tracking() == Tracking::Protect && self.seats.protected_messages() >= PROTECTED_MESSAGES_MAX {
+            return Some(Arc::clone(tested)).filter(|tested| !Arc::ptr_eq(tested, now));
+        }
+        better
     }
 
     /// Whether instances at rest hold most of the seats that they may: time to take some back from the idle.
@@ -326,11 +337,12 @@ impl Installed {
     pub(crate) fn begin_heap(&mut self) -> Result<Seated, Failure> {
         let machine = Arc::clone(&self.machine);
         let home = self.home.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let instance = match std::mem::replace(&mut home.place, Place::Away) {
+        let seated = match std::mem::replace(&mut home.place, Place::Away) {
             Place::Away => unreachable!("one message at a time runs on a canister"),
             Place::Parked(mut seated) => {
                 machine.parked.fetch_sub(1, Ordering::Relaxed);
-                match machine.engine.better_code(&mut seated) {
+                let better = seated.better_code(&machine.engine);
+                match machine.next_code(&self.module, seated.module(), better) {
                     None => Ok(seated),
                     Some(module) => {
                         let (instance, seat) = seated.detach();
@@ -339,9 +351,15 @@ impl Installed {
                     }
                 }
             }
-            Place::Resting(instance) => Err(instance),
+            Place::Resting(mut instance) => {
+                let better = instance.better_code(&machine.engine);
+                Err(match machine.next_code(&self.module, instance.module(), better) {
+                    None => instance,
+                    Some(module) => instance.on(module),
+                })
+            }
         };
-        let mut seated = match instance {
+        let mut seated = match seated {
             Ok(seated) => seated,
             Err(instance) => match machine.seats.take(&self.heap, instance.module().tracking()) {
                 Ok(seat) => instance.attach(seat),

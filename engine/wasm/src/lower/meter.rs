@@ -10,7 +10,7 @@
 //! 1. A segment that begins adds its cost to `pending`; no code.
 //! 2. A forward branch target takes the `pending` of the first edge that reaches it; later edges subtract the difference.
 //! 3. An edge into a loop, from outside or back, subtracts `pending` and the cost of the loop's first segment in one go and tests the
-//!    sign: the test of a back edge is its jump. (An indirect jump behind a loop head is predicted far worse where the back edge is
+//!    sign; the jump comes behind. (An indirect jump behind a loop head is predicted far worse where the back edge is
 //!    the branch of the loop's own condition: an interpreter took 1.6 to 2 times as long on a Zen 4.)
 //! 4. Calls, bulk operations, and returns subtract `pending`: a callee tests the true counter.
 //! 5. Traps find `pending` in the trap table, by the offset of the operator and, for accesses to the heap, its segment: see `locations`.

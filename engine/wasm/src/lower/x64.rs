@@ -441,17 +441,18 @@ pub(super) const CHECK_THUNK: [u8; 12] = [
 pub(super) fn find_checks(code: &[u8], traps: &[u32], marked: impl Fn(u32) -> bool) -> Option<Vec<u32>> {
     let mut resume = vec![0; traps.len()];
     let mut found = 0;
-    for (at, window) in code.windows(JUMP_LEN).enumerate() {
-        let &[0x0f, condition, a, b, c, d] = window else { continue };
-        if condition & 0xf0 != 0x80 {
-            continue;
-        }
+    let mut at = 0;
+    while at + JUMP_LEN <= code.len() {
         let behind = at + JUMP_LEN;
-        let to = behind as i64 + i64::from(i32::from_le_bytes([a, b, c, d]));
-        let Some(check) = u32::try_from(to).ok().and_then(|to| traps.binary_search(&to).ok()) else { continue };
-        if marked(at as u32) {
+        let check = (code[at] == 0x0f && code[at + 1] & 0xf0 == 0x80)
+            .then(|| behind as i64 + i64::from(int32(code, at + 2).unwrap_or(0)))
+            .and_then(|to| traps.binary_search(&u32::try_from(to).ok()?).ok())
+            .filter(|_| marked(at as u32));
+        at += 1;
+        if let Some(check) = check {
             resume[check] = behind as u32;
             found += 1;
+            at = behind;
         }
     }
     (found == traps.len() && !resume.contains(&0)).then_some(resume)

@@ -14,7 +14,7 @@ use super::activation::Activation;
 use super::trap::Trap;
 use super::value::Value;
 use crate::decode::ExportKind;
-use crate::engine::Module;
+use crate::engine::{Engine, Module};
 use crate::profile::StoreProfile;
 
 /// An instance outside a seat: its module and its globals. Its heap stays with its owner.
@@ -65,7 +65,12 @@ impl Instance {
         same_types.then(|| Instance { module, globals, profile: StoreProfile::default() })
     }
 
-    /// The instance on other code of the same module ([`crate::Engine::better_code`]). Panics: when it is another module.
+    /// Other code of the same module that suits what the instance does better, if `engine` has it.
+    pub fn better_code(&mut self, engine: &Engine) -> Option<Arc<Module>> {
+        engine.better_code(&self.module, &mut self.profile)
+    }
+
+    /// The instance on other code of the same module. Panics: when it is another module.
     pub fn on(self, module: Arc<Module>) -> Instance {
         assert!(self.module.hash() == module.hash(), "code of another module");
         Instance { module, ..self }
@@ -172,6 +177,12 @@ impl Seated {
     /// The module.
     pub fn module(&self) -> &Arc<Module> {
         &self.activation().module
+    }
+
+    /// As [`Instance::better_code`]; [`Seated::detach`] and [`Instance::on`] change to it.
+    pub fn better_code(&mut self, engine: &Engine) -> Option<Arc<Module>> {
+        let Activation { module, profile, .. } = self.activation_mut();
+        engine.better_code(module, profile)
     }
 
     /// All globals in index order, free of addresses.

@@ -1,6 +1,8 @@
-//! Process-wide handlers that turn faults of compiled code into traps.
+//! Process-wide handlers that turn faults of compiled code into traps, first stores into saved pages, and failed checks of the instruction
+//! counter into calls of the runtime.
 //!
-//! Enters: SIGSEGV, SIGBUS, SIGILL, SIGFPE. Leaves: a record in the thread's current [`Activation`] and a coroutine that returns.
+//! Enters: SIGSEGV, SIGBUS, SIGILL, SIGFPE. Leaves: a record in the thread's current [`Activation`] and a coroutine that returns, or code that
+//! goes on.
 //! Faults that are not ours go to the handlers that were there before (Rust's own reports stack overflows). Never here: allocation,
 //! locks, anything that a signal handler may not do.
 //!

@@ -75,6 +75,7 @@ fn only_speed_shows_which_way_stores_are_noticed() {
     for _ in 0..3 {
         for _ in 0..60 {
             both(&mut ours, "compute", &[Value::I32(1_000)]);
+            ours.adapt(&adapting).unwrap();
         }
         adapted_to(&mut ours, &adapting, Tracking::Protect);
         assert_eq!(both(&mut ours, "kept", &[]).result, Ok(vec![Value::I32(7)]));
@@ -91,15 +92,30 @@ fn only_speed_shows_which_way_stores_are_noticed() {
 fn code_made_again_shares_the_module_and_is_found_for_the_next_instance() {
     let engine = engine(TrackingPolicy { compile_after: 0, ..TrackingPolicy::default() });
     let first = instance(&engine);
-    let module = first.seated().module().clone();
-    let (before, protected) = (engine.cache_bytes(), engine.compile_protected(&module).unwrap());
+    let module = first.module().clone();
+    let (before, alone) = (engine.cache_bytes(), module.resident_bytes());
+    let protected = engine.compile_protected(&module).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&protected, &engine.compile_protected(&module).unwrap()), "made once");
     assert_eq!((module.tracking(), protected.tracking()), (Tracking::Cards, Tracking::Protect));
     assert_eq!((module.hash(), module.wasm()), (protected.hash(), protected.wasm()));
     assert!(std::ptr::eq(module.shape(), protected.shape()));
+    assert_eq!(module.resident_bytes(), alone + protected.resident_bytes());
     assert_eq!(engine.cache_bytes(), before + protected.resident_bytes());
     assert!(std::sync::Arc::ptr_eq(&engine.compile(module.wasm()).unwrap(), &module), "installing finds the first");
     let mut second = instance(&engine);
     call(&mut second, "compute", &[Value::I32(8 << 20)]);
     second.adapt(&engine).unwrap();
     assert!(std::sync::Arc::ptr_eq(second.seated().module(), &protected));
+}
+
+#[test]
+fn a_small_cache_forgets_modules_and_counts_nothing_twice() {
+    let mut config = EngineConfig::with_rules(Rules::plain([]));
+    config.cache_bytes = 1;
+    let engine = Engine::new(config).unwrap();
+    let first = instance(&engine);
+    assert_eq!(engine.cache_bytes(), 0);
+    let protected = engine.compile_protected(first.module()).unwrap();
+    assert_eq!(engine.cache_bytes(), 0);
+    assert!(std::sync::Arc::ptr_eq(first.module().protected().unwrap(), &protected));
 }

@@ -5,7 +5,7 @@ use cyclotron_wasm::code::code_bytes_mapped;
 use cyclotron_wasm::runtime::{Entry, Execution, Outcome, Value, stacks_mapped};
 use cyclotron_wasm::{Run, Standalone};
 
-use crate::{NoHost, call, call_sliced, engine, standalone};
+use crate::{NoHost, call, call_sliced, engine, standalone, standalone_of, tracking_engines};
 
 /// Loops, recursion, bulk operations, stores, calls: a little of everything that is charged.
 const WORK: &str = r#"(module
@@ -263,4 +263,70 @@ fn executions_that_wander_between_threads_end_as_ever() {
         let bytes = instances[at].read(0, 2 << 16).unwrap();
         assert!(if at % 4 == 3 { bytes.iter().all(|byte| *byte == 0) } else { bytes == heap });
     }
+}
+
+/// Many values live at the checks of a loop and of bulk operations: of every kind, more than there are registers.
+fn crowded() -> String {
+    let locals = |ty: &str| format!("(local {})", [ty; 20].join(" "));
+    let each = |first: usize, text: &dyn Fn(usize) -> String| (first..first + 20).map(text).collect::<String>();
+    let set = |ty: &'static str| {
+        move |at: usize| match ty {
+            "v128" => format!("(local.set {at} (i64x2.splat (i64.const {})))", at * 77),
+            ty => format!("(local.set {at} ({ty}.const {}))", at * 7 + 1),
+        }
+    };
+    let step = |at: usize| match at {
+        ..21 => format!("(local.set {at} (i64.mul (local.get {at}) (i64.const 31)))"),
+        21..41 => format!("(local.set {at} (f64.mul (local.get {at}) (f64.const 1.5)))"),
+        _ => format!("(local.set {at} (i64x2.add (local.get {at}) (local.get {})))", 41 + (at + 1) % 20),
+    };
+    let sum = |at: usize| match at {
+        ..21 => format!("(i64.add (local.get {at}))"),
+        21..41 => format!("(i64.add (i64.reinterpret_f64 (local.get {at})))"),
+        _ => format!("(i64.add (i64x2.extract_lane 1 (local.get {at})))"),
+    };
+    format!(
+        r#"(module (memory 1) (func (export "go") (param $n i32) (result i64) {} {} {}
+            {} {} {}
+            (loop $l
+                {}
+                (memory.fill (local.get $n) (i32.const 5) (i32.const 3))
+                {} {}
+                (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+            (i64.load (i32.const 8)) {} {} {}))"#,
+        locals("i64"),
+        locals("f64"),
+        locals("v128"),
+        each(1, &set("i64")),
+        each(21, &set("f64")),
+        each(41, &set("v128")),
+        each(1, &step),
+        each(21, &step),
+        each(41, &step),
+        each(1, &sum),
+        each(21, &sum),
+        each(41, &sum),
+    )
+}
+
+#[test]
+fn nothing_that_lives_in_registers_is_lost_at_a_check() {
+    let text = crowded();
+    let expected = call(&mut standalone(&text), "go", &[Value::I32(50)]);
+    assert!(expected.result.is_ok());
+    for engine in tracking_engines() {
+        for slice in [1, 50, 333] {
+            let run = call_sliced(&mut standalone_of(&engine, &text), "go", &[Value::I32(50)], LIMIT, slice);
+            assert_eq!((&run.result, run.instructions), (&expected.result, expected.instructions), "slice {slice}");
+            assert!(run.suspensions > 10);
+        }
+    }
+}
+
+#[test]
+fn a_limit_met_at_a_check_names_the_functions_that_were_active() {
+    let text = r#"(module (func $spin (loop $l (br $l))) (func (export "go") (call $spin)))"#;
+    let trap = call_sliced(&mut standalone(text), "go", &[], 10_000, 300).result.unwrap_err();
+    let names: Vec<_> = trap.frames.iter().map(|frame| (frame.function, frame.wasm_offset.is_some())).collect();
+    assert_eq!(names, [(0, true), (1, true)]);
 }

@@ -116,7 +116,15 @@ fn engine(restless: bool) -> Engine {
                 compile_after: 0,
             };
         }
-        Engine::new(config).unwrap()
+        let engine = Engine::new(config).unwrap();
+        if restless {
+            // Else it would be the background's to say when instances change.
+            for text in [SCRIPT, &script_with_heartbeat()] {
+                let module = engine.compile(&wat::parse_str(text).unwrap()).unwrap();
+                engine.compile_protected(&module).unwrap();
+            }
+        }
+        engine
     };
     ENGINES[usize::from(restless)].get_or_init(new).clone()
 }
