@@ -262,7 +262,7 @@ impl Engine {
         made
     }
 
-    /// Bytes of code and tables in the cache.
+    /// Bytes of modules in the cache.
     pub fn cache_bytes(&self) -> usize {
         self.lock().bytes
     }
@@ -305,7 +305,7 @@ pub struct Module {
 
 // SAFETY: the pointers in `func_refs` lead into the module's own code, which is immutable.
 unsafe impl Send for Module {}
-// SAFETY: as above; nothing changes after construction.
+// SAFETY: as above; what changes after construction (`protected`, `asked`) is synchronised by itself.
 unsafe impl Sync for Module {}
 
 impl Module {

@@ -4,13 +4,15 @@
 //! code, of the same length, with better instructions, and stubs after it. Never here: a guess: a range that does not decode as one
 //! of the shapes below stays as it is (a charge) or makes the caller choose other IR (a card test).
 //!
-//! A charge, `mov r, r15; lea/add r', r, -c; mov r15, r'`, becomes `add r15, -c`, made as long by what does nothing. Both registers are dead after it by construction:
-//! the IR value has no other use. A checked charge is followed by `test r', r'` and a conditional jump; the test goes too if it stands
-//! right behind, and becomes `test r15, r15` if other instructions came between.
+//! A charge, `mov r, r15; lea/add r', r, -c; mov r15, r'`, becomes `add r15, -c`, made as long by what does nothing. Both registers are
+//! dead after it by construction: the IR value has no other use. A checked charge is followed by `test r', r'` and a conditional jump to a
+//! `ud2`; the test goes too if it stands right behind, and becomes `test r15, r15` if other instructions came between. Where the code goes on
+//! after the `ud2`, [`find_checks`] says; a check without a jump of its own is a fault of ours and refuses the module.
 //!
 //! A card test, `movzx r, byte [base + index - d]; test r, r; jz trap`, becomes `cmp byte [base + index - d], 0; jz stub` with
 //! `stub: push index; push base; call mark; jmp back`. So a test costs the code around it no block, no call and no register. (A comparison
-//! with the low byte of `vmctx`, which is zero, would join the jump; on a Cascade Lake it made a sort 8 % slower.)
+//! with the low byte of `vmctx`, which is zero, would join the jump; tried on a Cascade Lake, it made a sort 8 % slower, and which of the two
+//! registers holds `vmctx` is not certain.)
 
 /// Source locations of charges have this bit.
 pub(super) const CHARGE: u32 = 1 << 31;
