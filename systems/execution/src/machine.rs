@@ -615,3 +615,34 @@ pub(crate) fn take_apart(finished: Finished<Box<SystemApi>>) -> (Desk, Box<Syste
     let desk = Desk { seated, stable: host.stable.take() };
     (desk, host, result.map(|_| ()), instructions.0, dirty_pages)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::engine;
+
+    #[test]
+    fn no_more_messages_than_there_are_mappings_for_run_on_protected_pages() {
+        let machine = Machine::new(engine(), 64).unwrap();
+        let tested = machine.engine.compile(&wat::parse_str("(module (memory 1))").unwrap()).unwrap();
+        let protected = machine.engine.compile_protected(&tested).unwrap();
+        let next = |now: &Arc<Module>, better: Option<&Arc<Module>>| {
+            machine.next_code(&tested, now, better.cloned()).map(|module| module.tracking())
+        };
+        let mut seats = Vec::new();
+        for _ in 0..PROTECTED_MESSAGES_MAX {
+            assert_eq!(next(&tested, Some(&protected)), Some(Tracking::Protect));
+            assert_eq!(next(&protected, None), None);
+            let heap = machine.arena.new_heap(WasmPages(1), WasmPages(1)).unwrap();
+            let mut seat = machine.seats.take(&heap, Tracking::Protect).unwrap();
+            seat.begin_message(&heap).unwrap();
+            seats.push((heap, seat));
+        }
+        assert_eq!(next(&tested, Some(&protected)), None);
+        assert_eq!(next(&protected, None), Some(Tracking::Cards));
+        assert_eq!((next(&tested, None), next(&protected, Some(&tested))), (None, Some(Tracking::Cards)));
+        let (_, mut seat) = seats.pop().unwrap();
+        seat.rollback().unwrap();
+        assert_eq!(next(&tested, Some(&protected)), Some(Tracking::Protect));
+    }
+}
