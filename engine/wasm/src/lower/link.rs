@@ -165,16 +165,11 @@ fn rewrite(
 ) -> Option<()> {
     let bits_of =
         |range: &MachSrcLoc<cranelift_codegen::Final>| if range.loc.is_default() { 0 } else { range.loc.bits() };
-    for (at, range) in locations.iter().enumerate() {
+    for range in locations {
         let bits = bits_of(range);
         let (start, end) = (range.start as usize, range.end as usize);
         if bits & CHARGE != 0 {
-            let next = locations[at + 1..].iter().filter(|range| bits_of(range) & CHARGE != 0);
-            let mut marks = [0; 3];
-            for (mark, range) in marks.iter_mut().zip(next) {
-                *mark = range.start as usize;
-            }
-            x64::fuse_charges(code, (start, end), bits & CARD != 0, &marks);
+            x64::fuse_charges(code, (start, end), bits & CARD != 0);
         } else if bits & CARD != 0 && !x64::is_trap(&code[start..end]) {
             let at = x64::rewrite_card_test(code, (start, end), traps, -CARD_TABLE_BYTES)?;
             relocs.push(PieceReloc {

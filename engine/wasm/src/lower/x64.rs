@@ -6,8 +6,7 @@
 //!
 //! A charge, `mov r, r15; lea/add r', r, -c; mov r15, r'`, becomes `add r15, -c`, made as long by what does nothing. Both registers are
 //! dead after it by construction: the IR value has no other use. A checked charge is followed by `test r', r'` and a conditional jump to a
-//! `ud2`; the test goes too if it stands right behind, and becomes `test r15, r15` if other instructions came between. Where the code goes on
-//! after the `ud2`, [`find_checks`] says; a check without a jump of its own is a fault of ours and refuses the module.
+//! `ud2`; the test goes too if it stands right behind; if other instructions came between, all stays as it is. Where the code goes on after the `ud2`, [`find_checks`] says; a check without a jump of its own is a fault of ours and refuses the module.
 //!
 //! A card test, `movzx r, byte [base + index - d]; test r, r; jz trap`, becomes `cmp byte [base + index - d], 0; jz stub` with
 //! `stub: push index; push base; call mark; jmp back`. So a test costs the code around it no block, no call and no register. (A comparison
@@ -157,13 +156,9 @@ fn fill_before_jump(code: &mut [u8], at: usize, instruction: &[u8]) {
     }
 }
 
-/// `test r15, r15`, as long as that of any other register.
-const TEST_R15: [u8; 3] = [0x4d, 0x85, 0xff];
-
 /// Rewrites one charge at the start of `code`, which is byte `start` of its function, if it is there. Returns its length.
-///
-/// `marks`: where the next marked ranges begin, in order; a test that does not stand right behind its charge begins one.
-fn fuse_charge(code: &mut [u8], start: usize, checked: bool, marks: &[usize]) -> Option<usize> {
+/// A checked charge whose test does not stand right behind it stays as it is.
+fn fuse_charge(code: &mut [u8], start: usize, checked: bool) -> Option<usize> {
     let (counter, src, mut at) = move_registers(code)?;
     if src != R15 {
         return None;
@@ -180,9 +175,7 @@ fn fuse_charge(code: &mut [u8], start: usize, checked: bool, marks: &[usize]) ->
         if let Some((_, len)) = tests_sum(&code[at..]) {
             at += len;
         } else {
-            let test = marks.iter().copied().find(|mark| *mark > at)?;
-            tests_sum(code.get(test..)?)?;
-            code[test..test + TEST_R15.len()].copy_from_slice(&TEST_R15);
+            return None;
         }
     }
     let mut add = [0x49, 0x81, 0xc7, 0, 0, 0, 0];
@@ -203,14 +196,10 @@ fn fuse_charge(code: &mut [u8], start: usize, checked: bool, marks: &[usize]) ->
 
 /// Rewrites the charges that begin in `code[start..end]`, a range that holds nothing else but jumps. (The addition has no source location of
 /// its own when the optimizer made it anew, so a charge may run over the end of its range.)
-///
-/// `marks`: where the next ranges of charges begin, in order.
-pub(super) fn fuse_charges(code: &mut [u8], (start, end): (usize, usize), checked: bool, marks: &[usize]) {
-    let marks: Vec<usize> = marks.iter().filter_map(|mark| mark.checked_sub(start)).collect();
+pub(super) fn fuse_charges(code: &mut [u8], (start, end): (usize, usize), checked: bool) {
     let mut at = start;
     while at < end {
-        // What begins a range after the first charge in this one is not looked for: such a charge has its test right behind.
-        match fuse_charge(&mut code[at..], at, checked, if at == start { &marks } else { &[] }) {
+        match fuse_charge(&mut code[at..], at, checked) {
             Some(len) => at += len,
             None => return,
         }
@@ -465,22 +454,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_apart_from_its_charge_reads_the_counter() {
+    fn a_charge_whose_test_stands_apart_stays_as_it_is() {
         // mov rcx, r15; add rcx, -5; mov r15, rcx; sub eax, 1; test rcx, rcx; jl
         let text = [
             0x4c, 0x89, 0xf9, 0x48, 0x83, 0xc1, 0xfb, 0x49, 0x89, 0xcf, 0x83, 0xe8, 1, 0x48, 0x85, 0xc9, 0x0f, 0x8c, 1,
             0, 0, 0,
         ];
         let mut code = text;
-        fuse_charges(&mut code, (0, 10), true, &[7, 13]);
-        assert_eq!(code[..10], [0x2e, 0x2e, 0x2e, 0x49, 0x81, 0xc7, 0xfb, 0xff, 0xff, 0xff]);
-        assert_eq!(code[13..16], TEST_R15);
-        // Another register is tested there: nothing changes.
-        let mut code = text;
-        code[15] = 0xd2;
-        let other = code;
-        fuse_charges(&mut code, (0, 10), true, &[7, 13]);
-        assert_eq!(code, other);
+        fuse_charges(&mut code, (0, 10), true);
+        assert_eq!(code, text);
     }
 
     #[test]
@@ -491,7 +473,7 @@ mod tests {
             1, 0, 0, 0,
         ];
         let len = code.len();
-        fuse_charges(&mut code, (0, len), true, &[]);
+        fuse_charges(&mut code, (0, len), true);
         // At byte 0 of the function, addition and jump share a line.
         assert_eq!(code[12..18], [0x49, 0x83, 0xc7, 0xfb, 0x0f, 0x8c]);
         assert_eq!(code[..12], [0x66, 0x66, 0x66, 0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0]);
