@@ -6,7 +6,8 @@
 //!
 //! A charge, `mov r, r15; lea/add r', r, -c; mov r15, r'`, becomes `add r15, -c`, made as long by what does nothing. Both registers are
 //! dead after it by construction: the IR value has no other use. A checked charge is followed by `test r', r'` and a conditional jump to a
-//! `ud2`; the test goes too if it stands right behind; if other instructions came between, all stays as it is. Where the code goes on after the `ud2`, [`find_checks`] says; a check without a jump of its own is a fault of ours and refuses the module.
+//! `ud2`; the test goes too if it stands right behind; if other instructions came between, all stays as it is. Where the code goes on after
+//! the `ud2`, [`find_checks`] says; a check without a jump of its own is a fault of ours and refuses the module.
 //!
 //! A card test, `movzx r, byte [base + index - d]; test r, r; jz trap`, becomes `cmp byte [base + index - d], 0; jz stub` with
 //! `stub: push index; push base; call mark; jmp back`. So a test costs the code around it no block, no call and no register. (A comparison
@@ -171,12 +172,8 @@ fn fuse_charge(code: &mut [u8], start: usize, checked: bool) -> Option<usize> {
         return None;
     }
     if checked {
-        let tests_sum = |code: &[u8]| test_register(code, 0x85, true).filter(|(tested, _)| *tested == sum);
-        if let Some((_, len)) = tests_sum(&code[at..]) {
-            at += len;
-        } else {
-            return None;
-        }
+        let (_, len) = test_register(&code[at..], 0x85, true).filter(|(tested, _)| *tested == sum)?;
+        at += len;
     }
     let mut add = [0x49, 0x81, 0xc7, 0, 0, 0, 0];
     add[3..].copy_from_slice(&amount.to_le_bytes());
