@@ -158,7 +158,8 @@ fn fill_before_jump(code: &mut [u8], at: usize, instruction: &[u8]) {
 }
 
 /// Rewrites one charge at the start of `code`, which is byte `start` of its function, if it is there. Returns its length.
-/// A checked charge whose test does not stand right behind it stays as it is.
+/// A checked charge whose test does not stand right behind it stays as it is. (A search for the test further on has taken that of another
+/// charge, which the register allocator had given the same register, and left this one's reading what the rewritten code no longer makes.)
 fn fuse_charge(code: &mut [u8], start: usize, checked: bool) -> Option<usize> {
     let (counter, src, mut at) = move_registers(code)?;
     if src != R15 {
