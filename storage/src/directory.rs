@@ -1,17 +1,24 @@
 //! The state directory of one node.
 
 use crate::StorageError;
+use crate::log::{LOG_FILE_BYTES, LogReader, LogWriter};
 use crate::key_file::{self, KEY_FILE_BYTES, KeyKind};
 use cyclotron_crypto::{BlsSecretKey, NodeKey};
 use cyclotron_ports::{Disk, Entropy, LockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
-const LAYOUT: &[u8] = b"cyclotron state 1\n";
+const LAYOUT: &[u8] = b"cyclotron state 2\n";
+/// Keys alone: the state was in memory.
+const LAYOUT_WITHOUT_LOG: &[u8] = b"cyclotron state 1\n";
 /// More than any layout line needs; what is read of an unknown one.
 const LAYOUT_BYTES_MAX: u64 = 64;
-const KEY_MODE: u32 = 0o600;
+/// Folder of the log of batches.
+const LOG: &str = "log";
+/// Keys are secret, and what users sent is nobody else's.
+const FILE_MODE: u32 = 0o600;
 const OTHERS_MODE: u32 = 0o077;
 
 /// The secrets of a node.
@@ -26,23 +33,44 @@ pub struct NodeKeys {
 /// A state directory in the use of this process, until it is dropped.
 #[derive(Debug)]
 pub struct StateDirectory<D: Disk> {
+    disk: Arc<D>,
     path: PathBuf,
     keys: NodeKeys,
     created: bool,
     _lock: D::Lock,
 }
 
+/// How far a directory has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Layout {
+    /// Its first start was not finished, or never begun.
+    Unfinished,
+    /// Of the version before this one.
+    WithoutLog,
+    /// Of this version.
+    Whole,
+}
+
 impl<D: Disk> StateDirectory<D> {
-    /// Opens the state directory at `path`, creating it with fresh keys when there is none.
+    /// Opens the state directory at `path`, creating it with fresh keys, and a log of the `genesis` made for them, when there is none.
     ///
     /// 1. Look whether the directory is ours, or empty: another's is left as it is.
     /// 2. Take the lock.
     /// 3. Read `format`, now that nobody else writes: is the directory ours, and was the first start finished?
     /// 4. Read the keys; on the first start make those that are missing.
-    /// 5. On the first start, write `format`.
+    /// 5. On the first start, or the first one with a log, begin the log.
+    /// 6. Then write `format`.
     ///
     /// A start interrupted at any point is continued by the next one.
-    pub fn open(disk: &D, path: &Path, entropy: &dyn Entropy, process: u32) -> Result<Self, StorageError> {
+    pub fn open(
+        disk: &Arc<D>,
+        path: &Path,
+        entropy: &dyn Entropy,
+        process: u32,
+        genesis: impl FnOnce(&NodeKeys) -> Vec<u8>,
+    ) -> Result<Self, StorageError> {
+        let shared = disk;
+        let disk = &**disk;
         disk.create_directory(path).map_err(io("create the directory", path))?;
         read_layout(disk, path)?;
         let lock_path = path.join("lock");
@@ -52,7 +80,8 @@ impl<D: Disk> StateDirectory<D> {
             }
             LockError::Io(source) => io("lock", &lock_path)(source),
         })?;
-        let started_before = read_layout(disk, path)?;
+        let layout = read_layout(disk, path)?;
+        let started_before = layout != Layout::Unfinished;
         let keys_path = path.join("keys");
         // What an earlier start renamed but failed to flush must last before anything relies on it.
         if started_before {
@@ -65,10 +94,32 @@ impl<D: Disk> StateDirectory<D> {
         let node = source.node(&keys_path.join("node.key"))?;
         if !started_before {
             disk.sync_directory(&keys_path).map_err(io("flush the directory", &keys_path))?;
-            write_file(disk, &path.join("format"), LAYOUT)?;
         }
         let keys = NodeKeys { root, node };
-        Ok(Self { path: path.to_owned(), keys, created: !started_before, _lock: lock })
+        if layout != Layout::Whole {
+            let log_path = path.join(LOG);
+            disk.create_directory(&log_path).map_err(io("create the directory", &log_path))?;
+            if LogReader::open(shared.clone(), &log_path)?.is_none() {
+                LogWriter::create(shared.clone(), &log_path, 1, &genesis(&keys), LOG_FILE_BYTES)?;
+            }
+            disk.sync_directory(&log_path).map_err(io("flush the directory", &log_path))?;
+            write_file(disk, &path.join("format"), LAYOUT)?;
+        }
+        Ok(Self { disk: shared.clone(), path: path.to_owned(), keys, created: !started_before, _lock: lock })
+    }
+
+    /// Opens the log of batches.
+    pub fn log(&self) -> Result<LogReader<D>, StorageError> {
+        Self::log_of(&self.disk, &self.path)
+    }
+
+    /// Opens the log of batches in the state directory at `path`, which another process may use.
+    pub fn log_of(disk: &Arc<D>, path: &Path) -> Result<LogReader<D>, StorageError> {
+        let directory = path.join(LOG);
+        match LogReader::open(disk.clone(), &directory)? {
+            Some(log) if log.next_height() == 1 => Ok(log),
+            _ => Err(StorageError::LogMissing { directory, height: 1 }),
+        }
     }
 
     /// Returns the directory's path.
@@ -87,32 +138,33 @@ impl<D: Disk> StateDirectory<D> {
     }
 }
 
-fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
     move |source| StorageError::Io { action, path: path.to_owned(), source }
 }
 
-/// Tells whether the directory is in use since an earlier start.
-fn read_layout<D: Disk>(disk: &D, directory: &Path) -> Result<bool, StorageError> {
+/// Tells how far the directory has come.
+fn read_layout<D: Disk>(disk: &D, directory: &Path) -> Result<Layout, StorageError> {
     let path = directory.join("format");
     match disk.read(&path, LAYOUT_BYTES_MAX) {
-        Ok(content) if content.bytes == LAYOUT => Ok(true),
+        Ok(content) if content.bytes == LAYOUT => Ok(Layout::Whole),
+        Ok(content) if content.bytes == LAYOUT_WITHOUT_LOG => Ok(Layout::WithoutLog),
         Ok(content) => {
             let found = String::from_utf8_lossy(&content.bytes).trim().to_owned();
             Err(StorageError::UnknownLayout { path, found })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let names = disk.list(directory).map_err(io("list", directory))?;
-            match names.into_iter().find(|name| !["lock", "keys", "format.new"].contains(&&name[..])) {
+            match names.into_iter().find(|name| !["lock", "keys", LOG, "format.new"].contains(&&name[..])) {
                 Some(name) => Err(StorageError::NotAStateDirectory { directory: directory.to_owned(), name }),
-                None => Ok(false),
+                None => Ok(Layout::Unfinished),
             }
         }
         Err(error) => Err(io("read", &path)(error)),
     }
 }
 
-/// Puts a file in place, whole and lasting. The caller has made sure that `path` does not exist.
-fn write_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+/// Puts a file in place, whole and lasting; one that is there is replaced.
+pub(crate) fn write_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
@@ -120,7 +172,7 @@ fn write_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> Result<(), Storag
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io("remove", &new)(error)),
         _ => {}
     }
-    if let Err(error) = disk.write_new(&new, bytes, KEY_MODE) {
+    if let Err(error) = disk.write_new(&new, bytes, FILE_MODE) {
         // Whether or not this works: the next start discards what is left.
         let _ = disk.remove(&new);
         return Err(io("write", &new)(error));

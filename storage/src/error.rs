@@ -4,7 +4,7 @@ use crate::KeyKind;
 use std::path::PathBuf;
 use std::{fmt, io};
 
-/// Why the state directory cannot be used. Each message names the path, and what to do where there is something to do.
+/// Why the state directory, or a log, cannot be used. Each message names the path, and what to do where there is something to do.
 #[derive(Debug)]
 pub enum StorageError {
     /// The operating system refused.
@@ -81,6 +81,53 @@ pub enum StorageError {
         /// In what way.
         what: &'static str,
     },
+    /// A file that is to be made exists.
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is no log.
+    NotALog {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A log is of a version that this program does not know.
+    LogVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// A log holds a frame of a kind that this program does not know.
+    LogUnknownFrame {
+        /// The file.
+        path: PathBuf,
+        /// Where in it the frame begins.
+        at: u64,
+        /// The kind.
+        number: u16,
+    },
+    /// A log is damaged.
+    LogDamaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        at: u64,
+        /// In what way.
+        what: &'static str,
+    },
+    /// A part of the log is gone.
+    LogMissing {
+        /// The log's directory.
+        directory: PathBuf,
+        /// The height that comes next and is not there.
+        height: u64,
+    },
+    /// The disk failed to flush a log: what was written since is not known to last.
+    LogFailedBefore {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 impl fmt::Display for StorageError {
@@ -140,6 +187,33 @@ impl fmt::Display for StorageError {
             Self::KeyDamaged { path, what } => {
                 write!(f, "the key file {} is damaged: {what}; {RESTORE}", path.display())
             }
+            Self::Exists { path } => write!(f, "{} exists already; it is not overwritten", path.display()),
+            Self::NotALog { path } => write!(f, "{} is not a log of Cyclotron", path.display()),
+            Self::LogVersion { path, version } => write!(
+                f,
+                "the log {} is of version {version}; this program knows version 1, a newer one may know it",
+                path.display()
+            ),
+            Self::LogUnknownFrame { path, at, number } => write!(
+                f,
+                "the log {} holds a frame of kind {number} at byte {at}, which this program does not know; a newer one may",
+                path.display()
+            ),
+            Self::LogDamaged { path, at, what } => write!(
+                f,
+                "the log {} is damaged at byte {at}: {what}; restore it from a backup; nothing behind that place is executed, and nothing is overwritten",
+                path.display()
+            ),
+            Self::LogMissing { directory, height } => write!(
+                f,
+                "the log in {} goes on at height {height}, but no file there begins with it; restore the file from a backup",
+                directory.display()
+            ),
+            Self::LogFailedBefore { path } => write!(
+                f,
+                "the log {} could not be flushed before, and what was written since is not known to last; start the node again",
+                path.display()
+            ),
         }
     }
 }

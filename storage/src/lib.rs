@@ -1,4 +1,4 @@
-//! Bytes at rest: the state directory and the node's keys. `FORMAT.md` beside this crate is the authority for every byte.
+//! Bytes at rest: the state directory, the node's keys, and logs. `FORMAT.md` beside this crate is the authority for every byte.
 //!
 //! Enters: a path, through a [`Disk`](cyclotron_ports::Disk). Leaves: the keys, and a directory that no other process uses.
 //! Never here: a damaged file repaired, replaced or guessed at; a secret in a message.
@@ -8,6 +8,7 @@
 mod directory;
 mod error;
 mod key_file;
+pub mod log;
 
 pub use directory::{NodeKeys, StateDirectory};
 pub use error::StorageError;

@@ -2,13 +2,18 @@
 
 use cyclotron_crypto::RootSigner;
 use cyclotron_ports::{Disk, Fault, SimDisk, SimEntropy, SystemDisk, SystemEntropy};
-use cyclotron_storage::{StateDirectory, StorageError};
+use cyclotron_storage::{NodeKeys, StateDirectory, StorageError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const HERE: &str = "/state/node";
 
 fn open(disk: &SimDisk, seed: u64) -> Result<StateDirectory<SimDisk>, StorageError> {
-    StateDirectory::open(disk, Path::new(HERE), &SimEntropy::new(seed), 42)
+    StateDirectory::open(&Arc::new(disk.clone()), Path::new(HERE), &SimEntropy::new(seed), 42, genesis)
+}
+
+fn genesis(keys: &NodeKeys) -> Vec<u8> {
+    keys.root.public_key_der()
 }
 
 fn message(result: Result<StateDirectory<SimDisk>, StorageError>) -> String {
@@ -49,11 +54,29 @@ fn keys_are_made_once_and_last() {
 }
 
 #[test]
+fn a_log_is_begun_for_the_keys_and_a_directory_of_the_version_before_gets_one() {
+    let disk = SimDisk::new(1);
+    let first = open(&disk, 1).unwrap();
+    let (keys, log) = (identity(&first), first.log().unwrap());
+    assert_eq!((log.configuration(), log.next_height()), (&keys.0[..], 1));
+    drop((first, log));
+    let log = Path::new(HERE).join("log/0000000000000001.log");
+    disk.remove(&log).unwrap();
+    let gone = open(&disk, 1).unwrap().log().unwrap_err().to_string();
+    assert!(gone.starts_with("the log in /state/node/log goes on at height 1, but no file"), "{gone}");
+    disk.corrupt(&Path::new(HERE).join("format"), |file| *file = b"cyclotron state 1\n".to_vec());
+    let second = open(&disk, 2).unwrap();
+    assert_eq!((identity(&second), second.is_created()), (keys, false));
+    assert_eq!(second.log().unwrap().next_height(), 1);
+    assert_eq!(snapshot(&disk)[0].1, b"cyclotron state 2\n");
+}
+
+#[test]
 fn the_key_file_is_as_the_format_says() {
     let disk = SimDisk::new(1);
     let directory = open(&disk, 1).unwrap();
     let files = snapshot(&disk);
-    assert_eq!(files[0].1, b"cyclotron state 1\n");
+    assert_eq!(files[0].1, b"cyclotron state 2\n");
     for (file, kind, secret) in
         [(&files[1].1, 1u8, directory.keys().root.to_bytes()), (&files[2].1, 2, directory.keys().node.to_seed())]
     {
@@ -144,8 +167,8 @@ fn a_directory_of_something_else_is_left_alone() {
 
     let disk = SimDisk::new(1);
     drop(open(&disk, 1).unwrap());
-    disk.corrupt(&Path::new(HERE).join("format"), |file| *file = b"cyclotron state 2\n".to_vec());
-    assert!(message(open(&disk, 1)).contains("says \"cyclotron state 2\", which this version does not know"));
+    disk.corrupt(&Path::new(HERE).join("format"), |file| *file = b"cyclotron state 3\n".to_vec());
+    assert!(message(open(&disk, 1)).contains("says \"cyclotron state 3\", which this version does not know"));
 }
 
 /// Number of operations of a first start.
@@ -208,7 +231,7 @@ fn a_real_directory_works_and_its_second_user_learns_the_first_ones_pid() {
     let parent = std::env::temp_dir().join(format!("cyclotron-storage-{seed:x}"));
     let path = parent.join("state");
     let mode = |name: &str| std::fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777;
-    let open = |process| StateDirectory::open(&SystemDisk, &path, &SystemEntropy, process);
+    let open = |process| StateDirectory::open(&Arc::new(SystemDisk), &path, &SystemEntropy, process, genesis);
     let first = open(4_711).unwrap();
     assert_eq!((mode(""), mode("keys")), (0o700, 0o700));
     assert_eq!((mode("keys/root.key"), mode("keys/node.key")), (0o600, 0o600));

@@ -3,12 +3,14 @@
 //! Spec: developer-docs `docs/references/cycle-costs.md`; the table is for 13 nodes and scales with n / 13.
 
 use crate::units::{Bytes, Cycles, Instructions};
+use serde::{Deserialize, Serialize};
 
 /// Nodes of the subnet for which the table is written.
 pub const REFERENCE_NODES: u128 = 13;
 
 /// Prices of one subnet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fees {
     /// Creating a canister.
     pub canister_creation: Cycles,

@@ -1,8 +1,8 @@
-//! The disk: whole small files, written once and renamed into place, and a lock.
+//! The disk: whole small files, written once and renamed into place; files that are written in place; and a lock.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::{fmt, fs};
 
@@ -38,10 +38,47 @@ impl fmt::Display for LockError {
 
 impl std::error::Error for LockError {}
 
+/// What a file is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// It is there, and only read.
+    Read,
+    /// It is there, and read and written.
+    Write,
+    /// It is not there: it is made, with these permission bits.
+    Create(u32),
+}
+
+/// A file that is read and written in place.
+pub trait DiskFile: Send + Sync + fmt::Debug {
+    /// Its length in bytes.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Reads from byte `at` on; returns how many bytes there were, fewer than asked for only at the end of the file.
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes all of `bytes` from byte `at` on, making the file longer as needed. After an error some of them may be written.
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Cuts the file off, or makes it longer by zeros.
+    fn set_size(&self, size: u64) -> io::Result<()>;
+
+    /// Makes all that was written last through a loss of power. After an error nothing is known of what was written since the last success,
+    /// and a later success says nothing of it either.
+    fn sync(&self) -> io::Result<()>;
+}
+
 /// What storage needs of a file system.
 pub trait Disk: Send + Sync {
     /// A lock that is held until it is dropped or the process ends.
     type Lock: Send + Sync + fmt::Debug;
+
+    /// A file that is read and written in place.
+    type File: DiskFile;
+
+    /// Opens a file. One that is made lasts once it and its directory are synced.
+    /// Errors: when the path exists and the file is to be made, or does not exist and is not.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Self::File>;
 
     /// Creates a directory and its parents, readable by the owner alone; an existing one is left as it is.
     fn create_directory(&self, path: &Path) -> io::Result<()>;
@@ -76,8 +113,55 @@ pub struct SystemDisk;
 /// Longest note read from a lock file.
 const HOLDER_BYTES_MAX: u64 = 256;
 
+impl DiskFile for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match FileExt::read_at(self, &mut buffer[filled..], at + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, at)
+    }
+
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
 impl Disk for SystemDisk {
     type Lock = File;
+    type File = File;
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match access {
+            Access::Read => {}
+            Access::Write => drop(options.write(true)),
+            Access::Create(mode) => drop(options.write(true).create_new(true).mode(mode)),
+        }
+        let file = options.open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(file)
+    }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
         if path.is_dir() {

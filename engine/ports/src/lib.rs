@@ -12,6 +12,6 @@ mod entropy;
 mod sim_disk;
 
 pub use clock::{Clock, SimClock, SystemClock};
-pub use disk::{Disk, FileContent, LockError, SystemDisk};
+pub use disk::{Access, Disk, DiskFile, FileContent, LockError, SystemDisk};
 pub use entropy::{Entropy, SimEntropy, SystemEntropy};
-pub use sim_disk::{Fault, SimDisk};
+pub use sim_disk::{Fault, SimDisk, SimFile};

@@ -1,9 +1,10 @@
 //! A disk in memory that fails on request.
 //!
 //! It separates what a process sees from what a loss of power leaves: bytes last once written through, names once their
-//! directory is synced; what was not yet lasting survives in part, as the seed decides. Directories themselves always last.
+//! directory is synced; what was not yet lasting survives in part, as the seed decides: of writes to a file any of their sectors, in any
+//! order. Directories themselves always last.
 
-use crate::disk::{Disk, FileContent, LockError};
+use crate::disk::{Access, Disk, DiskFile, FileContent, LockError};
 use crate::entropy::SimEntropy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,12 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Permission bits of a lock file, as the system's disk makes it.
 const LOCK_MODE: u32 = 0o600;
 
+/// What survives a loss of power whole or not at all.
+const SECTOR: usize = 512;
+
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// No space is left; a write leaves its first bytes.
     Full,
-    /// The medium fails; a write leaves its first bytes.
+    /// The medium fails; a write leaves its first bytes, and a sync any part of what was to last.
     Medium,
     /// Permission is denied; nothing happens.
     Denied,
@@ -28,9 +32,70 @@ pub enum Fault {
 
 #[derive(Clone, Debug)]
 struct Inode {
+    /// What processes see.
     bytes: Vec<u8>,
-    written_through: bool,
+    /// What is on the medium for certain.
+    lasting: Vec<u8>,
+    /// What is not, oldest first.
+    pending: Vec<ByteChange>,
     mode: u32,
+}
+
+#[derive(Clone, Debug)]
+enum ByteChange {
+    Write { at: usize, bytes: Vec<u8> },
+    Resize(usize),
+}
+
+impl ByteChange {
+    fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Self::Write { at, bytes } => {
+                content.resize(content.len().max(at + bytes.len()), 0);
+                content[*at..at + bytes.len()].copy_from_slice(bytes);
+            }
+            Self::Resize(size) => content.resize(*size, 0),
+        }
+    }
+
+    /// Its parts that survive whole or not at all.
+    fn sectors(self) -> Vec<Self> {
+        let Self::Write { at, bytes } = self else { return vec![self] };
+        let mut parts = Vec::new();
+        let mut from = 0;
+        while from < bytes.len() {
+            let to = bytes.len().min(((at + from) / SECTOR + 1) * SECTOR - at);
+            parts.push(Self::Write { at: at + from, bytes: bytes[from..to].to_vec() });
+            from = to;
+        }
+        parts
+    }
+}
+
+impl Inode {
+    fn new(mode: u32) -> Self {
+        Self { bytes: Vec::new(), lasting: Vec::new(), pending: Vec::new(), mode }
+    }
+
+    fn change(&mut self, change: ByteChange) {
+        change.apply(&mut self.bytes);
+        self.pending.push(change);
+    }
+
+    fn sync(&mut self) {
+        for change in self.pending.drain(..) {
+            change.apply(&mut self.lasting);
+        }
+    }
+
+    /// Lets only those parts of what is pending last that `survives` chooses; processes go on seeing the rest.
+    fn lose(&mut self, mut survives: impl FnMut() -> bool) {
+        for part in std::mem::take(&mut self.pending).into_iter().flat_map(ByteChange::sectors) {
+            if survives() {
+                part.apply(&mut self.lasting);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +131,19 @@ struct State {
     operations: usize,
     fault: Option<(usize, Fault)>,
     off: bool,
+    /// Losses of power so far: a file opened before one is of a process that is gone.
+    restarts: usize,
+}
+
+impl State {
+    /// Gives a new file its name.
+    fn link(&mut self, path: &Path, file: Inode) -> usize {
+        let inode = self.inodes.len();
+        self.inodes.push(file);
+        self.names.insert(path.to_owned(), inode);
+        self.pending.push(NameChange::Link { path: path.to_owned(), inode });
+        inode
+    }
 }
 
 /// A simulated disk; clones share it, as processes share a disk.
@@ -80,6 +158,14 @@ pub struct SimDisk {
 pub struct SimLock {
     state: Arc<Mutex<State>>,
     path: PathBuf,
+}
+
+/// An open file of a simulated disk.
+#[derive(Clone, Debug)]
+pub struct SimFile {
+    disk: SimDisk,
+    inode: usize,
+    restarts: usize,
 }
 
 impl Drop for SimLock {
@@ -111,23 +197,28 @@ impl SimDisk {
         let State { pending, lasting, inodes, .. } = &mut *state;
         let survive = self.below(pending.len() + 1);
         pending.drain(..).take(survive).for_each(|change| change.apply(lasting));
-        for inode in inodes.iter_mut().filter(|inode| !inode.written_through) {
-            let survive = self.below(inode.bytes.len() + 1);
-            inode.bytes.truncate(survive);
-            inode.written_through = true;
+        for inode in inodes {
+            // None of them, some, or nearly all.
+            let chance = self.below(4);
+            inode.lose(|| self.below(4) < chance + self.below(2));
+            inode.bytes.clone_from(&inode.lasting);
         }
+        state.restarts += 1;
         state.names = state.lasting.clone();
         state.locks.clear();
         state.fault = None;
         state.off = false;
     }
 
-    /// Changes a file's bytes behind everyone's back.
+    /// Changes a file's bytes behind everyone's back; what was not lasting is then.
     /// Panics: when there is no such file.
     pub fn corrupt(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         let inode = state.names[path];
-        change(&mut state.inodes[inode].bytes);
+        let inode = &mut state.inodes[inode];
+        change(&mut inode.bytes);
+        inode.pending.clear();
+        inode.lasting = inode.bytes.clone();
     }
 
     /// Changes a file's permission bits.
@@ -183,8 +274,91 @@ fn not_found() -> io::Error {
     io::Error::from(io::ErrorKind::NotFound)
 }
 
+impl SimFile {
+    fn begin(&self) -> io::Result<(MutexGuard<'_, State>, Option<Fault>)> {
+        let (state, fault) = self.disk.begin()?;
+        if state.restarts != self.restarts {
+            return Err(io::Error::other("the power was off since the file was opened"));
+        }
+        Ok((state, fault))
+    }
+}
+
+impl DiskFile for SimFile {
+    fn size(&self) -> io::Result<u64> {
+        let (state, fault) = self.begin()?;
+        fault.map_or_else(|| Ok(state.inodes[self.inode].bytes.len() as u64), |fault| Err(error_of(fault)))
+    }
+
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let (state, fault) = self.begin()?;
+        if let Some(fault) = fault {
+            return Err(error_of(fault));
+        }
+        let bytes = &state.inodes[self.inode].bytes;
+        let from = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+        let count = buffer.len().min(bytes.len() - from);
+        buffer[..count].copy_from_slice(&bytes[from..from + count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let (mut state, fault) = self.begin()?;
+        if fault == Some(Fault::Denied) {
+            return Err(error_of(Fault::Denied));
+        }
+        let length = if fault.is_some() { self.disk.below(bytes.len() + 1) } else { bytes.len() };
+        let at = usize::try_from(at).map_err(io::Error::other)?;
+        state.inodes[self.inode].change(ByteChange::Write { at, bytes: bytes[..length].to_vec() });
+        fault.map_or(Ok(()), |fault| Err(error_of(fault)))
+    }
+
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        let (mut state, fault) = self.begin()?;
+        if let Some(fault) = fault {
+            return Err(error_of(fault));
+        }
+        let size = usize::try_from(size).map_err(io::Error::other)?;
+        state.inodes[self.inode].change(ByteChange::Resize(size));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let (mut state, fault) = self.begin()?;
+        match fault {
+            None => {
+                state.inodes[self.inode].sync();
+                Ok(())
+            }
+            Some(fault) => {
+                if fault != Fault::Denied {
+                    state.inodes[self.inode].lose(|| self.disk.below(2) == 0);
+                }
+                Err(error_of(fault))
+            }
+        }
+    }
+}
+
 impl Disk for SimDisk {
     type Lock = SimLock;
+    type File = SimFile;
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<SimFile> {
+        let (mut state, outcome) = self.whole()?;
+        let inode = match (state.names.get(path), access) {
+            (Some(_), Access::Create(_)) => return Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+            (Some(&inode), _) => inode,
+            (None, Access::Create(mode)) => {
+                if !path.parent().is_some_and(|parent| state.directories.contains(parent)) {
+                    return Err(not_found());
+                }
+                state.link(path, Inode::new(mode))
+            }
+            (None, _) => return Err(not_found()),
+        };
+        outcome.map(|()| SimFile { disk: self.clone(), inode, restarts: state.restarts })
+    }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
         let (mut state, outcome) = self.whole()?;
@@ -222,10 +396,12 @@ impl Disk for SimDisk {
             return Err(error_of(Fault::Denied));
         }
         let length = if fault.is_some() { self.below(bytes.len() + 1) } else { bytes.len() };
-        let inode = state.inodes.len();
-        state.inodes.push(Inode { bytes: bytes[..length].to_vec(), written_through: fault.is_none(), mode });
-        state.names.insert(path.to_owned(), inode);
-        state.pending.push(NameChange::Link { path: path.to_owned(), inode });
+        let mut inode = Inode::new(mode);
+        inode.change(ByteChange::Write { at: 0, bytes: bytes[..length].to_vec() });
+        if fault.is_none() {
+            inode.sync();
+        }
+        state.link(path, inode);
         fault.map_or(Ok(()), |fault| Err(error_of(fault)))
     }
 
@@ -270,17 +446,11 @@ impl Disk for SimDisk {
         // The lock file is there from now on, and stays when the lock is dropped; its content is only a note.
         let inode = match state.names.get(path) {
             Some(&inode) => inode,
-            None => {
-                let inode = state.inodes.len();
-                state.inodes.push(Inode { bytes: Vec::new(), written_through: false, mode: LOCK_MODE });
-                state.names.insert(path.to_owned(), inode);
-                state.pending.push(NameChange::Link { path: path.to_owned(), inode });
-                inode
-            }
+            None => state.link(path, Inode::new(LOCK_MODE)),
         };
         outcome.map_err(LockError::Io)?;
-        state.inodes[inode].bytes = holder.as_bytes().to_vec();
-        state.inodes[inode].written_through = false;
+        state.inodes[inode].change(ByteChange::Resize(0));
+        state.inodes[inode].change(ByteChange::Write { at: 0, bytes: holder.as_bytes().to_vec() });
         state.locks.insert(path.to_owned(), holder.to_owned());
         Ok(SimLock { state: self.state.clone(), path: path.to_owned() })
     }
@@ -313,6 +483,24 @@ mod tests {
         disk.remove(&file).unwrap();
         assert_eq!(disk.remove(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(disk.list(&directory).unwrap().is_empty());
+
+        assert_eq!(disk.open(&file, Access::Write).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let nowhere = root.join("nowhere/file");
+        assert_eq!(disk.open(&nowhere, Access::Create(0o600)).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let open = disk.open(&file, Access::Create(0o640)).unwrap();
+        assert_eq!(disk.open(&file, Access::Create(0o640)).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        open.write_at(3, b"world").unwrap();
+        open.write_at(0, b"a").unwrap();
+        open.sync().unwrap();
+        let mut buffer = [0xff; 10];
+        let read = disk.open(&file, Access::Read).unwrap();
+        assert_eq!((read.size().unwrap(), read.read_at(0, &mut buffer).unwrap()), (8, 8));
+        assert_eq!(&buffer, b"a\0\0world\xff\xff");
+        assert_eq!((read.read_at(6, &mut buffer).unwrap(), read.read_at(100, &mut buffer).unwrap()), (2, 0));
+        open.set_size(4).unwrap();
+        disk.open(&file, Access::Write).unwrap().set_size(6).unwrap();
+        assert_eq!(disk.read(&file, 10).unwrap(), FileContent { bytes: b"a\0\0w\0\0".to_vec(), mode: 0o640 });
+        disk.remove(&file).unwrap();
 
         let lock = directory.join("lock");
         let nowhere = disk.lock(&root.join("nowhere/lock"), "first");
@@ -365,6 +553,51 @@ mod tests {
             }
         }
         assert!(renamed > 0 && kept > 0);
+    }
+
+    #[test]
+    fn of_what_was_not_synced_any_sectors_survive() {
+        let directory = Path::new("/d");
+        let path = directory.join("file");
+        let (mut seen, mut reordered) = (BTreeSet::new(), 0);
+        for seed in 0..200 {
+            let disk = SimDisk::new(seed);
+            disk.create_directory(directory).unwrap();
+            let file = disk.open(&path, Access::Create(0o600)).unwrap();
+            file.write_at(0, &[1; 2 * SECTOR]).unwrap();
+            file.sync().unwrap();
+            disk.sync_directory(directory).unwrap();
+            file.write_at(SECTOR as u64 - 10, &[2; 20]).unwrap();
+            file.write_at(2 * SECTOR as u64, &[3; 10]).unwrap();
+            disk.restart();
+            assert!(file.size().is_err(), "its process is gone");
+            let bytes = disk.read(&path, 4_096).unwrap().bytes;
+            assert_eq!(bytes[..SECTOR - 10], [1; SECTOR - 10], "what was synced lasts");
+            let parts = (bytes[SECTOR - 1] == 2, bytes[SECTOR] == 2, bytes.len() > 2 * SECTOR);
+            seen.insert(parts);
+            reordered += usize::from(parts.2 && !parts.0);
+        }
+        assert_eq!(seen.len(), 8, "every combination");
+        assert!(reordered > 0);
+    }
+
+    #[test]
+    fn a_sync_that_failed_is_not_made_good_by_the_next() {
+        let lost = (0..64).filter(|&seed| {
+            let disk = SimDisk::new(seed);
+            disk.create_directory(Path::new("/d")).unwrap();
+            let path = Path::new("/d/file");
+            let file = disk.open(path, Access::Create(0o600)).unwrap();
+            disk.sync_directory(Path::new("/d")).unwrap();
+            file.write_at(0, b"content").unwrap();
+            disk.fail_after(0, Fault::Medium);
+            assert!(file.sync().is_err());
+            file.sync().unwrap();
+            assert_eq!(disk.read(path, 10).unwrap().bytes, b"content", "processes see it");
+            disk.restart();
+            disk.read(path, 10).unwrap().bytes.is_empty()
+        });
+        assert!((1..64).contains(&lost.count()));
     }
 
     #[test]

@@ -8,10 +8,12 @@ use cyclotron_types::Principal;
 use cyclotron_types::fees::Fees;
 use cyclotron_types::limits;
 use cyclotron_types::units::{Bytes, Cycles, Height, Instructions, Time};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Instruction limits of one kind of message: all of it, and one slice of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct InstructionLimits {
     /// The whole message.
     pub message: Instructions,
@@ -27,7 +29,8 @@ impl InstructionLimits {
 }
 
 /// Limits that a subnet's configuration may lift.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExecutionLimits {
     /// Updates, replicated queries, callbacks and system tasks.
     pub message: InstructionLimits,
@@ -92,7 +95,8 @@ impl Default for ExecutionLimits {
 }
 
 /// What holds for the subnet until an operator changes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SubnetConfig {
     /// The subnet's principal (`ic0.subnet_self_*`).
     pub subnet: Principal,

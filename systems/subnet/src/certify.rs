@@ -1,5 +1,6 @@
 //! The end of a round: what changed enters the state that the outside sees, and the tree's root is signed.
 
+use crate::sink::{SinkFailed, Sinks};
 use crate::state_hash::StateHash;
 use crate::totals::Totals;
 use bevy_ecs::query::QueryData;
@@ -29,7 +30,7 @@ pub struct Signer(pub Arc<dyn RootSigner>);
 
 /// What the last round left for the outside.
 #[derive(Debug, Default, Resource)]
-pub struct View(pub Option<CertifiedView>);
+pub struct View(pub Option<Result<CertifiedView, SinkFailed>>);
 
 /// What the tree shows of a canister besides its certified data: a touched canister has seldom changed it.
 #[derive(Debug, Default, PartialEq, Eq, Component)]
@@ -77,11 +78,12 @@ pub struct Round<'w> {
 }
 
 /// Replaces what the outside sees, all at once: canisters and statuses that changed, the subnet's metrics and the time, under a new signature.
-/// Leaves the view. Cost: O(changed), and a signature.
+/// Leaves the view. Nothing is replaced before all sinks have let it. Cost: O(changed), and a signature.
 #[allow(clippy::too_many_arguments)]
 pub fn certify(
     round: Round,
     outside: Res<Outside>,
+    mut sinks: ResMut<Sinks>,
     mut touched: ResMut<Touched>,
     mut history: ResMut<IngressHistory>,
     mut hash: ResMut<StateHash>,
@@ -90,6 +92,10 @@ pub fn certify(
     mut canisters: Query<Seen>,
 ) {
     let env = &round.current.0;
+    if let Err(failed) = sinks.each(|sink| sink.before_shown(env.height)) {
+        view.0 = Some(Err(failed));
+        return;
+    }
     // Their memories may be the last of a canister's: nobody waits while they are given back.
     let mut outdated = Vec::new();
     let mut state = outside.0.write();
@@ -123,13 +129,13 @@ pub fn certify(
     drop(state);
     drop(outdated);
     env.machine.tidy();
-    view.0 = Some(CertifiedView {
+    view.0 = Some(Ok(CertifiedView {
         height: env.height,
         time: env.time,
         root: certified.root,
         signature: certified.signature,
         answered: std::mem::take(&mut answered.0),
-    });
+    }));
 }
 
 /// Publishes a touched canister, and takes into the tree what it shows; most often that has not changed. Returns the publication before.

@@ -7,18 +7,26 @@
 
 mod certify;
 mod conservation;
+mod genesis;
+mod log_sink;
 mod management;
 mod observe;
 mod page;
 mod perturb;
 mod pool;
+mod replay;
 mod round;
+mod sink;
 mod state_hash;
 mod subnet;
 mod totals;
 
 pub use conservation::Unbalanced;
+pub use genesis::Genesis;
+pub use log_sink::LogSink;
 pub use observe::RoundObserver;
 pub use pool::{IngressPool, POOL_BYTES_MAX, POOL_MESSAGES_MAX, PoolFull, PoolLoad, PoolTick, ingress_bytes};
+pub use replay::{ReplayError, Replayed, Unsigned};
 pub use round::{InnerRound, Round, RoundSet};
+pub use sink::{BatchSink, SinkFailed};
 pub use subnet::{SchedulingOptions, Statistics, Subnet, SubnetOptions};

@@ -33,17 +33,20 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Lets `watcher` watch from now on.
-    pub fn set(&mut self, watcher: Box<dyn RoundObserver>) {
-        self.watcher = Some(watcher);
-    }
-
     /// Tells the watcher that a round begins.
     pub fn round_begun(&mut self) {
         if let Some(watcher) = &mut self.watcher {
             watcher.round_begun();
         }
     }
+}
+
+/// Lets `watcher` watch from now on; what canisters printed before is not shown. Cost: O(canisters).
+pub fn observe(world: &mut World, watcher: Box<dyn RoundObserver>) {
+    let directory = world.resource::<Directory>();
+    let next_line = |id| Some(world.get::<CanisterLog>(directory.entity(id)?)?.next_index);
+    let shown = directory.iter().filter_map(|(id, _)| Some((id, next_line(id).filter(|next| *next > 0)?))).collect();
+    world.insert_resource(Observer { watcher: Some(watcher), shown });
 }
 
 /// Tells the watcher that the stage at place `STAGE` has ended.

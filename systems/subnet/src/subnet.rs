@@ -1,15 +1,17 @@
 //! The one type that the node, test servers, the simulator and the replayer drive.
 
 use crate::certify::{Outside, Signer, View};
+use crate::genesis::Genesis;
 use crate::management::{Deferred, Ids, ManagementRound};
-use crate::observe::{Observer, RoundObserver};
+use crate::observe::{Observer, RoundObserver, observe};
 use crate::pool::{IngressPool, PoolFull, PoolLoad};
 use crate::round::{inner_round, round};
+use crate::sink::{BatchSink, SinkFailed, Sinks};
 use crate::state_hash::{StateHash, state_hash, whole_state_hash};
 use crate::totals::Totals;
 use cyclotron_certification::{ReadError, StateTree, SubnetFacts};
 use cyclotron_crypto::RootSigner;
-use cyclotron_execution::management::{CanisterIds, IdRange, NodeFacts, RandomStream};
+use cyclotron_execution::management::{CanisterIds, NodeFacts, RandomStream};
 use cyclotron_execution::{Machine, RoundEnv, SubnetConfig};
 use cyclotron_queries::{Certified, CertifiedState, Query, answer_batch, inspect_ingress};
 use cyclotron_routing::{
@@ -26,34 +28,24 @@ use cyclotron_types::message::{Ingress, Message};
 use cyclotron_types::reject::Reject;
 use cyclotron_types::units::{Bytes, Cycles, Height, Instructions, RegistryVersion, Time};
 use cyclotron_world::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// How a subnet is made.
+/// How a subnet is made and run.
 pub struct SubnetOptions {
-    /// Prices, limits, names.
-    pub config: SubnetConfig,
+    /// What its state depends on.
+    pub genesis: Genesis,
     /// Signs roots.
     pub signer: Arc<dyn RootSigner>,
-    /// `application`, `system`, `verified_application` or `cloud_engine`.
-    pub subnet_type: String,
-    /// The nodes and their Ed25519 keys, DER-encoded.
-    pub nodes: Vec<(Principal, Vec<u8>)>,
-    /// Canister ids that the subnet gives out, in this order.
-    pub ranges: Vec<IdRange>,
-    /// Canister ids that it hosts too, but gives only to those who ask for one of them (`specified_id`).
-    pub reserved_ranges: Vec<IdRange>,
     /// Engine, seats and memories.
     pub machine: Arc<Machine>,
-    /// Scheduler cores and their budgets.
-    pub scheduling: SchedulingOptions,
-    /// Whether cycles can be made out of nothing (`provisional_*`): on networks of their own, never on a live one.
-    pub provisional: bool,
     /// Threads of this process; they change no result.
     pub threads: usize,
 }
 
 /// Budgets of a round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SchedulingOptions {
     /// Scheduler cores.
     pub cores: usize,
@@ -114,25 +106,27 @@ pub struct Subnet {
     provisional: bool,
     height: Height,
     time: Time,
+    root: [u8; 32],
 }
 
 impl Subnet {
     /// A subnet without canisters, at height zero.
     /// Errors: when the process cannot start its worker threads.
     pub fn new(options: SubnetOptions) -> Result<Self, rayon::ThreadPoolBuildError> {
-        let config = Arc::new(options.config);
+        let genesis = options.genesis;
+        let config = Arc::new(genesis.config);
         let mut tree = StateTree::new(config.subnet);
-        let mut ranges: Vec<_> = options
+        let mut ranges: Vec<_> = genesis
             .ranges
             .iter()
-            .chain(&options.reserved_ranges)
+            .chain(&genesis.reserved_ranges)
             .map(|range| (CanisterId::from_u64(range.first).principal(), CanisterId::from_u64(range.last).principal()))
             .collect();
         ranges.sort_unstable();
-        let nodes: Vec<(Principal, &[u8])> = options.nodes.iter().map(|(id, key)| (*id, key.as_slice())).collect();
+        let nodes: Vec<(Principal, &[u8])> = genesis.nodes.iter().map(|(id, key)| (*id, key.as_slice())).collect();
         let facts = SubnetFacts {
-            public_key: &options.signer.public_key_der(),
-            subnet_type: &options.subnet_type,
+            public_key: &genesis.public_key,
+            subnet_type: &genesis.subnet_type,
             canister_ranges: &ranges,
             nodes: &nodes,
         };
@@ -142,8 +136,8 @@ impl Subnet {
         let certified = Certified::new(CertifiedState::new(tree));
         world.insert_resource(Outside(certified.clone()));
         world.insert_resource(Signer(options.signer));
-        world.insert_resource(Ids(CanisterIds::with_reserved(options.ranges, options.reserved_ranges)));
-        let budget = options.scheduling;
+        world.insert_resource(Ids(CanisterIds::with_reserved(genesis.ranges, genesis.reserved_ranges)));
+        let budget = genesis.scheduling;
         world.insert_resource(Cores::new(
             budget.cores,
             budget.round_instructions,
@@ -159,6 +153,7 @@ impl Subnet {
         world.init_resource::<View>();
         world.init_resource::<Deferred>();
         world.init_resource::<Observer>();
+        world.init_resource::<Sinks>();
         world.init_resource::<StateHash>();
         world.init_resource::<Totals>();
         world.init_resource::<ActiveSet>();
@@ -188,9 +183,10 @@ impl Subnet {
             round: round(),
             config,
             machine: options.machine,
-            provisional: options.provisional,
+            provisional: genesis.provisional,
             height: Height::ZERO,
             time: Time::ZERO,
+            root: [0; 32],
         })
     }
 
@@ -221,13 +217,15 @@ impl Subnet {
 
     /// Runs one round.
     ///
+    /// Errors: when a sink did not take note of it. Nothing of the round was shown then, and the subnet is not to be used any more.
     /// Panics: when the batch is not the next one, or its time does not advance.
-    pub fn execute(&mut self, batch: Batch) -> CertifiedView {
+    pub fn execute(&mut self, batch: Batch) -> Result<CertifiedView, SinkFailed> {
         assert_eq!(batch.height.0, self.height.0 + 1, "batches come in order");
         assert!(batch.time > self.time, "block time increases");
         (self.height, self.time) = (batch.height, batch.time);
         let facts = self.facts(batch.registry_version);
         let world = &mut self.replicated;
+        world.resource_mut::<Sinks>().each(|sink| sink.batch(&batch))?;
         let used = world.resource::<Totals>().0.memory;
         let cores = world.resource::<Cores>();
         let free = self.config.limits.subnet_memory.saturating_sub(used);
@@ -247,7 +245,26 @@ impl Subnet {
         world.insert_resource(Input(batch));
         world.resource_mut::<Observer>().round_begun();
         self.round.run(world);
-        world.resource_mut::<View>().0.take().expect("a round leaves a view")
+        let view = world.resource_mut::<View>().0.take().expect("a round leaves a view")?;
+        self.root = view.root;
+        world.resource_mut::<Sinks>().each(|sink| sink.round_ended(&view))?;
+        Ok(view)
+    }
+
+    /// Lets `sink` take note of rounds from now on.
+    pub fn note(&mut self, sink: Box<dyn BatchSink>) {
+        self.replicated.resource_mut::<Sinks>().0.push(sink);
+    }
+
+    /// Lets go of all sinks, which end what they are at.
+    pub fn note_no_more(&mut self) {
+        self.replicated.resource_mut::<Sinks>().0.clear();
+    }
+
+    /// Signs roots with `signer` from now on, the last one included.
+    pub fn sign_with(&mut self, signer: Arc<dyn RootSigner>) {
+        self.certified.write().tree.certify(&*signer);
+        self.replicated.insert_resource(Signer(signer));
     }
 
     fn facts(&self, registry_version: RegistryVersion) -> NodeFacts {
@@ -260,7 +277,7 @@ impl Subnet {
 
     /// Lets `watcher` watch rounds from now on.
     pub fn observe(&mut self, watcher: Box<dyn RoundObserver>) {
-        self.replicated.resource_mut::<Observer>().set(watcher);
+        observe(&mut self.replicated, watcher);
     }
 
     /// What the subnet holds, for people.
@@ -313,6 +330,11 @@ impl Subnet {
         self.time
     }
 
+    /// Certified root of the last round.
+    pub fn root(&self) -> [u8; 32] {
+        self.root
+    }
+
     /// What is known of an ingress message.
     pub fn ingress_status(&self, id: &MessageId) -> Option<&Entry> {
         self.replicated.resource::<IngressHistory>().get(id)
@@ -347,6 +369,13 @@ impl Subnet {
     /// The state hash. Cost: in proportion to what changed since the last call.
     pub fn state_hash(&mut self) -> [u8; 32] {
         state_hash(&mut self.replicated)
+    }
+
+    /// Lets the sinks take note of the state hash. Cost: that of [`Subnet::state_hash`].
+    pub fn note_state_hash(&mut self) -> Result<[u8; 32], SinkFailed> {
+        let (height, hash) = (self.height, self.state_hash());
+        self.replicated.resource_mut::<Sinks>().each(|sink| sink.state_hash(height, &hash))?;
+        Ok(hash)
     }
 
     /// The state hash computed of the whole world, which must be [`Subnet::state_hash`]: for tests of what is noted as changed.

@@ -9,7 +9,7 @@ use cyclotron_crypto::{BlsSecretKey, NodeKey, RootSigner, self_authenticating};
 use cyclotron_execution::management::IdRange;
 use cyclotron_execution::{ExecutionLimits, InstructionLimits, Machine, SubnetConfig};
 use cyclotron_queries::Query;
-use cyclotron_subnet::{RoundObserver, RoundSet, SchedulingOptions, Subnet, SubnetOptions};
+use cyclotron_subnet::{Genesis, RoundObserver, RoundSet, SchedulingOptions, Subnet, SubnetOptions};
 use cyclotron_types::Principal;
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::canister::LogRecord;
@@ -110,18 +110,18 @@ impl Bench {
         let config =
             SubnetConfig { subnet: self_authenticating(&root_key), root_key, fees: Fees::for_nodes(13), limits };
         let engine = Engine::new(EngineConfig::canister()).map_err(failed)?;
-        let options = SubnetOptions {
+        let genesis = Genesis {
             config,
-            signer,
+            public_key: signer.public_key_der(),
             subnet_type: "application".into(),
             nodes: vec![(node.node_id(), node.public_key_der())],
             ranges: vec![IdRange { first: 0, last: 0xf_ffff }],
             reserved_ranges: Vec::new(),
-            machine: Arc::new(Machine::new(engine, SEATS).map_err(failed)?),
             scheduling: SchedulingOptions::unlimited(),
             provisional: true,
-            threads: setup.threads,
         };
+        let machine = Arc::new(Machine::new(engine, SEATS).map_err(failed)?);
+        let options = SubnetOptions { genesis, signer, machine, threads: setup.threads };
         let mut subnet = Subnet::new(options).map_err(failed)?;
         let stages = Stages::default();
         subnet.observe(Box::new(Stopwatch { stages: stages.clone(), clock, last: 0.0 }));
@@ -170,6 +170,7 @@ impl Bench {
     pub fn round(&mut self, ingress: Vec<Ingress>) -> (f64, CertifiedView) {
         let batch = self.batch(ingress);
         let (seconds, view) = self.clock.time(|| self.subnet.execute(batch));
+        let view = view.expect("a subnet without sinks takes every batch");
         let certify = if self.setup.certified { 0.0 } else { self.stages.seconds(RoundSet::Certify) };
         (seconds - certify, view)
     }

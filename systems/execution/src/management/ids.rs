@@ -4,11 +4,11 @@
 
 use cyclotron_types::Principal;
 use cyclotron_types::ids::CanisterId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// A range of canister numbers, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct IdRange {
     /// First.
     pub first: u64,

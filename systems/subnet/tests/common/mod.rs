@@ -7,11 +7,11 @@
 )]
 
 use candid::{CandidType, Decode, Encode, Principal};
-use cyclotron_crypto::{BlsSecretKey, NodeKey};
+use cyclotron_crypto::{BlsSecretKey, NodeKey, RootSigner};
 use cyclotron_execution::management::IdRange;
 use cyclotron_execution::{ExecutionLimits, Machine, SubnetConfig};
 use cyclotron_queries::Query;
-use cyclotron_subnet::{SchedulingOptions, Subnet, SubnetOptions};
+use cyclotron_subnet::{Genesis, SchedulingOptions, Subnet, SubnetOptions};
 use cyclotron_types::batch::CertifiedView;
 use cyclotron_types::fees::Fees;
 use cyclotron_types::ids::{CanisterId, MessageId};
@@ -131,9 +131,16 @@ fn engine(restless: bool) -> Engine {
 
 impl TestSubnet {
     pub fn new(setup: Setup) -> Self {
+        let options = Self::options(setup);
+        let machine = Arc::clone(&options.machine);
+        Self { subnet: Subnet::new(options).unwrap(), machine, now: Time(1_700_000_000_000_000_000), sent: 0 }
+    }
+
+    /// What a subnet is made with.
+    pub fn options(setup: Setup) -> SubnetOptions {
         let signer = Arc::new(BlsSecretKey::from_seed(&[1; 32]));
         let node = NodeKey::from_seed(&[2; 32]);
-        let root_key = cyclotron_crypto::RootSigner::public_key_der(&*signer);
+        let root_key = signer.public_key_der();
         let config = SubnetConfig {
             subnet: cyclotron_crypto::self_authenticating(&root_key),
             root_key,
@@ -141,19 +148,17 @@ impl TestSubnet {
             limits: setup.limits,
         };
         let machine = Arc::new(Machine::new(engine(setup.restless), setup.seats).unwrap());
-        let options = SubnetOptions {
+        let genesis = Genesis {
             config,
-            signer,
+            public_key: signer.public_key_der(),
             subnet_type: "application".into(),
             nodes: vec![(node.node_id(), node.public_key_der())],
             ranges: vec![IdRange { first: 0, last: 0xfffff }],
             reserved_ranges: Vec::new(),
-            machine: Arc::clone(&machine),
             scheduling: setup.scheduling,
             provisional: true,
-            threads: setup.threads,
         };
-        Self { subnet: Subnet::new(options).unwrap(), machine, now: Time(1_700_000_000_000_000_000), sent: 0 }
+        SubnetOptions { genesis, signer, machine, threads: setup.threads }
     }
 
     /// Sends a message of the anonymous user, to be in the next round.
@@ -185,7 +190,7 @@ impl TestSubnet {
         self.now = self.now.plus(ROUND);
         let randomness = Sha256::digest(self.now.0.to_be_bytes()).into();
         let batch = self.subnet.next_batch(self.now, randomness);
-        self.subnet.execute(batch)
+        self.subnet.execute(batch).unwrap()
     }
 
     /// Runs one round at whose end a checkpoint would be taken.
@@ -193,7 +198,7 @@ impl TestSubnet {
         self.now = self.now.plus(ROUND);
         let mut batch = self.subnet.next_batch(self.now, [9; 32]);
         batch.checkpoint = true;
-        self.subnet.execute(batch)
+        self.subnet.execute(batch).unwrap()
     }
 
     /// Asks a canister.

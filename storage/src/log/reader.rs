@@ -1,0 +1,271 @@
+//! Reading a log.
+
+use crate::StorageError;
+use crate::directory::io;
+use crate::log::frame::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, unpack_block};
+use crate::log::segment::{FRAMES_AT, Mark, Segment, read_head};
+use crate::log::writer::{LogWriter, Place};
+use crate::log::{file_name, height_of_name};
+use cyclotron_ports::{Access, Disk, DiskFile};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Bytes read at once.
+const CHUNK: usize = 1 << 20;
+
+/// Reads the frames of a log in their order.
+///
+/// What the newest mark of a file covers must be whole: anything else is damage, and an error. What lies behind the newest mark of the
+/// last file may have been lost in part when a process or the machine ended: it is read as far as it is whole.
+#[derive(Debug)]
+pub struct LogReader<D: Disk> {
+    disk: Arc<D>,
+    /// `None`: a single file.
+    directory: Option<PathBuf>,
+    configuration: Vec<u8>,
+    /// Heights of the first batches of the files that were not opened yet.
+    files: VecDeque<u64>,
+    open: Open<D::File>,
+    /// Frames of a block, not yet handed out.
+    unpacked: VecDeque<Frame>,
+    /// Height of the next batch.
+    next_height: u64,
+}
+
+/// The file that is being read.
+#[derive(Debug)]
+struct Open<F> {
+    path: PathBuf,
+    file: F,
+    size: u64,
+    mark: Mark,
+    /// Where the next frame begins.
+    at: u64,
+    chunk: Vec<u8>,
+    chunk_at: u64,
+}
+
+impl<F: DiskFile> Open<F> {
+    /// Opens a file; returns it and the height of its first batch.
+    fn new(path: &Path, file: F) -> Result<(Self, u64), StorageError> {
+        let size = file.size().map_err(io("read", path))?;
+        let (first_height, mark) = read_head(&file, path)?;
+        let open =
+            Self { path: path.to_owned(), file, size, mark, at: FRAMES_AT, chunk: Vec::new(), chunk_at: FRAMES_AT };
+        if mark.end > size || mark.end < FRAMES_AT {
+            return Err(open.damaged(size, "it is truncated"));
+        }
+        Ok((open, first_height))
+    }
+
+    fn damaged(&self, at: u64, what: &'static str) -> StorageError {
+        StorageError::LogDamaged { path: self.path.clone(), at, what }
+    }
+
+    /// The bytes from `at` on. `None`: the file has not so many.
+    fn bytes(&mut self, at: u64, count: usize) -> Result<Option<&[u8]>, StorageError> {
+        if at + count as u64 > self.size {
+            return Ok(None);
+        }
+        let held = at >= self.chunk_at && at + count as u64 <= self.chunk_at + self.chunk.len() as u64;
+        if !held {
+            let left = usize::try_from(self.size - at).unwrap_or(usize::MAX);
+            self.chunk.resize(count.max(CHUNK).min(left), 0);
+            self.chunk_at = at;
+            let read = self.file.read_at(at, &mut self.chunk).map_err(io("read", &self.path))?;
+            self.chunk.truncate(read);
+            if read < count {
+                return Ok(None);
+            }
+        }
+        let from = (at - self.chunk_at) as usize;
+        Ok(Some(&self.chunk[from..from + count]))
+    }
+
+    /// The next frame. `None`: no whole one follows, and none has to.
+    fn next(&mut self) -> Result<Option<Frame>, StorageError> {
+        let at = self.at;
+        let must = at < self.mark.end;
+        if !must && self.mark.continued {
+            return Ok(None);
+        }
+        let missing = |open: &Self, what| if must { Err(open.damaged(at, what)) } else { Ok(None) };
+        let Some(header) = self.bytes(at, FRAME_HEADER_BYTES)? else {
+            return missing(self, "a frame is cut off");
+        };
+        let header: [u8; FRAME_HEADER_BYTES] = header.try_into().expect("as many as asked for");
+        let Some(decoded) = Header::decode(&header) else {
+            return missing(self, "a frame has a wrong header");
+        };
+        let Some(content) = self.bytes(at + FRAME_HEADER_BYTES as u64, decoded.length)? else {
+            return missing(self, "a frame is cut off");
+        };
+        if !decoded.fits(&header, content) {
+            return missing(self, "the checksum of a frame is wrong");
+        }
+        let frame = decoded.into_frame(content.to_vec(), &self.path, at)?;
+        self.at = at + (FRAME_HEADER_BYTES + decoded.length) as u64;
+        if must && self.at > self.mark.end {
+            return Err(self.damaged(at, "a frame reaches beyond the mark"));
+        }
+        Ok(Some(frame))
+    }
+
+    /// The frame that each file begins with.
+    fn configuration(&mut self) -> Result<Vec<u8>, StorageError> {
+        match self.next()? {
+            Some(frame) if frame.kind == FrameKind::Configuration => Ok(frame.content),
+            _ => Err(self.damaged(FRAMES_AT, "it does not begin with a configuration")),
+        }
+    }
+}
+
+impl<D: Disk> LogReader<D> {
+    /// Opens the log in a directory. `None`: there is none.
+    pub fn open(disk: Arc<D>, directory: &Path) -> Result<Option<Self>, StorageError> {
+        let names = disk.list(directory).map_err(io("list", directory))?;
+        let mut files: VecDeque<u64> = names.iter().filter_map(|name| height_of_name(name)).collect();
+        let Some(first) = files.pop_front() else { return Ok(None) };
+        let path = directory.join(file_name(first));
+        Self::begin(disk, Some(directory.to_owned()), &path, files).map(Some)
+    }
+
+    /// Opens a log in one file: a recording, or one file of an input log.
+    pub fn open_file(disk: Arc<D>, path: &Path) -> Result<Self, StorageError> {
+        Self::begin(disk, None, path, VecDeque::new())
+    }
+
+    fn begin(
+        disk: Arc<D>,
+        directory: Option<PathBuf>,
+        path: &Path,
+        files: VecDeque<u64>,
+    ) -> Result<Self, StorageError> {
+        let file = disk.open(path, Access::Read).map_err(io("open", path))?;
+        let (mut open, next_height) = Open::new(path, file)?;
+        let configuration = open.configuration()?;
+        Ok(Self { disk, directory, configuration, files, open, unpacked: VecDeque::new(), next_height })
+    }
+
+    /// What the subnet was made with.
+    pub fn configuration(&self) -> &[u8] {
+        &self.configuration
+    }
+
+    /// Height of the batch that comes next.
+    pub fn next_height(&self) -> u64 {
+        self.next_height
+    }
+
+    /// The file that is being read, and where in it: for messages.
+    pub fn place(&self) -> (&Path, u64) {
+        (&self.open.path, self.open.at)
+    }
+
+    /// Bytes of the file that is being read, and how many of them were read: for progress.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.open.at, self.open.size)
+    }
+
+    /// The next frame; none behind the last.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, StorageError> {
+        loop {
+            if let Some(frame) = self.unpacked.pop_front() {
+                return Ok(Some(frame));
+            }
+            let at = self.open.at;
+            let Some(frame) = self.open.next()? else {
+                if !self.open_next()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let frames = match frame.kind {
+                FrameKind::Block => unpack_block(&frame.content, &self.open.path, at)?,
+                _ => vec![frame],
+            };
+            for frame in &frames {
+                self.check_order(frame, at)?;
+            }
+            self.unpacked.extend(frames);
+        }
+    }
+
+    fn check_order(&mut self, frame: &Frame, at: u64) -> Result<(), StorageError> {
+        match frame.kind {
+            FrameKind::Batch if frame.height != self.next_height => {
+                Err(self.open.damaged(at, "a batch is not of the height that comes next"))
+            }
+            FrameKind::Batch => {
+                self.next_height += 1;
+                Ok(())
+            }
+            FrameKind::Root | FrameKind::StateHash if frame.height + 1 != self.next_height => {
+                Err(self.open.damaged(at, "a hash is not of the batch before it"))
+            }
+            FrameKind::Configuration => Err(self.open.damaged(at, "a configuration comes between batches")),
+            FrameKind::Root | FrameKind::StateHash | FrameKind::Block => Ok(()),
+        }
+    }
+
+    /// Goes on with the next file; tells whether there is one.
+    fn open_next(&mut self) -> Result<bool, StorageError> {
+        let Some(directory) = &self.directory else { return Ok(false) };
+        let missing = || StorageError::LogMissing { directory: directory.clone(), height: self.next_height };
+        let Some(first) = self.files.front().copied() else {
+            return if self.open.mark.continued { Err(missing()) } else { Ok(false) };
+        };
+        // The file before lasts in whole once this one has its name, whether or not its mark says that it goes on.
+        if self.open.at != self.open.size {
+            return Err(self.open.damaged(self.open.at, "another file follows, but this one does not end here"));
+        }
+        if first != self.next_height {
+            return Err(missing());
+        }
+        let path = directory.join(file_name(first));
+        let file = self.disk.open(&path, Access::Read).map_err(io("open", &path))?;
+        let (mut open, first_height) = Open::new(&path, file)?;
+        if first_height != first {
+            return Err(open.damaged(0, "its name is not of the height in its header"));
+        }
+        if open.configuration()? != self.configuration {
+            return Err(open.damaged(FRAMES_AT, "its configuration is not that of the files before it"));
+        }
+        self.files.pop_front();
+        self.open = open;
+        Ok(true)
+    }
+
+    /// Goes on writing where the frames end. What was read lasts from now on; what is left of frames that were lost is cut off.
+    ///
+    /// Panics: when frames were left unread, or the log is a single file.
+    pub fn into_writer(mut self, file_bytes: u64) -> Result<LogWriter<D>, StorageError> {
+        assert!(matches!(self.next_frame(), Ok(None)), "a log is written on when it was read to its end");
+        let directory = self.directory.expect("a recording is not written on");
+        let Open { path, size, mark, at, .. } = self.open;
+        let file = self.disk.open(&path, Access::Write).map_err(io("open", &path))?;
+        if size > at {
+            // Lastingly: what was whole behind the gap must not come back behind what is written into it.
+            file.set_size(at).map_err(io("truncate", &path))?;
+            file.sync().map_err(io("flush", &path))?;
+        }
+        // What an earlier process wrote but did not see lasting must last before anything relies on it, its file's name included.
+        self.disk.sync_directory(&directory).map_err(io("flush the directory", &directory))?;
+        let segment = Segment::new(path, file, mark);
+        segment.make_lasting(at, false)?;
+        Ok(LogWriter {
+            place: Place::Directory {
+                disk: self.disk,
+                path: directory,
+                configuration: self.configuration,
+                file_bytes,
+            },
+            segment: Arc::new(segment),
+            end: at,
+            height: self.next_height - 1,
+            frames: Vec::new(),
+            batches: 0,
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! A log run again: at a restart, and to look into a recording.
+//!
+//! Enters: frames. Leaves: the subnet as it was after the last of them. Never here: a batch that the log does not have.
+
+use crate::sink::SinkFailed;
+use crate::subnet::Subnet;
+use cyclotron_crypto::RootSigner;
+use cyclotron_storage::StorageError;
+use cyclotron_storage::log::{Frame, FrameKind, decode_batch};
+use cyclotron_types::batch::CertifiedView;
+use std::fmt;
+
+/// What a frame came to.
+#[derive(Debug)]
+pub enum Replayed {
+    /// A round was run.
+    Round(CertifiedView),
+    /// A recorded hash is the one that this subnet has.
+    Agrees,
+}
+
+/// Why a log cannot be run again, or not to its end.
+#[derive(Debug)]
+pub enum ReplayError {
+    /// It cannot be read.
+    Storage(StorageError),
+    /// A frame's content is not what its kind says.
+    Malformed {
+        /// Its height.
+        height: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The state is not the one that was recorded.
+    Differs {
+        /// After the round of this height.
+        height: u64,
+        /// What was compared.
+        what: &'static str,
+        /// As recorded.
+        recorded: [u8; 32],
+        /// As computed now.
+        computed: [u8; 32],
+    },
+    /// A sink of the subnet failed.
+    Sink(SinkFailed),
+}
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |bytes: &[u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        match self {
+            Self::Storage(error) => error.fmt(f),
+            Self::Malformed { height, what } => write!(f, "the log is not to be executed at height {height}: {what}"),
+            Self::Differs { height, what, recorded, computed } => write!(
+                f,
+                "after the round of height {height} the {what} is {}, but {} was recorded: this program does not do what the one that wrote the log did",
+                hex(computed),
+                hex(recorded)
+            ),
+            Self::Sink(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ReplayError {}
+
+impl Subnet {
+    /// Runs the round of a recorded batch, or compares a recorded hash. Whoever replays a recorded batch signs no root with
+    /// [`Unsigned`].
+    pub fn replay(&mut self, frame: &Frame) -> Result<Replayed, ReplayError> {
+        let malformed = |what| ReplayError::Malformed { height: frame.height, what };
+        match frame.kind {
+            FrameKind::Batch => {
+                let batch = decode_batch(frame.height, &frame.content).ok_or_else(|| malformed("it holds no batch"))?;
+                if batch.height.0 != self.height().0 + 1 {
+                    return Err(malformed("its batch does not follow on the state"));
+                }
+                if batch.time <= self.time() {
+                    return Err(malformed("its time is not later than that of the batch before"));
+                }
+                self.execute(batch).map(Replayed::Round).map_err(ReplayError::Sink)
+            }
+            FrameKind::Root | FrameKind::StateHash => {
+                let recorded: [u8; 32] =
+                    frame.content.as_slice().try_into().map_err(|_| malformed("a hash is not 32 bytes long"))?;
+                let (what, computed) = match frame.kind {
+                    FrameKind::Root => ("certified root", self.root()),
+                    _ => ("state hash", self.state_hash()),
+                };
+                let height = frame.height;
+                if computed != recorded {
+                    return Err(ReplayError::Differs { height, what, recorded, computed });
+                }
+                Ok(Replayed::Agrees)
+            }
+            FrameKind::Configuration | FrameKind::Block => Err(malformed("a frame is not to be executed")),
+        }
+    }
+}
+
+/// Signs nothing: roots of a replay are compared, and nobody sees their signatures.
+#[derive(Debug)]
+pub struct Unsigned(
+    /// The subnet's public key, DER-encoded.
+    pub Vec<u8>,
+);
+
+impl RootSigner for Unsigned {
+    fn public_key_der(&self) -> Vec<u8> {
+        self.0.clone()
+    }
+
+    fn sign(&self, _: &[u8]) -> [u8; 48] {
+        [0; 48]
+    }
+}
