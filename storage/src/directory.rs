@@ -1,8 +1,8 @@
 //! The state directory of one node.
 
 use crate::StorageError;
-use crate::log::{LOG_FILE_BYTES, LogReader, LogWriter};
 use crate::key_file::{self, KEY_FILE_BYTES, KeyKind};
+use crate::log::{LOG_FILE_BYTES, LogReader, LogWriter};
 use cyclotron_crypto::{BlsSecretKey, NodeKey};
 use cyclotron_ports::{Disk, Entropy, LockError};
 use std::io;

@@ -1,5 +1,7 @@
 //! Logs on a disk that fails.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 use cyclotron_ports::{Disk, Fault, SimDisk, SimEntropy};
 use cyclotron_storage::StorageError;
 use cyclotron_storage::log::{Frame, FrameKind, LogReader, LogWriter, decode_batch, encode_batch};

@@ -158,12 +158,12 @@ impl<D: Disk> LogReader<D> {
         self.next_height
     }
 
-    /// The file that is being read, and where in it: for messages.
-    pub fn place(&self) -> (&Path, u64) {
-        (&self.open.path, self.open.at)
+    /// The file that is being read.
+    pub fn path(&self) -> &Path {
+        &self.open.path
     }
 
-    /// Bytes of the file that is being read, and how many of them were read: for progress.
+    /// How many bytes of the file that is being read were read, and how many it has.
     pub fn progress(&self) -> (u64, u64) {
         (self.open.at, self.open.size)
     }
@@ -255,12 +255,7 @@ impl<D: Disk> LogReader<D> {
         let segment = Segment::new(path, file, mark);
         segment.make_lasting(at, false)?;
         Ok(LogWriter {
-            place: Place::Directory {
-                disk: self.disk,
-                path: directory,
-                configuration: self.configuration,
-                file_bytes,
-            },
+            place: Place::Directory { disk: self.disk, path: directory, configuration: self.configuration, file_bytes },
             segment: Arc::new(segment),
             end: at,
             height: self.next_height - 1,

@@ -73,7 +73,8 @@ impl<D: Disk> LogWriter<D> {
         configuration: &[u8],
         file_bytes: u64,
     ) -> Result<Self, StorageError> {
-        let (segment, end) = segment::create(&*disk, &directory.join(file_name(first_height)), first_height, configuration)?;
+        let (segment, end) =
+            segment::create(&*disk, &directory.join(file_name(first_height)), first_height, configuration)?;
         let (path, configuration) = (directory.to_owned(), configuration.to_vec());
         let place = Place::Directory { disk, path, configuration, file_bytes };
         Ok(Self { place, segment: Arc::new(segment), end, height: first_height - 1, frames: Vec::new(), batches: 0 })

@@ -5,6 +5,7 @@ use crate::genesis::Genesis;
 use crate::management::{Deferred, Ids, ManagementRound};
 use crate::observe::{Observer, RoundObserver, observe};
 use crate::pool::{IngressPool, PoolFull, PoolLoad};
+use crate::replay::Unsigned;
 use crate::round::{inner_round, round};
 use crate::sink::{BatchSink, SinkFailed, Sinks};
 use crate::state_hash::{StateHash, state_hash, whole_state_hash};
@@ -13,6 +14,7 @@ use cyclotron_certification::{ReadError, StateTree, SubnetFacts};
 use cyclotron_crypto::RootSigner;
 use cyclotron_execution::management::{CanisterIds, NodeFacts, RandomStream};
 use cyclotron_execution::{Machine, RoundEnv, SubnetConfig};
+use cyclotron_heap::layout::SEATS_MAX_DEFAULT;
 use cyclotron_queries::{Certified, CertifiedState, Query, answer_batch, inspect_ingress};
 use cyclotron_routing::{
     ActiveSet, Answered, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, Input, ManagementInbox,
@@ -27,6 +29,7 @@ use cyclotron_types::limits;
 use cyclotron_types::message::{Ingress, Message};
 use cyclotron_types::reject::Reject;
 use cyclotron_types::units::{Bytes, Cycles, Height, Instructions, RegistryVersion, Time};
+use cyclotron_wasm::{Engine, EngineConfig};
 use cyclotron_world::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -41,6 +44,19 @@ pub struct SubnetOptions {
     pub machine: Arc<Machine>,
     /// Threads of this process; they change no result.
     pub threads: usize,
+}
+
+impl SubnetOptions {
+    /// A subnet on an engine of its own, whose roots nobody signs.
+    /// Errors: in words, when this machine cannot have the engine or the memory.
+    pub fn unsigned(genesis: Genesis, threads: usize) -> Result<Self, String> {
+        let engine =
+            Engine::new(EngineConfig::canister()).map_err(|error| format!("cannot set up the Wasm engine: {error}"))?;
+        let machine = Machine::new(engine, SEATS_MAX_DEFAULT)
+            .map_err(|error| format!("cannot reserve memory for canisters: {error}"))?;
+        let signer = Arc::new(Unsigned(genesis.public_key.clone()));
+        Ok(Self { genesis, signer, machine: Arc::new(machine), threads })
+    }
 }
 
 /// Budgets of a round.
@@ -261,9 +277,11 @@ impl Subnet {
         self.replicated.resource_mut::<Sinks>().0.clear();
     }
 
-    /// Signs roots with `signer` from now on, the last one included.
+    /// Signs roots with `signer` from now on, the last one included if there is one.
     pub fn sign_with(&mut self, signer: Arc<dyn RootSigner>) {
-        self.certified.write().tree.certify(&*signer);
+        if self.height > Height::ZERO {
+            self.certified.write().tree.certify(&*signer);
+        }
         self.replicated.insert_resource(Signer(signer));
     }
 

@@ -55,15 +55,16 @@ impl TestNode {
 
     /// Starts a node on free ports with further arguments.
     pub fn start_with(binary: &str, arguments: &[&str]) -> Self {
-        Self::start_program(binary, directory(), arguments)
+        Self::start_in_with(binary, directory(), arguments)
     }
 
     /// Starts a node on free ports with this state directory.
     pub fn start_in(binary: &str, directory: PathBuf) -> Self {
-        Self::start_program(binary, directory, &[])
+        Self::start_in_with(binary, directory, &[])
     }
 
-    fn start_program(binary: &str, directory: PathBuf, arguments: &[&str]) -> Self {
+    /// Starts a node on free ports with this state directory and further arguments.
+    pub fn start_in_with(binary: &str, directory: PathBuf, arguments: &[&str]) -> Self {
         let mut child = program(binary, &["start", "--json", "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
             .args(["--log", "warn", "--state-dir"])
             .arg(&directory)
@@ -109,6 +110,13 @@ impl TestNode {
     pub fn interrupt(&self) {
         let status = Command::new("kill").args(["-INT", &self.id().to_string()]).status().expect("kill runs");
         assert!(status.success(), "the node's process is gone");
+    }
+
+    /// Ends the process at once, as a crash does; returns its state directory, which is the caller's from now on.
+    pub fn kill(mut self) -> PathBuf {
+        self.child.kill().expect("the node's process can be killed");
+        self.child.wait().expect("a killed process ends");
+        std::mem::take(&mut self.directory)
     }
 
     /// Waits for the end that was asked for.
@@ -178,6 +186,8 @@ impl Drop for TestNode {
     fn drop(&mut self) {
         let _already_gone = self.child.kill();
         let _ended = self.child.wait();
-        let _cleaned = std::fs::remove_dir_all(&self.directory);
+        if !self.directory.as_os_str().is_empty() {
+            let _cleaned = std::fs::remove_dir_all(&self.directory);
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod client;
 mod node;
+mod recordings;
 mod start;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +28,11 @@ struct Arguments {
 enum Command {
     /// Run a node until Ctrl-C
     Start(start::StartArguments),
+    /// Look into recordings
+    #[command(subcommand)]
+    Record(recordings::RecordCommand),
+    /// Run a recording again, as fast as this machine can, and compare what it comes to
+    Replay(recordings::ReplayArguments),
     #[command(flatten)]
     Client(client::ClientCommand),
 }
@@ -35,6 +41,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Start(arguments) => start::run(arguments),
+        Command::Record(command) => recordings::record(&command),
+        Command::Replay(arguments) => recordings::replay(&arguments),
         Command::Client(command) => client::run(command),
     };
     match outcome {

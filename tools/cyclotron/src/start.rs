@@ -1,12 +1,13 @@
 //! `cyclotron start`: options, state directory, banner, and the node until Ctrl-C.
 
-use crate::node::{Node, NodeOptions};
+use crate::node::{Node, NodeOptions, Restart, genesis};
 use crate::print;
 use clap::Args;
 use cyclotron_net::{Counters, Server, ServerConfig, serve};
 use cyclotron_ports::{SystemDisk, SystemEntropy};
-use cyclotron_storage::StateDirectory;
+use cyclotron_storage::{NodeKeys, StateDirectory};
 use cyclotron_trace::{LogFormat, Metrics, info, init_log, warn};
+use cyclotron_types::units::Height;
 use rlimit::Resource;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -15,9 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Threads that anyone may ask for: far more than help.
-const THREADS_MAX: i64 = 1_024;
+pub const THREADS_MAX: i64 = 1_024;
 /// Nodes that prices may be computed for: more than the Internet Computer has.
 const NODES_MAX: u64 = 10_000;
+/// Nodes that the table of prices is written for.
+const PRICED_AS_DEFAULT: u64 = 13;
 /// File descriptors of a process whose limit cannot be learned: what systems give at least.
 const FILES_MIN: u64 = 256;
 /// Exit code of a process that a second Ctrl-C ends: 128 and the number of SIGINT, as shells have it.
@@ -38,7 +41,7 @@ pub struct StartArguments {
     #[arg(long, conflicts_with = "metrics")]
     no_metrics: bool,
 
-    /// Directory of the node's keys; made on the first start [default: $XDG_STATE_HOME/cyclotron or ~/.local/state/cyclotron]
+    /// Directory of the node's keys and of all that it keeps; made on the first start [default: $XDG_STATE_HOME/cyclotron or ~/.local/state/cyclotron]
     #[arg(long, value_name = "DIRECTORY")]
     state_dir: Option<PathBuf>,
 
@@ -50,9 +53,13 @@ pub struct StartArguments {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=THREADS_MAX))]
     query_threads: Option<u16>,
 
-    /// Nodes of the subnet that cycle prices are computed for
-    #[arg(long, value_name = "COUNT", default_value_t = 13, value_parser = clap::value_parser!(u64).range(1..=NODES_MAX))]
-    priced_as: u64,
+    /// Nodes of the subnet that cycle prices are computed for; the subnet keeps what its first start said [default: 13]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=NODES_MAX))]
+    priced_as: Option<u64>,
+
+    /// Record the batches of all rounds, those of earlier starts included, in this new file: for cyclotron replay
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 
     /// Log lines and the banner as JSON
     #[arg(long)]
@@ -72,8 +79,16 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
         Some(path) => path,
         None => default_state_directory()?,
     };
-    let state = StateDirectory::open(&SystemDisk, &path, &SystemEntropy, std::process::id())
+    let made_with = |keys: &NodeKeys| genesis(keys, arguments.priced_as.unwrap_or(PRICED_AS_DEFAULT)).encode();
+    let state = StateDirectory::open(&Arc::new(SystemDisk), &path, &SystemEntropy, std::process::id(), made_with)
         .map_err(|error| error.to_string())?;
+    let threads = arguments.threads.map_or_else(cores, usize::from);
+    let mut restart = Restart::open(&state, threads, arguments.priced_as)?;
+    if let Some(file) = &arguments.record {
+        restart.record(file)?;
+    }
+    let subnet = restart.bring_back()?;
+    let height = subnet.height();
 
     let metrics = Arc::new(Metrics::default());
     let page = metrics.clone();
@@ -96,14 +111,12 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     })
     .map_err(|error| format!("cannot handle Ctrl-C: {error}"))?;
 
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let options = NodeOptions {
-        threads: arguments.threads.map_or(cores, usize::from),
-        query_threads: arguments.query_threads.map_or(cores.min(4), usize::from),
-        priced_as: arguments.priced_as,
+        query_threads: arguments.query_threads.map_or(cores().min(4), usize::from),
+        recorded: arguments.record.is_some(),
     };
-    let node = Node::start(state.keys(), options, requests, metrics)?;
-    print(&banner(arguments.json, &server, &node, &state))?;
+    let node = Node::start(state.keys(), subnet, options, requests, metrics)?;
+    print(&banner(arguments.json, &server, &node, &state, height))?;
 
     // An error would mean that the handler is gone, and then there is nothing to wait for.
     let _stop_asked = stopped.recv();
@@ -113,6 +126,11 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     node.stop();
     info!("stopped");
     Ok(())
+}
+
+/// Cores that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// Takes all the file descriptors that the process may have; returns their number. Shells give few at first.
@@ -184,7 +202,7 @@ fn default_state_directory() -> Result<PathBuf, String> {
 }
 
 /// What the node says on standard output once it serves, so that scripts can read it; log lines go to standard error.
-fn banner(json: bool, server: &Server, node: &Node, state: &StateDirectory<SystemDisk>) -> String {
+fn banner(json: bool, server: &Server, node: &Node, state: &StateDirectory<SystemDisk>, height: Height) -> String {
     let api = format!("http://{}", server.api_address());
     let metrics = server.metrics_address().map(|address| format!("http://{address}/metrics"));
     let root_key = hex::encode(node.root_key());
@@ -195,7 +213,7 @@ fn banner(json: bool, server: &Server, node: &Node, state: &StateDirectory<Syste
             "metrics": metrics,
             "root_key": root_key,
             "state_dir": directory.to_string(),
-            "state": "memory",
+            "height": height.0,
         });
         return banner.to_string();
     }
@@ -206,8 +224,8 @@ fn banner(json: bool, server: &Server, node: &Node, state: &StateDirectory<Syste
         format!("  API       {api}"),
         format!("  Metrics   {}", metrics.as_deref().unwrap_or("none")),
         format!("  Root key  {root_key}"),
-        format!("  Keys      {directory}{made}"),
-        "  State     in memory: canisters are gone when this process ends".into(),
+        format!("  State     {directory}{made}"),
+        format!("  Height    {height}"),
         String::new(),
         "  Next      cyclotron create, install, call, query and status; Ctrl-C stops the node".into(),
     ]

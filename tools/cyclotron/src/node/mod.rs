@@ -10,60 +10,38 @@
 
 mod answer;
 mod calls;
+mod restart;
 mod rounds;
 mod submissions;
 mod watch;
 
 use calls::SyncCalls;
 use crossbeam::channel::{Receiver, Sender, bounded};
-use cyclotron_crypto::{BlsSecretKey, NodeKey, RootSigner};
-use cyclotron_execution::management::IdRange;
-use cyclotron_execution::{ExecutionLimits, Machine, SubnetConfig};
-use cyclotron_heap::layout::SEATS_MAX_DEFAULT;
+use cyclotron_crypto::{NodeKey, RootSigner};
 use cyclotron_net::Request;
 use cyclotron_ports::{Clock, SystemClock};
 use cyclotron_queries::Certified;
 use cyclotron_storage::NodeKeys;
-use cyclotron_subnet::{SchedulingOptions, Subnet, SubnetOptions};
+use cyclotron_subnet::Subnet;
 use cyclotron_trace::Metrics;
-use cyclotron_types::Principal;
-use cyclotron_types::fees::Fees;
 use cyclotron_types::units::Time;
-use cyclotron_wasm::engine::{Engine, EngineConfig};
+pub use restart::{FIRST_CANISTER, Restart, genesis};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use submissions::Submissions;
 
-/// Canister ids that are given only to those who ask for one of them, as on other local networks: the main network's canisters can
-/// be set up under their own ids. dfinity/ic `rs/prep/src/internet_computer.rs`, "specified ids".
-const SPECIFIED_IDS: IdRange = IdRange { first: 0, last: u64::MAX / 2 };
-/// Numbers in a range that is given out in order. dfinity/ic `CANISTER_IDS_PER_SUBNET`.
-const IDS_PER_RANGE: u64 = 1 << 20;
-/// Canister ids that are given out in order: the first whole range that does not touch the specified ids, again as on other local
-/// networks, so that the first canister is bnz7o-iuaaa-aaaaa-qaaaa-cai on all of them.
-const ALLOCATED_IDS: IdRange = {
-    let first = (SPECIFIED_IDS.last / IDS_PER_RANGE + 2) * IDS_PER_RANGE;
-    IdRange { first, last: first + (IDS_PER_RANGE - 1) }
-};
-/// The number of the first canister.
-pub const FIRST_CANISTER: u64 = ALLOCATED_IDS.first;
-
-const _: () = assert!(FIRST_CANISTER == 0x8000_0000_0010_0000);
-
 /// What calls that wait for their certificate get at shutdown before they are answered 202; less than the server's own time.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(3);
 
-/// What the operator chose.
+/// How a node runs.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeOptions {
-    /// Threads that run canisters.
-    pub threads: usize,
     /// Threads that admit requests and answer queries.
     pub query_threads: usize,
-    /// Nodes that prices are computed for.
-    pub priced_as: u64,
+    /// Whether somebody records its rounds, and wants to compare states later.
+    pub recorded: bool,
 }
 
 /// What all threads share.
@@ -106,18 +84,16 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts the threads. Requests come out of `requests` until its senders are gone.
+    /// Starts the threads around a subnet. Requests come out of `requests` until its senders are gone.
     pub fn start(
         keys: &NodeKeys,
+        mut subnet: Subnet,
         options: NodeOptions,
         requests: Receiver<Request>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
-        let root = BlsSecretKey::from_bytes(&keys.root.to_bytes()).ok_or("the root key is no secret key")?;
-        let signer: Arc<dyn RootSigner> = Arc::new(root);
-        let root_key = signer.public_key_der();
+        let root_key = keys.root.public_key_der();
         let subnet_id = cyclotron_crypto::self_authenticating(&root_key);
-        let mut subnet = make_subnet(subnet_id, signer, &keys.node, options)?;
         subnet.observe(Box::new(watch::Watcher::new(metrics.clone())));
         let (wake, woken) = bounded(1);
         let (submissions, submitted) = Submissions::new();
@@ -130,7 +106,7 @@ impl Node {
             node_key: NodeKey::from_seed(&keys.node.to_seed()),
             admission: cyclotron_admission::Config::single_subnet(subnet_id),
             admission_threads: options.query_threads.max(1),
-            height: AtomicU64::new(0),
+            height: AtomicU64::new(subnet.height().0),
             submissions,
             wake,
             stopping: AtomicBool::new(false),
@@ -140,7 +116,7 @@ impl Node {
         };
         let rounds = {
             let shared = shared.clone();
-            spawn("round".into(), Box::new(move || rounds::run(&shared, subnet, &woken, &submitted)))?
+            spawn("round".into(), Box::new(move || rounds::run(&shared, subnet, options.recorded, &woken, &submitted)))?
         };
         let admission = (0..shared.admission_threads)
             .map(|n| {
@@ -171,35 +147,4 @@ impl Node {
             let _ended = thread.join();
         }
     }
-}
-
-fn make_subnet(
-    subnet: Principal,
-    signer: Arc<dyn RootSigner>,
-    node: &NodeKey,
-    options: NodeOptions,
-) -> Result<Subnet, String> {
-    let config = SubnetConfig {
-        subnet,
-        root_key: signer.public_key_der(),
-        fees: Fees::for_nodes(options.priced_as),
-        limits: ExecutionLimits::default(),
-    };
-    let engine =
-        Engine::new(EngineConfig::canister()).map_err(|error| format!("cannot set up the Wasm engine: {error}"))?;
-    let machine = Machine::new(engine, SEATS_MAX_DEFAULT)
-        .map_err(|error| format!("cannot reserve memory for canisters: {error}"))?;
-    Subnet::new(SubnetOptions {
-        config,
-        signer,
-        subnet_type: "application".into(),
-        nodes: vec![(node.node_id(), node.public_key_der())],
-        ranges: vec![ALLOCATED_IDS],
-        reserved_ranges: vec![SPECIFIED_IDS],
-        machine: Arc::new(machine),
-        scheduling: SchedulingOptions::default(),
-        provisional: true,
-        threads: options.threads,
-    })
-    .map_err(|error| format!("cannot start worker threads: {error}"))
 }

@@ -5,7 +5,7 @@ use super::answer::certificate_of;
 use crossbeam::channel::Receiver;
 use cyclotron_net::Response;
 use cyclotron_ports::{Entropy, SystemEntropy};
-use cyclotron_subnet::{Statistics, Subnet};
+use cyclotron_subnet::{SinkFailed, Statistics, Subnet};
 use cyclotron_trace::{Metrics, error};
 use cyclotron_types::message::Ingress;
 use cyclotron_types::units::Height;
@@ -15,8 +15,14 @@ use std::time::{Duration, Instant};
 /// Time between rounds in which nobody asks for anything; heartbeats beat at this pace too.
 const IDLE_ROUND: Duration = Duration::from_secs(1);
 
-/// Runs rounds until the node stops.
-pub fn run(shared: &Shared, mut subnet: Subnet, woken: &Receiver<()>, submitted: &Receiver<Ingress>) {
+/// Exit code of a node that cannot go on.
+const FAILED: i32 = 1;
+
+/// Rounds from one state hash of a recording to the next.
+const HASH_ROUNDS: u64 = 1_000;
+
+/// Runs rounds until the node stops; with state hashes if they are `recorded`.
+pub fn run(shared: &Shared, mut subnet: Subnet, recorded: bool, woken: &Receiver<()>, submitted: &Receiver<Ingress>) {
     let mut last = Instant::now() - IDLE_ROUND;
     while !shared.stopping.load(Ordering::Acquire) {
         let due = wait_for_work(shared, &subnet, submitted, last);
@@ -24,11 +30,27 @@ pub fn run(shared: &Shared, mut subnet: Subnet, woken: &Receiver<()>, submitted:
             continue;
         }
         one_round(shared, &mut subnet, submitted);
+        if recorded && subnet.height().0.is_multiple_of(HASH_ROUNDS) {
+            note_state_hash(&mut subnet);
+        }
         last = Instant::now();
         for reply in shared.calls.take_overdue(last) {
             reply.send(Response::empty(202));
         }
     }
+    if recorded {
+        note_state_hash(&mut subnet);
+    }
+}
+
+fn note_state_hash(subnet: &mut Subnet) {
+    subnet.note_state_hash().map(drop).unwrap_or_else(|failed| stop(&failed));
+}
+
+/// Ends the process: nobody has seen anything of the last round, and nobody may. The next start goes on from what lasts.
+fn stop(failed: &SinkFailed) -> ! {
+    error!("the node stops, since its log takes no more: {failed}");
+    std::process::exit(FAILED);
 }
 
 /// How long nothing is to do, if nobody asks.
@@ -53,7 +75,7 @@ fn one_round(shared: &Shared, subnet: &mut Subnet, submitted: &Receiver<Ingress>
     shared.submissions.drain_into(submitted, subnet);
     let batch = subnet.next_batch(shared.now(), randomness);
     shared.submissions.pool_is(subnet.pool_load());
-    let view = subnet.execute(batch);
+    let view = subnet.execute(batch).unwrap_or_else(|failed| stop(&failed));
     shared.height.store(view.height.0, Ordering::Release);
     show(&shared.metrics, view.height, subnet.statistics());
     for id in &view.answered {

@@ -1,0 +1,73 @@
+//! Recording what a subnet is given.
+
+use cyclotron_ports::Disk;
+use cyclotron_storage::StorageError;
+use cyclotron_storage::log::{FrameKind, LogWriter, encode_batch};
+use cyclotron_subnet::{BatchSink, SinkFailed};
+use cyclotron_trace::error;
+use cyclotron_types::batch::{Batch, CertifiedView};
+use cyclotron_types::units::Height;
+use std::path::Path;
+
+/// Bytes of frames that are compressed together.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Writes batches to a file in compressed blocks. Dropping it writes the last block and makes all of them last.
+///
+/// A recording that fails, of a full disk say, is given up, and the subnet goes on: what was written of it can be replayed.
+pub struct Recorder<D: Disk> {
+    /// `None` once it was given up.
+    log: Option<LogWriter<D>>,
+}
+
+impl<D: Disk> Recorder<D> {
+    /// Begins a recording of a subnet that has run no batch yet. Errors: also when the file exists.
+    pub fn create(disk: &D, path: &Path, configuration: &[u8]) -> Result<Self, StorageError> {
+        Ok(Self { log: Some(LogWriter::create_file(disk, path, 1, configuration)?) })
+    }
+
+    fn add(&mut self, kind: FrameKind, height: Height, content: impl FnOnce(&mut Vec<u8>)) {
+        let Some(log) = &mut self.log else { return };
+        log.append(kind, height.0, content);
+        if log.pending_bytes() >= BLOCK_BYTES
+            && let Err(failed) = log.write_compressed()
+        {
+            self.give_up(&failed);
+        }
+    }
+
+    fn give_up(&mut self, failed: &StorageError) {
+        error!("the recording ends here, and the node goes on: {failed}");
+        self.log = None;
+    }
+}
+
+impl<D: Disk> BatchSink for Recorder<D> {
+    fn batch(&mut self, batch: &Batch) -> Result<(), SinkFailed> {
+        self.add(FrameKind::Batch, batch.height, |out| encode_batch(batch, out));
+        Ok(())
+    }
+
+    fn before_shown(&mut self, _: Height) -> Result<(), SinkFailed> {
+        Ok(())
+    }
+
+    fn round_ended(&mut self, view: &CertifiedView) -> Result<(), SinkFailed> {
+        self.add(FrameKind::Root, view.height, |out| out.extend_from_slice(&view.root));
+        Ok(())
+    }
+
+    fn state_hash(&mut self, height: Height, hash: &[u8; 32]) -> Result<(), SinkFailed> {
+        self.add(FrameKind::StateHash, height, |out| out.extend_from_slice(hash));
+        Ok(())
+    }
+}
+
+impl<D: Disk> Drop for Recorder<D> {
+    fn drop(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        if let Err(failed) = log.write_compressed().and_then(|written| written.make_lasting()) {
+            self.give_up(&failed);
+        }
+    }
+}

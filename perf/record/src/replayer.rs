@@ -1,0 +1,135 @@
+//! Running a recording again.
+
+use crate::report::{Contents, Report, StageTimes};
+use cyclotron_ports::Disk;
+use cyclotron_storage::StorageError;
+use cyclotron_storage::log::{Frame, FrameKind, LogReader};
+use cyclotron_subnet::{Genesis, ReplayError, Replayed, RoundObserver, RoundSet, Subnet, SubnetOptions};
+use cyclotron_types::canister::LogRecord;
+use cyclotron_types::ids::CanisterId;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Why a recording was not run to its end.
+#[derive(Debug)]
+pub enum ReplayFailed {
+    /// The subnet cannot be made here.
+    Subnet(String),
+    /// The recording cannot be read.
+    Storage(StorageError),
+    /// It came to something else than was recorded, or holds what cannot be executed.
+    Replay(ReplayError),
+}
+
+impl fmt::Display for ReplayFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subnet(error) => f.write_str(error),
+            Self::Storage(error) => error.fmt(f),
+            Self::Replay(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ReplayFailed {}
+
+/// How far a replay is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Height of the last round.
+    pub height: u64,
+    /// Bytes of the file that were read.
+    pub read: u64,
+    /// Bytes that it has.
+    pub bytes: u64,
+}
+
+/// Durations of the stages of one round, in their order.
+type Stages = [Duration; StageTimes::STAGES.len()];
+
+/// Measures the stages of each round.
+struct Stopwatch {
+    rounds: Arc<Mutex<Vec<Stages>>>,
+    last: Instant,
+    stages: Stages,
+}
+
+impl RoundObserver for Stopwatch {
+    fn round_begun(&mut self) {
+        (self.last, self.stages) = (Instant::now(), Stages::default());
+    }
+
+    fn stage_ended(&mut self, stage: RoundSet) {
+        let now = Instant::now();
+        let index = StageTimes::STAGES.iter().position(|(set, _)| *set == stage);
+        if let Some(index) = index {
+            self.stages[index] = now - self.last;
+        }
+        self.last = now;
+        if stage == RoundSet::Certify {
+            self.rounds.lock().unwrap_or_else(PoisonError::into_inner).push(self.stages);
+        }
+    }
+
+    fn canister_logged(&mut self, _: CanisterId, _: &LogRecord) {}
+}
+
+/// Runs a recording.
+pub struct Replayer<D: Disk> {
+    subnet: Subnet,
+    log: LogReader<D>,
+    rounds: Arc<Mutex<Vec<Stages>>>,
+}
+
+impl<D: Disk> Replayer<D> {
+    /// Makes the recorded subnet, to run on so many threads; they change no result.
+    pub fn new(genesis: Genesis, log: LogReader<D>, threads: usize) -> Result<Self, ReplayFailed> {
+        let options = SubnetOptions::unsigned(genesis, threads).map_err(ReplayFailed::Subnet)?;
+        let mut subnet = Subnet::new(options)
+            .map_err(|error| ReplayFailed::Subnet(format!("cannot start worker threads: {error}")))?;
+        let rounds = Arc::<Mutex<Vec<Stages>>>::default();
+        let stopwatch = Stopwatch { rounds: rounds.clone(), last: Instant::now(), stages: Stages::default() };
+        subnet.observe(Box::new(stopwatch));
+        Ok(Self { subnet, log, rounds })
+    }
+
+    /// Runs all batches up to height `last`, comparing what was recorded of them. `shown` is called after each round.
+    pub fn run(mut self, last: u64, mut shown: impl FnMut(Progress)) -> Result<Report, ReplayFailed> {
+        let began = Instant::now();
+        let mut in_rounds = Duration::ZERO;
+        let mut contents = Contents::default();
+        while let Some(frame) = self.log.next_frame().map_err(ReplayFailed::Storage)? {
+            if frame.kind == FrameKind::Batch && frame.height > last {
+                break;
+            }
+            contents.add(&frame);
+            in_rounds += self.replay(&frame)?;
+            let (read, bytes) = self.log.progress();
+            shown(Progress { height: frame.height, read, bytes });
+        }
+        let elapsed = began.elapsed();
+        let stages = std::mem::take(&mut *self.rounds.lock().unwrap_or_else(PoisonError::into_inner));
+        let statistics = self.subnet.statistics();
+        Ok(Report {
+            contents,
+            canisters: statistics.canisters as u64,
+            executed: statistics.executed,
+            memory_bytes: statistics.memory.0,
+            seconds: elapsed.as_secs_f64(),
+            round_seconds: in_rounds.as_secs_f64(),
+            stages: StageTimes::of(&stages),
+            root: self.subnet.root(),
+            state_hash: self.subnet.state_hash(),
+        })
+    }
+
+    /// Replays a frame; the time that its round took.
+    fn replay(&mut self, frame: &Frame) -> Result<Duration, ReplayFailed> {
+        let began = Instant::now();
+        match self.subnet.replay(frame).map_err(ReplayFailed::Replay)? {
+            Replayed::Round(_) => Ok(began.elapsed()),
+            Replayed::Agrees => Ok(Duration::ZERO),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `cyclotron record` and `cyclotron replay`: what recordings hold, and what their rounds do on this machine.
+
+use crate::print;
+use clap::{Args, Subcommand};
+use cyclotron_record::{Contents, Progress, Replayer, Report, open};
+use cyclotron_subnet::Genesis;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Commands on recordings.
+#[derive(Subcommand)]
+pub enum RecordCommand {
+    /// Show what a recording holds, without running it
+    Show(ShowArguments),
+}
+
+/// Options of `cyclotron record show`.
+#[derive(Args)]
+pub struct ShowArguments {
+    /// A recording, or a state directory
+    file: PathBuf,
+
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Options of `cyclotron replay`.
+#[derive(Args)]
+pub struct ReplayArguments {
+    /// A recording, or a state directory: its log of batches is one
+    file: PathBuf,
+
+    /// Threads that run canisters; changes no result [default: the machine's cores]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=crate::start::THREADS_MAX))]
+    threads: Option<u16>,
+
+    /// End after the round of this height [default: the last one]
+    #[arg(long, value_name = "HEIGHT")]
+    to: Option<u64>,
+
+    /// The report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `cyclotron record`.
+pub fn record(command: &RecordCommand) -> Result<(), String> {
+    let RecordCommand::Show(arguments) = command;
+    let (genesis, mut log) = open(&arguments.file).map_err(|error| error.to_string())?;
+    let mut contents = Contents::default();
+    while let Some(frame) = log.next_frame().map_err(|error| error.to_string())? {
+        contents.add(&frame);
+    }
+    if arguments.json {
+        let shown =
+            serde_json::json!({ "subnet": genesis.config.subnet.to_text(), "genesis": genesis, "contents": contents });
+        return print(&shown.to_string());
+    }
+    print(&[subnet_lines(&genesis), contents_lines(&contents)].concat().join("\n"))
+}
+
+/// Runs `cyclotron replay`.
+pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
+    let (genesis, log) = open(&arguments.file).map_err(|error| error.to_string())?;
+    let threads = arguments.threads.map_or_else(crate::start::cores, usize::from);
+    let replayer = Replayer::new(genesis.clone(), log, threads).map_err(|error| error.to_string())?;
+    let bar = progress_bar(arguments.json);
+    let report = replayer.run(arguments.to.unwrap_or(u64::MAX), |progress| show(&bar, progress));
+    bar.finish_and_clear();
+    let report = report.map_err(|error| format!("{}: {error}", arguments.file.display()))?;
+    if arguments.json {
+        let text = serde_json::to_string(&report).map_err(|error| format!("the report has no JSON form: {error}"))?;
+        return print(&text);
+    }
+    print(
+        &[subnet_lines(&genesis), contents_lines(&report.contents), report_lines(&report, threads)].concat().join("\n"),
+    )
+}
+
+/// On a terminal only.
+fn progress_bar(hidden: bool) -> ProgressBar {
+    let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(4) };
+    let style =
+        ProgressStyle::with_template("  height {msg}  {bar:40} {binary_bytes} of {binary_total_bytes}, {eta} left");
+    ProgressBar::with_draw_target(Some(0), target).with_style(style.expect("the template is well-formed"))
+}
+
+fn show(bar: &ProgressBar, Progress { height, read, bytes }: Progress) {
+    bar.set_length(bytes);
+    bar.set_position(read);
+    bar.set_message(height.to_string());
+}
+
+fn subnet_lines(genesis: &Genesis) -> Vec<String> {
+    vec![
+        format!("  Subnet       {} ({})", genesis.config.subnet.to_text(), genesis.subnet_type),
+        format!("  Prices       of {} nodes", genesis.config.fees.nodes),
+    ]
+}
+
+fn contents_lines(contents: &Contents) -> Vec<String> {
+    let heights = match (contents.first_height, contents.last_height) {
+        (Some(first), Some(last)) => format!("{first} to {last}"),
+        _ => "none".into(),
+    };
+    let recorded = Duration::from_secs(contents.recorded_seconds() as u64);
+    let mut lines = vec![
+        format!("  Heights      {heights}"),
+        format!("  Rounds       {} in {recorded:?} of block time", contents.rounds),
+        format!(
+            "  Ingress      {} messages, {} bytes of arguments, at most {} messages a round",
+            contents.ingress_messages, contents.ingress_bytes, contents.ingress_in_one_round_max
+        ),
+        format!("  Compared     {} certified roots, {} state hashes", contents.roots, contents.state_hashes),
+    ];
+    if contents.malformed > 0 {
+        lines.push(format!("  Malformed    {} frames", contents.malformed));
+    }
+    lines
+}
+
+fn report_lines(report: &Report, threads: usize) -> Vec<String> {
+    let rounds = report.contents.rounds as f64;
+    let per_second = |count: f64| if report.round_seconds > 0.0 { count / report.round_seconds } else { 0.0 };
+    let mut lines = vec![
+        format!("  Canisters    {}, {} bytes of memory", report.canisters, report.memory_bytes),
+        format!("  Executed     {} messages and tasks", report.executed),
+        format!(
+            "  Time         {:.3} s, {:.3} s of it in rounds on {threads} threads: {:.0} rounds and {:.0} messages a second",
+            report.seconds,
+            report.round_seconds,
+            per_second(rounds),
+            per_second(report.executed as f64),
+        ),
+        format!("  State hash   {}", hex::encode(report.state_hash)),
+        String::new(),
+        "  stage            total s     p50 us     p99 us     max us".into(),
+    ];
+    lines.extend(report.stages.iter().map(|times| {
+        format!(
+            "  {:<12} {:>11.3} {:>10.1} {:>10.1} {:>10.1}",
+            times.stage, times.seconds, times.p50_us, times.p99_us, times.max_us
+        )
+    }));
+    lines
+}
