@@ -82,6 +82,9 @@ impl Subnet {
                 self.execute(batch).map(Replayed::Round).map_err(ReplayError::Sink)
             }
             FrameKind::Root | FrameKind::StateHash => {
+                if frame.height != self.height().0 {
+                    return Err(malformed("a hash is of another height than the state"));
+                }
                 let recorded: [u8; 32] =
                     frame.content.as_slice().try_into().map_err(|_| malformed("a hash is not 32 bytes long"))?;
                 let (what, computed) = match frame.kind {

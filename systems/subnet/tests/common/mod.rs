@@ -6,13 +6,15 @@
     reason = "a test harness: each test file uses its part, and a failure is a panic"
 )]
 
+pub mod workload;
+
 use candid::{CandidType, Decode, Encode, Principal};
 use cyclotron_crypto::{BlsSecretKey, NodeKey, RootSigner};
 use cyclotron_execution::management::IdRange;
 use cyclotron_execution::{ExecutionLimits, Machine, SubnetConfig};
 use cyclotron_queries::Query;
-use cyclotron_subnet::{Genesis, SchedulingOptions, Subnet, SubnetOptions};
-use cyclotron_types::batch::CertifiedView;
+use cyclotron_subnet::{Genesis, SchedulingOptions, SinkFailed, Subnet, SubnetOptions};
+use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::fees::Fees;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::{Ingress, IngressStatus};
@@ -187,18 +189,20 @@ impl TestSubnet {
 
     /// Runs one round, a second after the last.
     pub fn round(&mut self) -> CertifiedView {
-        self.now = self.now.plus(ROUND);
-        let randomness = Sha256::digest(self.now.0.to_be_bytes()).into();
-        let batch = self.subnet.next_batch(self.now, randomness);
-        self.subnet.execute(batch).unwrap()
+        self.try_round(false).unwrap()
     }
 
     /// Runs one round at whose end a checkpoint would be taken.
     pub fn round_at_checkpoint(&mut self) -> CertifiedView {
+        self.try_round(true).unwrap()
+    }
+
+    /// Runs one round, which a sink may refuse.
+    pub fn try_round(&mut self, checkpoint: bool) -> Result<CertifiedView, SinkFailed> {
         self.now = self.now.plus(ROUND);
-        let mut batch = self.subnet.next_batch(self.now, [9; 32]);
-        batch.checkpoint = true;
-        self.subnet.execute(batch).unwrap()
+        let randomness = Sha256::digest(self.now.0.to_be_bytes()).into();
+        let batch = self.subnet.next_batch(self.now, randomness);
+        self.subnet.execute(Batch { checkpoint, ..batch })
     }
 
     /// Asks a canister.

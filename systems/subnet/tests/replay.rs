@@ -1,0 +1,195 @@
+//! A subnet brought back from its log is the subnet that was.
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
+mod common;
+
+use common::workload::{Run, tight, workload};
+use common::{SCRIPT, Setup, TestSubnet};
+use cyclotron_crypto::BlsSecretKey;
+use cyclotron_ports::{Disk, Fault, SimDisk};
+use cyclotron_storage::log::{Frame, FrameKind, LOG_FILE_BYTES, LogReader, LogWriter};
+use cyclotron_subnet::{Genesis, LogSink, ReplayError, Replayed, Subnet, SubnetOptions, Unsigned};
+use cyclotron_types::batch::CertifiedView;
+use cyclotron_types::ids::MessageId;
+use proptest::prelude::*;
+use std::path::Path;
+use std::sync::Arc;
+
+const HERE: &str = "/log";
+/// Small, so that a workload fills several files.
+const FILE_BYTES: u64 = 20_000;
+
+fn begin_log(disk: &Arc<SimDisk>, options: &SubnetOptions) -> LogSink<SimDisk> {
+    disk.create_directory(Path::new(HERE)).unwrap();
+    let writer = LogWriter::create(disk.clone(), Path::new(HERE), 1, &options.genesis.encode(), FILE_BYTES).unwrap();
+    LogSink::new(writer).unwrap()
+}
+
+/// A run of a workload, noted from its first round on.
+fn noted_run(setup: &Setup, disk: &Arc<SimDisk>) -> Run {
+    let mut sink = Some(begin_log(disk, &TestSubnet::options(setup.clone())));
+    Run::new(setup.clone(), |subnet| {
+        if let Some(sink) = sink.take() {
+            subnet.subnet.note(Box::new(sink));
+        }
+    })
+}
+
+/// The subnet that the log is of, without its rounds.
+fn of_log(log: &LogReader<SimDisk>, setup: Setup) -> Subnet {
+    let options = TestSubnet::options(setup);
+    let genesis = Genesis::decode(log.configuration()).unwrap();
+    assert_eq!(genesis, options.genesis);
+    let signer = Arc::new(Unsigned(genesis.public_key.clone()));
+    Subnet::new(SubnetOptions { signer, ..options }).unwrap()
+}
+
+/// Runs the log again. Returns the views of its rounds too.
+fn bring_back(disk: &Arc<SimDisk>, setup: Setup) -> (Subnet, LogReader<SimDisk>, Vec<CertifiedView>) {
+    let mut log = LogReader::open(disk.clone(), Path::new(HERE)).unwrap().unwrap();
+    let mut subnet = of_log(&log, setup);
+    let mut views = Vec::new();
+    while let Some(frame) = log.next_frame().unwrap() {
+        if let Replayed::Round(view) = subnet.replay(&frame).unwrap() {
+            views.push(view);
+        }
+    }
+    (subnet, log, views)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_log_brings_back_the_state_on_any_number_of_threads(workload in workload(), setup in tight()) {
+        let disk = Arc::new(SimDisk::new(1));
+        let mut run = noted_run(&setup, &disk);
+        let left = run.run(&workload, |_| {}, |run| {
+            run.subnet.subnet.note_state_hash().unwrap();
+        });
+        let (height, state) = (run.subnet.subnet.height(), run.subnet.subnet.state_hash());
+        drop(run);
+        disk.restart();
+        for threads in [1, 2, 4] {
+            let (mut subnet, _, views) = bring_back(&disk, Setup { threads, ..setup.clone() });
+            prop_assert_eq!((subnet.height(), subnet.state_hash()), (height, state));
+            let roots: Vec<_> = views.iter().map(|view| view.root).collect();
+            let recorded: Vec<_> = left.iter().map(|left| left.root).collect();
+            prop_assert!(roots.ends_with(&recorded));
+        }
+    }
+
+    #[test]
+    fn what_was_shown_is_there_after_a_loss_of_power_and_the_subnet_goes_on(
+        workload in workload(), setup in tight(), seed in any::<u64>(), after in 0usize..300,
+    ) {
+        let disk = Arc::new(SimDisk::new(seed));
+        let mut run = noted_run(&setup, &disk);
+        disk.fail_after(after, Fault::PowerLoss);
+        let mut shown = Vec::new();
+        for (events, checkpoint) in workload {
+            for (receiver, event) in &events {
+                run.send(*receiver, event);
+            }
+            match run.subnet.try_round(checkpoint) {
+                Ok(view) => shown.push(view),
+                Err(_) => break,
+            }
+            // The outside sees the round when its view is there, and not before.
+            let certified = run.subnet.subnet.certified().read().env.as_ref().map(|env| env.height);
+            prop_assert_eq!(certified, shown.last().map(|view| view.height));
+        }
+        let certified = run.subnet.subnet.certified().read().env.as_ref().map(|env| env.height);
+        drop(run);
+        disk.restart();
+        let (mut subnet, log, views) = bring_back(&disk, setup.clone());
+        for view in &shown {
+            let again = &views[usize::try_from(view.height.0).unwrap() - 1];
+            prop_assert_eq!((&again.root, &again.answered), (&view.root, &view.answered));
+        }
+        prop_assert!(certified.is_none_or(|height| height <= subnet.height()), "a round was shown that is gone");
+        subnet.sign_with(Arc::new(BlsSecretKey::from_seed(&[1; 32])));
+        subnet.note(Box::new(LogSink::new(log.into_writer(FILE_BYTES).unwrap()).unwrap()));
+        let now = subnet.time().plus(cyclotron_types::units::Seconds(1));
+        let batch = subnet.next_batch(now, [3; 32]);
+        let view = subnet.execute(batch).unwrap();
+        let (mut again, _, views) = bring_back(&disk, setup);
+        prop_assert_eq!(views.last().map(|view| view.root), Some(view.root));
+        prop_assert_eq!(again.state_hash(), subnet.state_hash());
+    }
+}
+
+/// A log of two messages of one canister, as frames.
+fn small_log() -> Vec<Frame> {
+    let disk = Arc::new(SimDisk::new(1));
+    let setup = Setup::default();
+    let sink = begin_log(&disk, &TestSubnet::options(setup.clone()));
+    let mut subnet = TestSubnet::new(setup);
+    subnet.subnet.note(Box::new(sink));
+    let canister = subnet.install_new(SCRIPT);
+    subnet.send(canister, Some(canister), "go", vec![0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    subnet.round();
+    subnet.subnet.note_state_hash().unwrap();
+    subnet.subnet.note_no_more();
+    let mut log = LogReader::open(disk, Path::new(HERE)).unwrap().unwrap();
+    std::iter::from_fn(|| log.next_frame().unwrap()).collect()
+}
+
+/// Replays frames; what the first of them that is refused says.
+fn replay(frames: &[Frame]) -> Result<(), ReplayError> {
+    let mut subnet = Subnet::new(TestSubnet::options(Setup::default())).unwrap();
+    frames.iter().try_for_each(|frame| subnet.replay(frame).map(drop))
+}
+
+#[test]
+fn a_log_of_other_rounds_or_results_is_refused_with_the_height() {
+    let frames = small_log();
+    assert_eq!(frames.last().unwrap().kind, FrameKind::StateHash);
+    replay(&frames).unwrap();
+    let refused = |change: &dyn Fn(&mut Vec<Frame>)| {
+        let mut frames = frames.clone();
+        change(&mut frames);
+        replay(&frames).unwrap_err().to_string()
+    };
+    let is = |kind| move |frame: &Frame| frame.kind == kind;
+    for (kind, what) in [(FrameKind::Root, "certified root"), (FrameKind::StateHash, "state hash")] {
+        let at = frames.iter().position(is(kind)).unwrap();
+        let said = refused(&|frames| frames[at].content[0] ^= 1);
+        assert!(said.contains(what) && said.contains(&format!("height {}", frames[at].height)), "{said}");
+        assert!(refused(&|frames| frames[at].content.truncate(31)).contains("not 32 bytes long"));
+    }
+    assert!(refused(&|frames| drop(frames.remove(0))).contains("of another height"));
+    assert!(refused(&|frames| drop(frames.drain(..2))).contains("does not follow on the state"));
+    assert!(refused(&|frames| frames[0].content.truncate(10)).contains("holds no batch"));
+    let last = frames.iter().rposition(is(FrameKind::Batch)).unwrap();
+    assert!(refused(&|frames| frames[last].content[..8].fill(0)).contains("its time is not later"));
+    // Another argument is another result.
+    let arg = frames[last].content.len() - 9;
+    assert!(refused(&|frames| frames[last].content[arg + 1] = 2).contains("certified root is"));
+}
+
+#[test]
+fn statuses_and_certificates_are_those_from_before() {
+    let disk = Arc::new(SimDisk::new(1));
+    let setup = Setup::default();
+    let mut subnet = TestSubnet::new(setup.clone());
+    subnet.subnet.note(Box::new(begin_log(&disk, &TestSubnet::options(setup.clone()))));
+    let canister = subnet.install_new(SCRIPT);
+    let id: MessageId = subnet.send(canister, Some(canister), "go", vec![0, 7, 0, 0, 0, 0, 0, 0, 0]);
+    subnet.round();
+    let certificate = subnet.subnet.status_certificate(id).unwrap();
+    let heap = subnet.query(canister, "heap", &[]).unwrap();
+    // As after a kill: nothing is closed in order.
+    std::mem::forget(subnet);
+    let (mut back, log, _) = bring_back(&disk, setup);
+    back.sign_with(Arc::new(BlsSecretKey::from_seed(&[1; 32])));
+    assert_eq!(back.status_certificate(id).unwrap(), certificate, "the signature included: BLS is deterministic");
+    let query = cyclotron_queries::Query {
+        sender: cyclotron_types::Principal::anonymous(),
+        receiver: canister,
+        method: "heap".into(),
+        arg: vec![],
+    };
+    assert_eq!(back.query(&[query])[0].as_ref().unwrap(), &heap);
+    log.into_writer(LOG_FILE_BYTES).unwrap();
+}

@@ -1,0 +1,182 @@
+//! A node's process ends, in order or not, and the next one goes on where it was.
+//!
+//! `KILLS=1000 cargo test --workspace --test restart killed` kills more often.
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
+mod common;
+
+use candid::{Decode, Encode, Nat, Principal};
+use common::*;
+use cyclotron_conformance::{TestNode, canister, program};
+use ic_agent::{Agent, AgentError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Times that CI kills a node.
+const KILLS: u64 = 20;
+/// Users who call at the same time.
+const USERS: u8 = 4;
+
+fn directory(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let _none_yet = std::fs::remove_dir_all(&path);
+    path
+}
+
+/// Runs the program; its output, or what it says of its failure.
+fn run(arguments: &[&str]) -> Result<String, String> {
+    let output = program(PROGRAM, arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+fn replay(path: &Path, threads: &str) -> serde_json::Value {
+    let text = run(&["replay", "--json", "--threads", threads, path.to_str().unwrap()]).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Adds one, once; `None`: the answer did not come.
+async fn try_increment(agent: &Agent, counter: Principal) -> Option<u64> {
+    let call = agent.update(&counter, "increment").with_arg(Encode!().unwrap()).call_and_wait();
+    let reply = tokio::time::timeout(Duration::from_secs(20), call).await.ok()?;
+    match reply {
+        Ok(reply) => Some(u64::try_from(Decode!(&reply, Nat).unwrap().0).unwrap()),
+        Err(AgentError::CertificateVerificationFailed()) => panic!("an answer that its certificate does not bear out"),
+        Err(_) => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_killed_at_any_moment_has_lost_nothing_that_it_acknowledged() {
+    let kills = std::env::var("KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+    let mut directory = directory("killed");
+    let mut node = TestNode::start_in(PROGRAM, directory.clone());
+    let counter = install_new(&agent(&node, key(1)), &canister("counter")).await;
+    let root_key = node.banner.root_key.clone();
+    // The highest count that was acknowledged, and the calls whose fate nobody has heard of.
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let mut unanswered = 0;
+    let mut done = 0;
+    for kill in 0..kills {
+        let users: Vec<_> = (1..=USERS)
+            .map(|user| {
+                let (agent, acknowledged) = (agent(&node, key(user)), acknowledged.clone());
+                tokio::spawn(async move {
+                    let mut answers = 0u64;
+                    while let Some(count) = try_increment(&agent, counter).await {
+                        acknowledged.fetch_max(count, Ordering::AcqRel);
+                        answers += 1;
+                    }
+                    answers
+                })
+            })
+            .collect();
+        // Any moment: within the first calls, or after some hundred.
+        tokio::time::sleep(Duration::from_micros(kill.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 150_000)).await;
+        directory = node.kill();
+        for user in users {
+            done += user.await.unwrap();
+            unanswered += 1;
+        }
+        node = TestNode::start_in(PROGRAM, directory.clone());
+        assert_eq!(node.banner.root_key, root_key);
+        let now = count(&agent(&node, key(1)), counter).await;
+        let acknowledged = acknowledged.load(Ordering::Acquire);
+        assert!(now >= acknowledged, "kill {kill}: {acknowledged} was acknowledged, and {now} is left");
+        assert!((done..=done + unanswered).contains(&now), "kill {kill}: {now} of {done} and {unanswered} calls");
+    }
+    println!("{kills} kills, {done} calls acknowledged, {unanswered} unanswered");
+    assert!(done >= kills, "the users were heard");
+    directory = node.kill();
+    let (one, four) = (replay(&directory, "1"), replay(&directory, "4"));
+    assert_eq!(one["state_hash"], four["state_hash"]);
+    assert_eq!(one["contents"]["ingress_messages"].as_u64().unwrap(), one["executed"].as_u64().unwrap());
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[tokio::test]
+async fn an_orderly_end_keeps_everything_and_the_recording_replays() {
+    let directory = directory("orderly");
+    let recordings = directory.with_extension("recordings");
+    std::fs::create_dir_all(&recordings).unwrap();
+    let file = |name: &str| recordings.join(name).to_str().unwrap().to_owned();
+    let (first, second) = (file("first"), file("second"));
+    let mut node = TestNode::start_in_with(PROGRAM, directory.clone(), &["--record", &first, "--priced-as", "34"]);
+    let ours = agent(&node, key(1));
+    let counter = install_new(&ours, &canister("counter")).await;
+    for n in 1..=10 {
+        assert_eq!(increment(&ours, counter).await, n);
+    }
+    node.interrupt();
+    assert!(node.wait().success());
+    let directory = node.kill();
+    let text = directory.to_str().unwrap();
+
+    let shown: serde_json::Value = serde_json::from_str(&run(&["record", "show", "--json", &first]).unwrap()).unwrap();
+    assert_eq!(shown["contents"]["ingress_messages"], 12);
+    assert_eq!(shown["contents"]["state_hashes"], 1);
+    assert_eq!(shown["genesis"]["config"]["fees"]["nodes"], 34);
+    assert!(run(&["record", "show", &first]).unwrap().contains("12 messages"));
+
+    let again = run(&["start", "--no-metrics", "--bind", "127.0.0.1:0", "--state-dir", text, "--record", &first]);
+    assert!(again.unwrap_err().contains("exists already"));
+    let prices = run(&["start", "--no-metrics", "--bind", "127.0.0.1:0", "--state-dir", text, "--priced-as", "13"]);
+    let said = prices.unwrap_err();
+    assert!(said.contains("34 nodes") && said.contains("--priced-as 13"), "{said}");
+
+    // The second recording begins where the first did, since the log does.
+    let mut node = TestNode::start_in_with(PROGRAM, directory, &["--record", &second]);
+    let ours = agent(&node, key(1));
+    assert_eq!(count(&ours, counter).await, 10);
+    assert_eq!(increment(&ours, counter).await, 11);
+    node.interrupt();
+    assert!(node.wait().success());
+    let directory = node.kill();
+    let (first, second, log) =
+        (replay(Path::new(&first), "2"), replay(Path::new(&second), "2"), replay(&directory, "1"));
+    assert_eq!(first["contents"]["ingress_messages"], 12);
+    assert_eq!(second["contents"]["ingress_messages"], 13);
+    assert_eq!(second["state_hash"], log["state_hash"]);
+    assert_ne!(first["state_hash"], log["state_hash"]);
+    assert_eq!(first["stages"].as_array().unwrap().len(), 7);
+    for path in [directory, recordings] {
+        std::fs::remove_dir_all(path).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_log_stops_the_start_with_the_file_and_the_place_and_stays_as_it_is() {
+    let node = TestNode::start_in(PROGRAM, directory("damaged"));
+    let ours = agent(&node, key(1));
+    let counter = install_new(&ours, &canister("counter")).await;
+    increment(&ours, counter).await;
+    let directory = node.kill();
+    let path = directory.join("log/0000000000000001.log");
+    let good = std::fs::read(&path).unwrap();
+    let start = || {
+        run(&["start", "--no-metrics", "--bind", "127.0.0.1:0", "--state-dir", directory.to_str().unwrap()])
+            .expect_err("the node does not start")
+    };
+    let mut damaged = good.clone();
+    // A byte of the counter's code, in the middle of what was installed.
+    let at = 30_000;
+    damaged[at] ^= 4;
+    std::fs::write(&path, &damaged).unwrap();
+    let said = start();
+    assert!(said.contains(path.to_str().unwrap()) && said.contains("damaged at byte "), "{said}");
+    assert_eq!(std::fs::read(&path).unwrap(), damaged);
+    assert!(run(&["replay", path.to_str().unwrap()]).unwrap_err().contains("damaged at byte "));
+
+    std::fs::write(&path, &good[..good.len() / 2]).unwrap();
+    assert!(start().contains("truncated"), "{said}");
+    std::fs::write(&path, "x").unwrap();
+    assert!(start().contains("is not a log of Cyclotron"), "{said}");
+    std::fs::remove_file(&path).unwrap();
+    assert!(start().contains("goes on at height 1"), "{said}");
+
+    std::fs::write(&path, &good).unwrap();
+    let node = TestNode::start_in(PROGRAM, directory);
+    assert_eq!(count(&agent(&node, key(1)), counter).await, 1);
+}
