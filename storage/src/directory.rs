@@ -1,8 +1,9 @@
 //! The state directory of one node.
 
 use crate::StorageError;
+use crate::checkpoint;
 use crate::key_file::{self, KEY_FILE_BYTES, KeyKind};
-use crate::log::{LOG_FILE_BYTES, LogReader, LogWriter};
+use crate::log::{self, LOG_FILE_BYTES, LogReader, LogWriter};
 use cyclotron_crypto::{BlsSecretKey, NodeKey};
 use cyclotron_ports::{Disk, Entropy, LockError};
 use std::io;
@@ -17,6 +18,8 @@ const LAYOUT_WITHOUT_LOG: &[u8] = b"cyclotron state 1\n";
 const LAYOUT_BYTES_MAX: u64 = 64;
 /// Folder of the log of batches.
 const LOG: &str = "log";
+/// Folder of checkpoints.
+const CHECKPOINTS: &str = "checkpoints";
 /// Keys are secret, and what users sent is nobody else's.
 const FILE_MODE: u32 = 0o600;
 const OTHERS_MODE: u32 = 0o077;
@@ -99,27 +102,40 @@ impl<D: Disk> StateDirectory<D> {
         if layout != Layout::Whole {
             let log_path = path.join(LOG);
             disk.create_directory(&log_path).map_err(io("create the directory", &log_path))?;
-            if LogReader::open(shared.clone(), &log_path)?.is_none() {
+            if log::heights(disk, &log_path)?.is_empty() {
                 LogWriter::create(shared.clone(), &log_path, 1, &genesis(&keys), LOG_FILE_BYTES)?;
             }
             disk.sync_directory(&log_path).map_err(io("flush the directory", &log_path))?;
+            let checkpoints = path.join(CHECKPOINTS);
+            disk.create_directory(&checkpoints).map_err(io("create the directory", &checkpoints))?;
             write_file(disk, &path.join("format"), LAYOUT)?;
         }
         Ok(Self { disk: shared.clone(), path: path.to_owned(), keys, created: !started_before, _lock: lock })
     }
 
-    /// Opens the log of batches.
-    pub fn log(&self) -> Result<LogReader<D>, StorageError> {
-        Self::log_of(&self.disk, &self.path)
+    /// The disk that it is on.
+    pub fn disk(&self) -> &Arc<D> {
+        &self.disk
+    }
+
+    /// Opens the log of batches where the batch of height `from` is, or comes next.
+    pub fn log(&self, from: u64) -> Result<LogReader<D>, StorageError> {
+        Self::log_of(&self.disk, &self.path, from)
     }
 
     /// Opens the log of batches in the state directory at `path`, which another process may use.
-    pub fn log_of(disk: &Arc<D>, path: &Path) -> Result<LogReader<D>, StorageError> {
-        let directory = path.join(LOG);
-        match LogReader::open(disk.clone(), &directory)? {
-            Some(log) if log.next_height() == 1 => Ok(log),
-            _ => Err(StorageError::LogMissing { directory, height: 1 }),
-        }
+    pub fn log_of(disk: &Arc<D>, path: &Path, from: u64) -> Result<LogReader<D>, StorageError> {
+        LogReader::open(disk.clone(), &path.join(LOG), from)
+    }
+
+    /// Folder of checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join(CHECKPOINTS)
+    }
+
+    /// Height of the newest checkpoint, if there is one.
+    pub fn newest_checkpoint(&self) -> Result<Option<u64>, StorageError> {
+        Ok(checkpoint::list(&*self.disk, &self.checkpoints())?.pop())
     }
 
     /// Returns the directory's path.
@@ -154,7 +170,8 @@ fn read_layout<D: Disk>(disk: &D, directory: &Path) -> Result<Layout, StorageErr
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let names = disk.list(directory).map_err(io("list", directory))?;
-            match names.into_iter().find(|name| !["lock", "keys", LOG, "format.new"].contains(&&name[..])) {
+            match names.into_iter().find(|name| !["lock", "keys", LOG, CHECKPOINTS, "format.new"].contains(&&name[..]))
+            {
                 Some(name) => Err(StorageError::NotAStateDirectory { directory: directory.to_owned(), name }),
                 None => Ok(Layout::Unfinished),
             }

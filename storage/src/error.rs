@@ -86,20 +86,22 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
-    /// A file is no log.
-    NotALog {
+    /// A file is not what its name says.
+    Foreign {
         /// The file.
         path: PathBuf,
+        /// What it should be.
+        expected: &'static str,
     },
-    /// A log is of a version that this program does not know.
-    LogVersion {
+    /// A log or a checkpoint is of a version that this program does not know.
+    Version {
         /// The file.
         path: PathBuf,
         /// Its version.
         version: u32,
     },
-    /// A log holds a frame of a kind that this program does not know.
-    LogUnknownFrame {
+    /// A file holds a frame of a kind that this program does not know.
+    UnknownFrame {
         /// The file.
         path: PathBuf,
         /// Where in it the frame begins.
@@ -107,8 +109,8 @@ pub enum StorageError {
         /// The kind.
         number: u16,
     },
-    /// A log is damaged.
-    LogDamaged {
+    /// A log or a checkpoint is damaged.
+    Damaged {
         /// The file.
         path: PathBuf,
         /// Where in it.
@@ -188,20 +190,20 @@ impl fmt::Display for StorageError {
                 write!(f, "the key file {} is damaged: {what}; {RESTORE}", path.display())
             }
             Self::Exists { path } => write!(f, "{} exists already; it is not overwritten", path.display()),
-            Self::NotALog { path } => write!(f, "{} is not a log of Cyclotron", path.display()),
-            Self::LogVersion { path, version } => write!(
+            Self::Foreign { path, expected } => write!(f, "{} is not {expected} of Cyclotron", path.display()),
+            Self::Version { path, version } => write!(
                 f,
-                "the log {} is of version {version}; this program knows version 1, a newer one may know it",
+                "{} is of version {version}; this program knows version 1, a newer one may know it",
                 path.display()
             ),
-            Self::LogUnknownFrame { path, at, number } => write!(
+            Self::UnknownFrame { path, at, number } => write!(
                 f,
-                "the log {} holds a frame of kind {number} at byte {at}, which this program does not know; a newer one may",
+                "{} holds a frame of kind {number} at byte {at}, which this program does not know; a newer one may",
                 path.display()
             ),
-            Self::LogDamaged { path, at, what } => write!(
+            Self::Damaged { path, at, what } => write!(
                 f,
-                "the log {} is damaged at byte {at}: {what}; restore it from a backup; nothing behind that place is executed, and nothing is overwritten",
+                "{} is damaged at byte {at}: {what}; restore it from a backup; nothing behind that place is used, and nothing is overwritten",
                 path.display()
             ),
             Self::LogMissing { directory, height } => write!(

@@ -1,15 +1,18 @@
-//! Bytes at rest: the state directory, the node's keys, and logs. `FORMAT.md` beside this crate is the authority for every byte.
+//! Bytes at rest: the state directory, the node's keys, logs, and checkpoints. `FORMAT.md` beside this crate is the authority for every byte.
 //!
 //! Enters: a path, through a [`Disk`](cyclotron_ports::Disk). Leaves: the keys, and a directory that no other process uses.
 //! Never here: a damaged file repaired, replaced or guessed at; a secret in a message.
 
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 mod directory;
 mod error;
+mod frame;
 mod key_file;
 pub mod log;
 
 pub use directory::{NodeKeys, StateDirectory};
 pub use error::StorageError;
+pub use frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, Frame, FrameKind, encode_block, encode_frame};
 pub use key_file::KeyKind;

@@ -4,7 +4,8 @@
 
 use cyclotron_ports::{Disk, Fault, SimDisk, SimEntropy};
 use cyclotron_storage::StorageError;
-use cyclotron_storage::log::{Frame, FrameKind, LogReader, LogWriter, decode_batch, encode_batch};
+use cyclotron_storage::log::{LogReader, LogWriter, decode_batch, encode_batch};
+use cyclotron_storage::{Frame, FrameKind};
 use cyclotron_types::Principal;
 use cyclotron_types::batch::{Batch, OperatorAction};
 use cyclotron_types::ids::{CanisterId, MessageId};
@@ -53,7 +54,7 @@ fn write_up_to(log: &mut LogWriter<SimDisk>, height: u64) {
 }
 
 fn read(disk: &Arc<SimDisk>) -> Result<(Vec<Frame>, LogReader<SimDisk>), StorageError> {
-    let mut log = LogReader::open(disk.clone(), Path::new(HERE))?.expect("there is a log");
+    let mut log = LogReader::open(disk.clone(), Path::new(HERE), 1)?;
     let mut frames = Vec::new();
     while let Some(frame) = log.next_frame()? {
         frames.push(frame);
@@ -92,6 +93,19 @@ fn what_was_written_is_read_over_several_files_and_written_on() {
     let (frames, _) = read(&disk).unwrap();
     expected.extend((21..=40).map(frame));
     assert_eq!(frames, expected);
+}
+
+#[test]
+fn a_log_is_read_from_the_file_that_holds_a_height() {
+    let disk = disk(1);
+    write_up_to(&mut create(&disk), 20);
+    for from in 1..=21 {
+        let mut log = LogReader::open(disk.clone(), Path::new(HERE), from).unwrap();
+        let first = log.next_height();
+        assert!(first <= from && from - first < 10, "{from} is looked for from {first} on");
+        let frames: Vec<Frame> = std::iter::from_fn(|| log.next_frame().unwrap()).collect();
+        assert_eq!(frames, (first..=20).map(frame).collect::<Vec<_>>());
+    }
 }
 
 #[test]
@@ -160,18 +174,15 @@ fn a_flipped_bit_or_a_missing_byte_of_what_lasts_is_noticed_or_changes_nothing()
 }
 
 #[test]
-fn a_missing_file_is_noticed_unless_it_is_the_first_of_a_log_that_is_read_in_part() {
+fn a_missing_file_is_noticed() {
     let disk = disk(1);
     write_up_to(&mut create(&disk), 20);
     let all = files(&disk);
     for (index, path) in all.iter().enumerate() {
         let good = bytes(&disk, path);
         disk.remove(path).unwrap();
-        match read(&disk) {
-            // Whoever needs the log from its beginning asks for the height that comes next.
-            Ok((frames, _)) => assert!(index == 0 && frames[0].height > 1),
-            Err(error) => assert!(error.to_string().starts_with("the log in /log goes on at height "), "{error}"),
-        }
+        let error = read(&disk).unwrap_err().to_string();
+        assert!(error.starts_with("the log in /log goes on at height "), "file {index}: {error}");
         disk.write_new(path, &good, 0o600).unwrap();
     }
     read(&disk).unwrap();

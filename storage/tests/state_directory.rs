@@ -57,17 +57,17 @@ fn keys_are_made_once_and_last() {
 fn a_log_is_begun_for_the_keys_and_a_directory_of_the_version_before_gets_one() {
     let disk = SimDisk::new(1);
     let first = open(&disk, 1).unwrap();
-    let (keys, log) = (identity(&first), first.log().unwrap());
+    let (keys, log) = (identity(&first), first.log(1).unwrap());
     assert_eq!((log.configuration(), log.next_height()), (&keys.0[..], 1));
     drop((first, log));
     let log = Path::new(HERE).join("log/0000000000000001.log");
     disk.remove(&log).unwrap();
-    let gone = open(&disk, 1).unwrap().log().unwrap_err().to_string();
+    let gone = open(&disk, 1).unwrap().log(1).unwrap_err().to_string();
     assert!(gone.starts_with("the log in /state/node/log goes on at height 1, but no file"), "{gone}");
     disk.corrupt(&Path::new(HERE).join("format"), |file| *file = b"cyclotron state 1\n".to_vec());
     let second = open(&disk, 2).unwrap();
     assert_eq!((identity(&second), second.is_created()), (keys, false));
-    assert_eq!(second.log().unwrap().next_height(), 1);
+    assert_eq!(second.log(1).unwrap().next_height(), 1);
     assert_eq!(snapshot(&disk)[0].1, b"cyclotron state 2\n");
 }
 

@@ -7,41 +7,41 @@ use crate::message::{CallKind, SystemTask};
 use crate::units::{Bytes, Cycles, Instructions, Seconds, Time};
 use bevy_ecs::component::Component;
 use ic_principal::Principal;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Principals that may manage the canister, at most `limits::CONTROLLERS_MAX`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub struct Controllers(pub BTreeSet<Principal>);
 
 /// Cycles that the canister can spend, subject to freezing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub struct CyclesBalance(pub Cycles);
 
 /// Cycles set aside for future storage payments; they cannot be spent otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub struct ReservedBalance(pub Cycles);
 
 /// Counts every change of settings, code, run state and memory, as the specification lists them.
 ///
 /// Spec: ic-interface-spec #system-api-canister-version.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub struct CanisterVersion(pub u64);
 
 /// Up to 32 bytes that the canister has certified; empty until it does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
-pub struct CertifiedData(pub Vec<u8>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
+pub struct CertifiedData(#[serde(with = "serde_bytes")] pub Vec<u8>);
 
 /// When the global timer fires; zero is not set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub struct GlobalTimer(pub Time);
 
 /// Until when storage and compute have been paid; idle canisters are settled only when touched or listed as due.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub struct PaidUntil(pub Time);
 
 /// Everyone who asked for the canister to stop, to be answered when it has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopWaiter {
     /// A user, by ingress message.
     Ingress {
@@ -66,7 +66,7 @@ pub enum StopWaiter {
 }
 
 /// Whether the canister takes messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub enum RunState {
     /// Takes calls and responses.
     #[default]
@@ -78,7 +78,7 @@ pub enum RunState {
 }
 
 /// Who may read a canister's logs (or other guarded information).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Visibility {
     /// Controllers alone.
     #[default]
@@ -92,7 +92,7 @@ pub enum Visibility {
 /// What `update_settings` sets, besides the controllers.
 ///
 /// Spec: ic-interface-spec #ic-canister_settings.
-#[derive(Clone, Debug, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub struct Settings {
     /// Percent of one scheduler core, 0 to 100.
     pub compute_allocation: u64,
@@ -140,7 +140,7 @@ impl Default for Settings {
 }
 
 /// Messages waiting for the canister, oldest first, and the system's tasks for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component)]
 pub struct InputQueue {
     /// Pooled message entities, in the order of induction.
     pub messages: VecDeque<MessageIx>,
@@ -153,7 +153,7 @@ pub struct InputQueue {
 }
 
 /// A function of the canister's table and the environment to call it with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WasmClosure {
     /// Index in table 0.
     pub function: u64,
@@ -162,7 +162,7 @@ pub struct WasmClosure {
 }
 
 /// Who waits for a call context's answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CallOrigin {
     /// A user's update call.
     Ingress {
@@ -189,7 +189,7 @@ pub enum CallOrigin {
 }
 
 /// A call being served, from its start until it is answered and no calls of its own are outstanding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallContext {
     /// Who waits.
     pub origin: CallOrigin,
@@ -208,7 +208,7 @@ pub struct CallContext {
 }
 
 /// What runs when a response comes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Callback {
     /// The call context it belongs to.
     pub context: CallContextId,
@@ -233,7 +233,7 @@ pub struct Callback {
 }
 
 /// A canister's open calls, served and made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub struct CallContexts {
     /// Being served.
     pub contexts: BTreeMap<CallContextId, CallContext>,
@@ -246,13 +246,14 @@ pub struct CallContexts {
 }
 
 /// One line of a canister's log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRecord {
     /// Counts up and is never reused.
     pub index: u64,
     /// Block time.
     pub time: Time,
     /// Bytes as printed.
+    #[serde(with = "serde_bytes")]
     pub content: Vec<u8>,
 }
 
@@ -268,7 +269,7 @@ impl LogRecord {
 }
 
 /// The canister's newest log lines, oldest first, within its limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub struct CanisterLog {
     /// Kept lines.
     pub records: VecDeque<LogRecord>,
@@ -304,11 +305,27 @@ impl CanisterLog {
 }
 
 /// Chunks of Wasm waiting for `install_chunked_code`, by SHA-256.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
-pub struct ChunkStore(pub BTreeMap<[u8; 32], Vec<u8>>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
+pub struct ChunkStore(#[serde(with = "chunks")] pub BTreeMap<[u8; 32], Vec<u8>>);
+
+/// Bytes as bytes, not as lists of numbers.
+mod chunks {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use serde_bytes::{ByteArray, ByteBuf, Bytes};
+    use std::collections::BTreeMap;
+
+    pub fn serialize<S: Serializer>(chunks: &BTreeMap<[u8; 32], Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(chunks.iter().map(|(hash, chunk)| (Bytes::new(hash), Bytes::new(chunk))))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<[u8; 32], Vec<u8>>, D::Error> {
+        let chunks = BTreeMap::<ByteArray<32>, ByteBuf>::deserialize(from)?;
+        Ok(chunks.into_iter().map(|(hash, chunk)| (hash.into_array(), chunk.into_vec())).collect())
+    }
+}
 
 /// Who changed a canister.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChangeOrigin {
     /// A user.
     User(Principal),
@@ -322,7 +339,7 @@ pub enum ChangeOrigin {
 }
 
 /// What changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChangeDetails {
     /// Created, with these controllers and a hash of environment variables if any were set.
     Creation {
@@ -355,7 +372,7 @@ pub enum ChangeDetails {
 }
 
 /// How code is put in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InstallMode {
     /// Into an empty canister.
     Install,
@@ -366,7 +383,7 @@ pub enum InstallMode {
 }
 
 /// One entry of the history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Block time.
     pub time: Time,
@@ -379,7 +396,7 @@ pub struct Change {
 }
 
 /// The newest changes, oldest first, at most `limits::HISTORY_MAX`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub struct CanisterHistory {
     /// Kept entries.
     pub changes: VecDeque<Change>,
@@ -392,7 +409,7 @@ pub struct CanisterHistory {
 }
 
 /// What the scheduler remembers of a canister.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub struct Priority {
     /// Grows with the compute allocation each round it waits, falls when it gets a full round.
     pub accumulated: i64,

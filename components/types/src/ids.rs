@@ -5,14 +5,14 @@
 
 use bevy_ecs::component::Component;
 use ic_principal::Principal;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A canister's principal, of the ten-byte form the protocol allots: big-endian number, 0x01, 0x01.
 /// Ordered as principals are (by bytes).
 ///
 /// Spec: ic-interface-spec #id-classes, "opaque ids".
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Component, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Component, Serialize, Deserialize)]
 pub struct CanisterId(Principal);
 
 impl CanisterId {
@@ -58,15 +58,15 @@ impl fmt::Debug for CanisterId {
 }
 
 /// Row of a canister in this process. Never encoded, never an order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Component, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Component)]
 pub struct CanisterIx(pub u32);
 
 /// Row of a message in this process's pool. Never encoded, never an order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MessageIx(pub u32);
 
 /// Identity of an ingress message: the representation-independent hash of its content.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageId(pub [u8; 32]);
 
 impl fmt::Debug for MessageId {
@@ -81,9 +81,9 @@ impl fmt::Display for MessageId {
 }
 
 /// A call context of one canister. Numbers count up within the canister and are never reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct CallContextId(pub u64);
 
 /// A callback of one canister. Numbers count up within the canister and are never reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct CallbackId(pub u64);

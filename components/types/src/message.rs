@@ -5,10 +5,10 @@ use crate::reject::Reject;
 use crate::units::{Cycles, Time};
 use bevy_ecs::component::Component;
 use ic_principal::Principal;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// An update call from outside, authenticated when it was admitted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ingress {
     /// Representation-independent hash of the request.
     pub id: MessageId,
@@ -22,6 +22,7 @@ pub struct Ingress {
     /// Method name.
     pub method: String,
     /// Argument bytes, Candid by convention.
+    #[serde(with = "serde_bytes")]
     pub arg: Vec<u8>,
     /// When the request expires.
     pub expiry: Time,
@@ -30,7 +31,7 @@ pub struct Ingress {
 }
 
 /// How a call's response is guaranteed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum CallKind {
     /// Exactly one response, however late.
     Guaranteed,
@@ -42,7 +43,7 @@ pub enum CallKind {
 }
 
 /// A call from one canister to another (or to the management canister).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Who calls.
     pub sender: CanisterId,
@@ -53,6 +54,7 @@ pub struct Request {
     /// Method name.
     pub method: String,
     /// Argument bytes.
+    #[serde(with = "serde_bytes")]
     pub arg: Vec<u8>,
     /// Cycles attached.
     pub payment: Cycles,
@@ -61,16 +63,16 @@ pub struct Request {
 }
 
 /// What a call came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ResponsePayload {
     /// The callee replied.
-    Reply(Vec<u8>),
+    Reply(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The callee, or the system in its place, rejected.
     Reject(Reject),
 }
 
 /// Answer to a [`Request`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response {
     /// The canister that called, and now receives.
     pub originator: CanisterId,
@@ -87,7 +89,7 @@ pub struct Response {
 }
 
 /// A message in a canister's input queue; a component of a pooled message entity.
-#[derive(Clone, Debug, PartialEq, Eq, Component, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Component, Serialize, Deserialize)]
 pub enum Message {
     /// The pooled entity is free.
     Vacant,
@@ -100,7 +102,7 @@ pub enum Message {
 }
 
 /// A task of the system for a canister, run without a caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SystemTask {
     /// `canister_heartbeat`, once a round.
     Heartbeat,
@@ -113,14 +115,14 @@ pub enum SystemTask {
 /// Fate of an ingress message as clients see it.
 ///
 /// Spec: ic-interface-spec #state-tree-request-status.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IngressStatus {
     /// In a block, not yet started.
     Received,
     /// Started, not yet answered.
     Processing,
     /// Answered with a reply.
-    Replied(Vec<u8>),
+    Replied(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Answered with a reject.
     Rejected(Reject),
     /// Answered so long ago that the answer is dropped; kept so that it does not run twice.

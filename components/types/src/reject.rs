@@ -1,11 +1,11 @@
 //! How a call fails: the six reject codes of the specification, and the finer error codes that clients print.
 
 use crate::limits::REJECT_MESSAGE_BYTES_MAX;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Spec: ic-interface-spec #reject-codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum RejectCode {
     /// Fatal system error; a retry is unlikely to help.
@@ -40,7 +40,7 @@ impl RejectCode {
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $number:literal => $reject:ident,)*) => {
         /// Error codes as dfinity/ic numbers them (`rs/types/error_types`); shown as `IC0` and three digits.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[repr(u16)]
         pub enum ErrorCode { $($(#[$doc])* $name = $number,)* }
 
@@ -177,7 +177,7 @@ impl fmt::Display for ErrorCode {
 }
 
 /// A rejected call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject {
     /// Spec code.
     pub code: RejectCode,

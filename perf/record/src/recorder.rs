@@ -1,8 +1,9 @@
 //! Recording what a subnet is given.
 
 use cyclotron_ports::Disk;
+use cyclotron_storage::FrameKind;
 use cyclotron_storage::StorageError;
-use cyclotron_storage::log::{FrameKind, LogWriter, encode_batch};
+use cyclotron_storage::log::{LogWriter, encode_batch};
 use cyclotron_subnet::{BatchSink, SinkFailed};
 use cyclotron_trace::error;
 use cyclotron_types::batch::{Batch, CertifiedView};

@@ -3,7 +3,8 @@
 use crate::report::{Contents, Report, StageTimes};
 use cyclotron_ports::Disk;
 use cyclotron_storage::StorageError;
-use cyclotron_storage::log::{Frame, FrameKind, LogReader};
+use cyclotron_storage::log::LogReader;
+use cyclotron_storage::{Frame, FrameKind};
 use cyclotron_subnet::{Genesis, ReplayError, Replayed, RoundObserver, RoundSet, Subnet, SubnetOptions};
 use cyclotron_types::canister::LogRecord;
 use cyclotron_types::ids::CanisterId;

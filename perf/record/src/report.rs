@@ -1,6 +1,7 @@
 //! What a recording holds, and what a replay of it did.
 
-use cyclotron_storage::log::{Frame, FrameKind, decode_batch};
+use cyclotron_storage::log::decode_batch;
+use cyclotron_storage::{Frame, FrameKind};
 use cyclotron_subnet::RoundSet;
 use serde::{Serialize, Serializer};
 use std::time::Duration;
@@ -55,7 +56,7 @@ impl Contents {
             }
             FrameKind::Root => self.roots += 1,
             FrameKind::StateHash => self.state_hashes += 1,
-            FrameKind::Configuration | FrameKind::Block => self.malformed += 1,
+            _ => self.malformed += 1,
         }
     }
 

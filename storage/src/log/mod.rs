@@ -3,14 +3,13 @@
 //! Enters: frames, through a [`LogWriter`]. Leaves: the same frames, through a [`LogReader`]. Never here: what a batch does.
 
 mod batch;
-mod frame;
 mod reader;
 mod segment;
 mod writer;
 
 pub use batch::{decode_batch, encode_batch};
-pub use frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, Frame, FrameKind, encode_block, encode_frame};
 pub use reader::LogReader;
+pub(crate) use reader::heights;
 pub use writer::{LOG_FILE_BYTES, LogWriter, Written};
 
 const EXTENSION: &str = ".log";

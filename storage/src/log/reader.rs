@@ -2,7 +2,7 @@
 
 use crate::StorageError;
 use crate::directory::io;
-use crate::log::frame::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, unpack_block};
+use crate::frame::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, unpack_block};
 use crate::log::segment::{FRAMES_AT, Mark, Segment, read_head};
 use crate::log::writer::{LogWriter, Place};
 use crate::log::{file_name, height_of_name};
@@ -60,7 +60,7 @@ impl<F: DiskFile> Open<F> {
     }
 
     fn damaged(&self, at: u64, what: &'static str) -> StorageError {
-        StorageError::LogDamaged { path: self.path.clone(), at, what }
+        StorageError::Damaged { path: self.path.clone(), at, what }
     }
 
     /// The bytes from `at` on. `None`: the file has not so many.
@@ -121,14 +121,24 @@ impl<F: DiskFile> Open<F> {
     }
 }
 
+/// Heights of the first batches of the files in a directory, ascending.
+pub(crate) fn heights<D: Disk>(disk: &D, directory: &Path) -> Result<VecDeque<u64>, StorageError> {
+    let names = disk.list(directory).map_err(io("list", directory))?;
+    Ok(names.iter().filter_map(|name| height_of_name(name)).collect())
+}
+
 impl<D: Disk> LogReader<D> {
-    /// Opens the log in a directory. `None`: there is none.
-    pub fn open(disk: Arc<D>, directory: &Path) -> Result<Option<Self>, StorageError> {
-        let names = disk.list(directory).map_err(io("list", directory))?;
-        let mut files: VecDeque<u64> = names.iter().filter_map(|name| height_of_name(name)).collect();
-        let Some(first) = files.pop_front() else { return Ok(None) };
-        let path = directory.join(file_name(first));
-        Self::begin(disk, Some(directory.to_owned()), &path, files).map(Some)
+    /// Opens the log in a directory, at the file that holds the batch of height `from`, or would hold it next.
+    ///
+    /// Errors: also when there is no such file.
+    pub fn open(disk: Arc<D>, directory: &Path, from: u64) -> Result<Self, StorageError> {
+        let mut files = heights(&*disk, directory)?;
+        let Some(before) = files.partition_point(|first| *first <= from).checked_sub(1) else {
+            return Err(StorageError::LogMissing { directory: directory.to_owned(), height: from });
+        };
+        files.drain(..before);
+        let path = directory.join(file_name(files.pop_front().expect("the file was found")));
+        Self::begin(disk, Some(directory.to_owned()), &path, files)
     }
 
     /// Opens a log in one file: a recording, or one file of an input log.
@@ -204,8 +214,13 @@ impl<D: Disk> LogReader<D> {
             FrameKind::Root | FrameKind::StateHash if frame.height + 1 != self.next_height => {
                 Err(self.open.damaged(at, "a hash is not of the batch before it"))
             }
-            FrameKind::Configuration => Err(self.open.damaged(at, "a configuration comes between batches")),
             FrameKind::Root | FrameKind::StateHash | FrameKind::Block => Ok(()),
+            FrameKind::Configuration
+            | FrameKind::Subnet
+            | FrameKind::Module
+            | FrameKind::Canister
+            | FrameKind::Statuses
+            | FrameKind::End => Err(self.open.damaged(at, "a frame comes between batches that has no place there")),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::StorageError;
 use crate::directory::{io, write_file};
-use crate::log::frame::{FrameKind, encode_frame};
+use crate::frame::{FrameKind, encode_frame};
 use cyclotron_ports::{Access, Disk, DiskFile};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -121,11 +121,11 @@ pub(super) fn create<D: Disk>(
 
 /// Reads a file's header and its newest whole mark: the height of its first batch, and the mark.
 pub(super) fn read_head(file: &impl DiskFile, path: &Path) -> Result<(u64, Mark), StorageError> {
-    let damaged = |at, what| StorageError::LogDamaged { path: path.to_owned(), at, what };
+    let damaged = |at, what| StorageError::Damaged { path: path.to_owned(), at, what };
     let mut head = vec![0; FRAMES_AT as usize];
     let read = file.read_at(0, &mut head).map_err(io("read", path))?;
     if !head.starts_with(MAGIC) {
-        return Err(StorageError::NotALog { path: path.to_owned() });
+        return Err(StorageError::Foreign { path: path.to_owned(), expected: "a log" });
     }
     let header: &[u8; HEADER_BYTES] = head.first_chunk().expect("the buffer is longer");
     let checksum = crc32fast::hash(&header[..HEADER_BYTES - 4]).to_le_bytes();
@@ -134,7 +134,7 @@ pub(super) fn read_head(file: &impl DiskFile, path: &Path) -> Result<(u64, Mark)
     }
     let version = u32::from_le_bytes(header[8..12].try_into().expect("four bytes"));
     if version != VERSION {
-        return Err(StorageError::LogVersion { path: path.to_owned(), version });
+        return Err(StorageError::Version { path: path.to_owned(), version });
     }
     if read < head.len() {
         return Err(damaged(read as u64, "it is truncated"));

@@ -2,8 +2,8 @@
 
 use crate::StorageError;
 use crate::directory::io;
+use crate::frame::{FRAME_HEADER_BYTES, FrameKind, encode_block, encode_frame};
 use crate::log::file_name;
-use crate::log::frame::{FRAME_HEADER_BYTES, FrameKind, encode_block, encode_frame};
 use crate::log::segment::{self, Segment};
 use cyclotron_ports::{Disk, DiskFile};
 use std::path::{Path, PathBuf};

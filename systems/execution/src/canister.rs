@@ -96,7 +96,7 @@ impl serde::Serialize for OpenCalls {
 }
 
 /// Whether `canister_on_low_wasm_memory` is to run. Spec: #rule-on-low-wasm-memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, serde::Serialize, serde::Deserialize)]
 pub enum LowMemoryHook {
     /// There is memory enough.
     #[default]

@@ -7,7 +7,7 @@ use cyclotron_types::message::{IngressStatus, Message, Request, Response, System
 use cyclotron_types::units::{Cycles, Instructions};
 
 /// One thing for a canister to do, run to its end by [`crate::start`] and [`crate::resume`].
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Job {
     /// An ingress message or request (runs an update method, or a query method in replicated mode), or a response (runs a callback).
     /// `Message::Vacant` is a programming error.

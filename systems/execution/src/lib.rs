@@ -16,6 +16,7 @@ mod machine;
 pub mod management;
 mod message;
 mod published;
+pub mod record;
 pub mod reject;
 mod system_api;
 #[cfg(test)]

@@ -27,6 +27,11 @@ impl Alarms {
         }
     }
 
+    /// A canister's time.
+    pub fn get(&self, id: CanisterId) -> Option<Time> {
+        self.of.get(&id).copied()
+    }
+
     /// The earliest time.
     pub fn next(&self) -> Option<Time> {
         self.by_time.first().map(|&(time, _)| time)

@@ -11,11 +11,11 @@ use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::limits::{INGRESS_EXPIRY_MAX, INGRESS_HISTORY_MAX};
 use cyclotron_types::message::{Ingress, IngressStatus};
 use cyclotron_types::units::{Bytes, Seconds, Time};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map};
 
 /// One remembered message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Who sent it; nobody else may read its status.
     pub sender: Principal,
@@ -201,6 +201,29 @@ impl IngressHistory {
         self.entries.keys().copied().collect()
     }
 
+    /// All entries in the order of their ids. Cost: O(n log n).
+    pub fn entries(&self) -> impl Iterator<Item = (MessageId, &Entry)> {
+        self.ids().into_iter().filter_map(|id| Some((id, self.get(&id)?)))
+    }
+
+    /// The history that had these entries when so many messages had been answered. All of them are listed as changed.
+    pub fn of_entries(entries: impl IntoIterator<Item = (MessageId, Entry)>, answered_count: u64) -> Self {
+        let mut history = Self { answered_count, ..Self::default() };
+        let mut answered = Vec::new();
+        for (id, entry) in entries {
+            history.bytes += ENTRY_BYTES + payload_bytes(&entry.status);
+            history.buckets.entry(bucket(entry.until)).or_default().push(id);
+            if matches!(entry.status, IngressStatus::Replied(_) | IngressStatus::Rejected(_)) {
+                answered.push((entry.place, id));
+            }
+            history.changed.push(id);
+            history.entries.insert(id, Slot { entry, changed: true });
+        }
+        answered.sort_unstable();
+        history.answered = answered.into_iter().map(|(_, id)| id).collect();
+        history
+    }
+
     /// Messages ever answered: with the places of its entries, this gives the order in which replies go.
     pub fn answered_count(&self) -> u64 {
         self.answered_count
@@ -336,5 +359,28 @@ mod tests {
         history.forget_until(Time(1_000 * S));
         receive(&mut history, 3, 2_000 * S);
         assert!(history.get(&id(3)).is_some());
+    }
+
+    #[test]
+    fn a_history_of_the_same_entries_goes_on_in_the_same_way() {
+        let mut history = IngressHistory::default();
+        for n in 0..20 {
+            receive(&mut history, n, (100 + u64::from(n % 3)) * S);
+        }
+        for n in [7, 3, 19, 0] {
+            history.set(id(n), IngressStatus::Replied(vec![n; 50]), Time(50 * S));
+        }
+        history.set(id(4), IngressStatus::Processing, Time(50 * S));
+        let entries: Vec<_> = history.entries().map(|(id, entry)| (id, entry.clone())).collect();
+        let mut again = IngressHistory::of_entries(entries, history.answered_count());
+        assert_eq!(again.answered, history.answered, "the oldest answer goes first");
+        assert_eq!(
+            (again.bytes, again.len(), again.answered_count),
+            (history.bytes, history.len(), history.answered_count)
+        );
+        assert_eq!(again.take_changed().len(), 20);
+        let later = Time(1_000 * S);
+        assert_eq!(again.forget_until(later), history.forget_until(later));
+        assert!(again.entries().eq(history.entries()));
     }
 }

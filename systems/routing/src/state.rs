@@ -8,7 +8,7 @@ use cyclotron_types::batch::Batch;
 use cyclotron_types::ids::{CallbackId, CanisterId, MessageId};
 use cyclotron_types::message::Message;
 use cyclotron_types::units::{Cycles, Time};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The batch of this round. Systems take its lists; the rest stays.
@@ -68,7 +68,7 @@ pub struct Stopping(pub BTreeSet<CanisterId>);
 pub struct Answered(pub Vec<MessageId>);
 
 /// What is counted since genesis: cycles that entered or left the world (everything else is conserved), and messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Resource, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Resource, Serialize, Deserialize)]
 pub struct Tally {
     /// Made out of nothing: provisional creation and top-ups, operator actions.
     pub minted: Cycles,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod certify;
+mod checkpoint;
 mod conservation;
 mod genesis;
 mod log_sink;

@@ -5,8 +5,9 @@
 
 use crate::sink::{BatchSink, SinkFailed};
 use cyclotron_ports::Disk;
+use cyclotron_storage::FrameKind;
 use cyclotron_storage::StorageError;
-use cyclotron_storage::log::{FrameKind, LogWriter, Written, encode_batch};
+use cyclotron_storage::log::{LogWriter, Written, encode_batch};
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::units::Height;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

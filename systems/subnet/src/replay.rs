@@ -6,7 +6,8 @@ use crate::sink::SinkFailed;
 use crate::subnet::Subnet;
 use cyclotron_crypto::RootSigner;
 use cyclotron_storage::StorageError;
-use cyclotron_storage::log::{Frame, FrameKind, decode_batch};
+use cyclotron_storage::log::decode_batch;
+use cyclotron_storage::{Frame, FrameKind};
 use cyclotron_types::batch::CertifiedView;
 use std::fmt;
 
@@ -97,7 +98,7 @@ impl Subnet {
                 }
                 Ok(Replayed::Agrees)
             }
-            FrameKind::Configuration | FrameKind::Block => Err(malformed("a frame is not to be executed")),
+            _ => Err(malformed("a frame is not to be executed")),
         }
     }
 }

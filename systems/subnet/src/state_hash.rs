@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of the canonical encoding; part of what is hashed.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The tree of leaf hashes, and what has changed since it was last brought up to date.
 #[derive(Resource)]

@@ -1,6 +1,7 @@
 //! The one type that the node, test servers, the simulator and the replayer drive.
 
 use crate::certify::{Outside, Signer, View};
+use crate::checkpoint::{self, Position};
 use crate::genesis::Genesis;
 use crate::management::{Deferred, Ids, ManagementRound};
 use crate::observe::{Observer, RoundObserver, observe};
@@ -15,12 +16,15 @@ use cyclotron_crypto::RootSigner;
 use cyclotron_execution::management::{CanisterIds, NodeFacts, RandomStream};
 use cyclotron_execution::{Machine, RoundEnv, SubnetConfig};
 use cyclotron_heap::layout::SEATS_MAX_DEFAULT;
+use cyclotron_ports::Disk;
 use cyclotron_queries::{Certified, CertifiedState, Query, answer_batch, inspect_ingress};
 use cyclotron_routing::{
     ActiveSet, Answered, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, Input, ManagementInbox,
     ManagementLines, Outbox, StopDeadlines, Stopping, Tally, Timers, Touched,
 };
 use cyclotron_scheduling::{Cores, Heartbeats, Installing, Parked, Results, RunOrder, Workers};
+use cyclotron_storage::StorageError;
+use cyclotron_storage::checkpoint::{CheckpointReader, CheckpointWriter};
 use cyclotron_types::Principal;
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::canister::CyclesBalance;
@@ -32,6 +36,7 @@ use cyclotron_types::units::{Bytes, Cycles, Height, Instructions, RegistryVersio
 use cyclotron_wasm::{Engine, EngineConfig};
 use cyclotron_world::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::Arc;
 
 /// How a subnet is made and run.
@@ -242,18 +247,8 @@ impl Subnet {
         let facts = self.facts(batch.registry_version);
         let world = &mut self.replicated;
         world.resource_mut::<Sinks>().each(|sink| sink.batch(&batch))?;
-        let used = world.resource::<Totals>().0.memory;
+        let env = round_env(world, &self.config, &self.machine, batch.height, batch.time, batch.randomness);
         let cores = world.resource::<Cores>();
-        let free = self.config.limits.subnet_memory.saturating_sub(used);
-        let env = RoundEnv {
-            subnet: self.config.clone(),
-            machine: self.machine.clone(),
-            time: batch.time,
-            height: batch.height,
-            randomness: batch.randomness,
-            memory_used: used,
-            memory_available: Bytes(free.0 / cores.count as u64),
-        };
         let left = i64::try_from(cores.round_instructions.0).unwrap_or(i64::MAX);
         let random = RandomStream::for_raw_rand(&batch.randomness);
         world.insert_resource(ManagementRound { left, random, facts, begun: false });
@@ -283,6 +278,33 @@ impl Subnet {
             self.certified.write().tree.certify(&*signer);
         }
         self.replicated.insert_resource(Signer(signer));
+    }
+
+    /// Writes the state to files of a directory, which is there: the checkpoint of the last round, whose batch named one.
+    /// Cost: O(state).
+    ///
+    /// Errors: the disk's; there is no such checkpoint then. Panics: when the last batch did not name a checkpoint.
+    pub fn checkpoint<D: Disk>(&mut self, disk: &D, directory: &Path) -> Result<(), StorageError> {
+        let position = Position { height: self.height, time: self.time, root: self.root };
+        let mut writer = CheckpointWriter::create(disk, directory, self.height.0)?;
+        checkpoint::write(&mut self.replicated, position, &mut writer)?;
+        writer.commit()
+    }
+
+    /// Becomes the subnet of a checkpoint, which had the same genesis. Cost: O(state).
+    ///
+    /// Errors: the checkpoint cannot be read, or does not come to the root that it names; the subnet is then not to be used.
+    /// Panics: when the subnet has run a round.
+    pub fn restore<D: Disk>(&mut self, disk: &D, directory: &Path, height: Height) -> Result<(), StorageError> {
+        assert!(self.height == Height::ZERO, "a checkpoint is restored into a new subnet");
+        let mut reader = CheckpointReader::open(disk, directory, height.0)?;
+        let (config, machine) = (&self.config, &self.machine);
+        let env = |position: Position, randomness, world: &World| {
+            round_env(world, config, machine, position.height, position.time, randomness)
+        };
+        let position = checkpoint::restore(&mut self.replicated, machine, &mut reader, env)?;
+        (self.height, self.time, self.root) = (position.height, position.time, position.root);
+        Ok(())
     }
 
     fn facts(&self, registry_version: RegistryVersion) -> NodeFacts {
@@ -416,5 +438,27 @@ impl Subnet {
     /// The schedules, for the page that lists systems.
     pub fn describe(&mut self) -> String {
         crate::page::page(&mut self.pool, &mut self.replicated, &mut self.round)
+    }
+}
+
+/// What a round is told.
+fn round_env(
+    world: &World,
+    config: &Arc<SubnetConfig>,
+    machine: &Arc<Machine>,
+    height: Height,
+    time: Time,
+    randomness: [u8; 32],
+) -> RoundEnv {
+    let used = world.resource::<Totals>().0.memory;
+    let free = config.limits.subnet_memory.saturating_sub(used);
+    RoundEnv {
+        subnet: config.clone(),
+        machine: machine.clone(),
+        time,
+        height,
+        randomness,
+        memory_used: used,
+        memory_available: Bytes(free.0 / world.resource::<Cores>().count as u64),
     }
 }

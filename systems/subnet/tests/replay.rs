@@ -7,8 +7,10 @@ use common::workload::{Run, tight, workload};
 use common::{SCRIPT, Setup, TestSubnet};
 use cyclotron_crypto::BlsSecretKey;
 use cyclotron_ports::{Disk, Fault, SimDisk};
-use cyclotron_storage::log::{Frame, FrameKind, LOG_FILE_BYTES, LogReader, LogWriter};
-use cyclotron_subnet::{Genesis, LogSink, ReplayError, Replayed, Subnet, SubnetOptions, Unsigned};
+use cyclotron_storage::checkpoint;
+use cyclotron_storage::log::{LOG_FILE_BYTES, LogReader, LogWriter};
+use cyclotron_storage::{Frame, FrameKind};
+use cyclotron_subnet::{Genesis, LogSink, ReplayError, Replayed, Statistics, Subnet, SubnetOptions, Unsigned};
 use cyclotron_types::batch::CertifiedView;
 use cyclotron_types::ids::MessageId;
 use proptest::prelude::*;
@@ -46,7 +48,7 @@ fn of_log(log: &LogReader<SimDisk>, setup: Setup) -> Subnet {
 
 /// Runs the log again. Returns the views of its rounds too.
 fn bring_back(disk: &Arc<SimDisk>, setup: Setup) -> (Subnet, LogReader<SimDisk>, Vec<CertifiedView>) {
-    let mut log = LogReader::open(disk.clone(), Path::new(HERE)).unwrap().unwrap();
+    let mut log = LogReader::open(disk.clone(), Path::new(HERE), 1).unwrap();
     let mut subnet = of_log(&log, setup);
     let mut views = Vec::new();
     while let Some(frame) = log.next_frame().unwrap() {
@@ -58,7 +60,7 @@ fn bring_back(disk: &Arc<SimDisk>, setup: Setup) -> (Subnet, LogReader<SimDisk>,
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_log_brings_back_the_state_on_any_number_of_threads(workload in workload(), setup in tight()) {
@@ -76,6 +78,43 @@ proptest! {
             let roots: Vec<_> = views.iter().map(|view| view.root).collect();
             let recorded: Vec<_> = left.iter().map(|left| left.root).collect();
             prop_assert!(roots.ends_with(&recorded));
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_and_the_log_behind_it_bring_back_the_state(workload in workload(), setup in tight()) {
+        let disk = Arc::new(SimDisk::new(1));
+        let mut run = noted_run(&setup, &disk);
+        let checkpoints = Path::new("/checkpoints");
+        disk.create_directory(checkpoints).unwrap();
+        let mut heights = Vec::new();
+        // The last round is one too.
+        let workload: Vec<_> = workload.into_iter().chain([(Vec::new(), true)]).collect();
+        run.run(&workload, |_| {}, |run| {
+            if run.subnet.at_checkpoint {
+                heights.push((run.subnet.subnet.height(), run.subnet.subnet.next_alarm()));
+                run.subnet.subnet.checkpoint(&*disk, checkpoints).unwrap();
+            }
+        });
+        let subnet = &mut run.subnet.subnet;
+        subnet.note_no_more();
+        let (height, state, statistics) = (subnet.height(), subnet.state_hash(), subnet.statistics());
+        prop_assert_eq!(checkpoint::list(&*disk, checkpoints).unwrap().len(), heights.len());
+        for ((checkpoint, alarm), threads) in heights.into_iter().zip([1, 2, 4].into_iter().cycle()) {
+            let mut log = LogReader::open(disk.clone(), Path::new(HERE), 1).unwrap();
+            let mut back = of_log(&log, Setup { threads, ..setup.clone() });
+            back.restore(&*disk, checkpoints, checkpoint).unwrap();
+            prop_assert_eq!((back.height(), back.next_alarm()), (checkpoint, alarm));
+            back.check_cycles().unwrap();
+            while let Some(frame) = log.next_frame().unwrap() {
+                let behind = frame.kind == FrameKind::Batch && frame.height > checkpoint.0;
+                if behind || frame.kind != FrameKind::Batch && frame.height >= checkpoint.0 {
+                    // Compares the root of each round.
+                    back.replay(&frame).unwrap();
+                }
+            }
+            prop_assert_eq!((back.height(), back.state_hash()), (height, state), "from {:?}", checkpoint);
+            prop_assert_eq!(back.statistics(), Statistics { waiting: 0, ..statistics });
         }
     }
 
@@ -131,7 +170,7 @@ fn small_log() -> Vec<Frame> {
     subnet.round();
     subnet.subnet.note_state_hash().unwrap();
     subnet.subnet.note_no_more();
-    let mut log = LogReader::open(disk, Path::new(HERE)).unwrap().unwrap();
+    let mut log = LogReader::open(disk, Path::new(HERE), 1).unwrap();
     std::iter::from_fn(|| log.next_frame().unwrap()).collect()
 }
 

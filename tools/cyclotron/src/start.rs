@@ -14,6 +14,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Threads that anyone may ask for: far more than help.
 pub const THREADS_MAX: i64 = 1_024;
@@ -61,6 +62,10 @@ pub struct StartArguments {
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 
+    /// Seconds from one checkpoint of the state to the next, at least; a start runs the rounds behind the last one again
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    checkpoint_every: u64,
+
     /// Log lines and the banner as JSON
     #[arg(long)]
     json: bool,
@@ -83,7 +88,7 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     let state = StateDirectory::open(&Arc::new(SystemDisk), &path, &SystemEntropy, std::process::id(), made_with)
         .map_err(|error| error.to_string())?;
     let threads = arguments.threads.map_or_else(cores, usize::from);
-    let mut restart = Restart::open(&state, threads, arguments.priced_as)?;
+    let mut restart = Restart::open(&state, threads, arguments.priced_as, arguments.record.is_some())?;
     if let Some(file) = &arguments.record {
         restart.record(file)?;
     }
@@ -114,6 +119,8 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     let options = NodeOptions {
         query_threads: arguments.query_threads.map_or(cores().min(4), usize::from),
         recorded: arguments.record.is_some(),
+        checkpoints: state.checkpoints(),
+        checkpoint_every: Duration::from_secs(arguments.checkpoint_every),
     };
     let node = Node::start(state.keys(), subnet, options, requests, metrics)?;
     print(&banner(arguments.json, &server, &node, &state, height))?;

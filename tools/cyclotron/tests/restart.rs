@@ -1,6 +1,6 @@
 //! A node's process ends, in order or not, and the next one goes on where it was.
 //!
-//! `KILLS=1000 cargo test --workspace --test restart killed` kills more often.
+//! `KILLS=1000 cargo test --workspace --test restart killed` kills more often. Half of the nodes make checkpoints as often as they can.
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 mod common;
@@ -52,6 +52,7 @@ async fn try_increment(agent: &Agent, counter: Principal) -> Option<u64> {
 async fn a_node_killed_at_any_moment_has_lost_nothing_that_it_acknowledged() {
     let kills = std::env::var("KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let mut directory = directory("killed");
+    let often: &[&str] = &["--checkpoint-every", "0"];
     let mut node = TestNode::start_in(PROGRAM, directory.clone());
     let counter = install_new(&agent(&node, key(1)), &canister("counter")).await;
     let root_key = node.banner.root_key.clone();
@@ -80,7 +81,7 @@ async fn a_node_killed_at_any_moment_has_lost_nothing_that_it_acknowledged() {
             done += user.await.unwrap();
             unanswered += 1;
         }
-        node = TestNode::start_in(PROGRAM, directory.clone());
+        node = TestNode::start_in_with(PROGRAM, directory.clone(), if kill % 2 == 0 { often } else { &[] });
         assert_eq!(node.banner.root_key, root_key);
         let now = count(&agent(&node, key(1)), counter).await;
         let acknowledged = acknowledged.load(Ordering::Acquire);
@@ -88,6 +89,7 @@ async fn a_node_killed_at_any_moment_has_lost_nothing_that_it_acknowledged() {
         assert!((done..=done + unanswered).contains(&now), "kill {kill}: {now} of {done} and {unanswered} calls");
     }
     println!("{kills} kills, {done} calls acknowledged, {unanswered} unanswered");
+    assert!(directory.join("checkpoints").read_dir().unwrap().count() >= 4, "two checkpoints of two files");
     assert!(done >= kills, "the users were heard");
     directory = node.kill();
     let (one, four) = (replay(&directory, "1"), replay(&directory, "4"));
@@ -179,4 +181,46 @@ async fn a_damaged_log_stops_the_start_with_the_file_and_the_place_and_stays_as_
     std::fs::write(&path, &good).unwrap();
     let node = TestNode::start_in(PROGRAM, directory);
     assert_eq!(count(&agent(&node, key(1)), counter).await, 1);
+}
+
+#[tokio::test]
+async fn a_damaged_checkpoint_stops_the_start_and_the_one_before_it_brings_the_same_back() {
+    let mut node = TestNode::start_in(PROGRAM, directory("checkpoints"));
+    let mut ours = agent(&node, key(1));
+    let counter = install_new(&ours, &canister("counter")).await;
+    for n in 1..=5 {
+        increment(&ours, counter).await;
+        // An orderly end leaves a checkpoint, and the next start needs nothing else.
+        node.interrupt();
+        assert!(node.wait().success());
+        node = TestNode::start_in(PROGRAM, node.kill());
+        ours = agent(&node, key(1));
+        assert_eq!(count(&ours, counter).await, n);
+    }
+    let directory = node.kill();
+    let mut files: Vec<_> =
+        directory.join("checkpoints").read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert_eq!(files.len(), 4, "two are kept: {files:?}");
+    let newest = &files[2..];
+    for path in newest {
+        let good = std::fs::read(path).unwrap();
+        for at in [10, 4_100, good.len() / 2, good.len() - 3] {
+            let mut damaged = good.clone();
+            damaged[at] ^= 1;
+            std::fs::write(path, &damaged).unwrap();
+            let said =
+                run(&["start", "--no-metrics", "--bind", "127.0.0.1:0", "--state-dir", directory.to_str().unwrap()])
+                    .expect_err("the node does not start");
+            assert!(said.contains(path.to_str().unwrap()) && said.contains("is damaged at byte "), "{at}: {said}");
+            assert!(said.contains("remove the checkpoint of height "), "{said}");
+            assert_eq!(std::fs::read(path).unwrap(), damaged);
+        }
+        std::fs::write(path, &good).unwrap();
+    }
+    for path in newest {
+        std::fs::remove_file(path).unwrap();
+    }
+    let node = TestNode::start_in(PROGRAM, directory);
+    assert_eq!(count(&agent(&node, key(1)), counter).await, 5);
 }

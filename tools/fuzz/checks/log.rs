@@ -1,7 +1,8 @@
 // What must hold for all bytes of a log; shared by the fuzz target and the test that replays its corpus.
 
 use cyclotron_ports::{Disk, SimDisk};
-use cyclotron_storage::log::{FrameKind, LogReader, LogWriter, decode_batch, encode_batch};
+use cyclotron_storage::FrameKind;
+use cyclotron_storage::log::{LogReader, LogWriter, decode_batch, encode_batch};
 use std::path::Path;
 use std::sync::Arc;
 

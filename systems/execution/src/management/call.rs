@@ -14,10 +14,10 @@ use cyclotron_types::ids::{CallbackId, CanisterId, MessageId};
 use cyclotron_types::message::{CallKind, Ingress, IngressStatus, Request, Response, ResponsePayload};
 use cyclotron_types::reject::Reject;
 use cyclotron_types::units::{Cycles, Instructions, Time};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Who waits for the answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ManagementOrigin {
     /// A user.
     Ingress {
@@ -87,13 +87,14 @@ pub(super) fn answer_as(
 }
 
 /// A call of the management canister.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManagementCall {
     /// Who waits.
     pub origin: ManagementOrigin,
     /// Method name.
     pub method: String,
     /// Argument bytes.
+    #[serde(with = "serde_bytes")]
     pub arg: Vec<u8>,
     /// Cycles attached.
     pub payment: Cycles,

@@ -18,13 +18,13 @@ use cyclotron_types::reject::{ErrorCode, Reject};
 use cyclotron_types::units::{Bytes, Cycles, Height, Instructions};
 use cyclotron_wasm::Module;
 use cyclotron_wasm::engine::EngineError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Modules with this private section know how to go on with the heap of an earlier version.
 const PERSISTENCE_SECTION: &str = "enhanced-orthogonal-persistence";
 
 /// What the kernel does not remember of a suspended installation. Replicated state; kept by the caller of [`super::execute_management`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingInstall {
     /// The call, without its argument.
     pub call: ManagementCall,
@@ -32,7 +32,7 @@ pub struct PendingInstall {
 }
 
 /// On which terms an installation runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Terms {
     canister: CanisterId,
     mode: InstallMode,

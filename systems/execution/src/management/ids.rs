@@ -24,7 +24,7 @@ impl IdRange {
 }
 
 /// The subnet's ranges and how far they are used: part of the replicated state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CanisterIds {
     /// Disjoint, used in this order.
     ranges: Vec<IdRange>,

@@ -29,7 +29,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How the new code relates to the old state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Mode {
     /// Into an empty canister, or in place of all state.
     Fresh,
@@ -72,16 +72,25 @@ impl fmt::Debug for Install {
 }
 
 /// An installation without the compiled module, which its hash stands for: what must be the same on every replica.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct InstallTerms {
     mode: Mode,
     module_hash: [u8; 32],
     module_bytes: Bytes,
     caller: Principal,
+    #[serde(with = "serde_bytes")]
     arg: Vec<u8>,
     limit: Instructions,
     used: Instructions,
     held: Cycles,
+}
+
+impl InstallTerms {
+    /// The installation of `module` on these terms.
+    pub(crate) fn install(self, module: Arc<Module>) -> Install {
+        let Self { mode, module_hash, module_bytes, caller, arg, limit, used, held } = self;
+        Install { mode, module, module_hash, module_bytes, caller, arg, limit, used, held }
+    }
 }
 
 /// What a slice of an installation came to.

@@ -79,6 +79,11 @@ pub struct Aborted {
 }
 
 impl Aborted {
+    /// A message that starts over, and what has been paid for it.
+    pub(crate) fn of(job: Job, prior: Prior) -> Self {
+        Self { job, prior }
+    }
+
     /// What has been paid for it.
     pub fn prior(&self) -> &Prior {
         &self.prior
@@ -93,7 +98,7 @@ impl From<Job> for Aborted {
 }
 
 /// What an earlier start of the same message has already done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Prior {
     /// Prepaid execution, taken from the balance.
     prepaid: Cycles,

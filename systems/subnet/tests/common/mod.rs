@@ -61,6 +61,8 @@ pub struct TestSubnet {
     pub subnet: Subnet,
     pub machine: Arc<Machine>,
     pub now: Time,
+    /// Whether the last round was at a checkpoint height.
+    pub at_checkpoint: bool,
     sent: u64,
 }
 
@@ -135,7 +137,13 @@ impl TestSubnet {
     pub fn new(setup: Setup) -> Self {
         let options = Self::options(setup);
         let machine = Arc::clone(&options.machine);
-        Self { subnet: Subnet::new(options).unwrap(), machine, now: Time(1_700_000_000_000_000_000), sent: 0 }
+        Self {
+            subnet: Subnet::new(options).unwrap(),
+            machine,
+            now: Time(1_700_000_000_000_000_000),
+            at_checkpoint: false,
+            sent: 0,
+        }
     }
 
     /// What a subnet is made with.
@@ -202,6 +210,7 @@ impl TestSubnet {
         self.now = self.now.plus(ROUND);
         let randomness = Sha256::digest(self.now.0.to_be_bytes()).into();
         let batch = self.subnet.next_batch(self.now, randomness);
+        self.at_checkpoint = checkpoint;
         self.subnet.execute(Batch { checkpoint, ..batch })
     }
 

@@ -10,12 +10,14 @@
 
 mod answer;
 mod calls;
+mod checkpoints;
 mod restart;
 mod rounds;
 mod submissions;
 mod watch;
 
 use calls::SyncCalls;
+use checkpoints::Checkpoints;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use cyclotron_crypto::{NodeKey, RootSigner};
 use cyclotron_net::Request;
@@ -26,6 +28,7 @@ use cyclotron_subnet::Subnet;
 use cyclotron_trace::Metrics;
 use cyclotron_types::units::Time;
 pub use restart::{FIRST_CANISTER, Restart, genesis};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -36,12 +39,16 @@ use submissions::Submissions;
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(3);
 
 /// How a node runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NodeOptions {
     /// Threads that admit requests and answer queries.
     pub query_threads: usize,
     /// Whether somebody records its rounds, and wants to compare states later.
     pub recorded: bool,
+    /// Folder of checkpoints.
+    pub checkpoints: PathBuf,
+    /// Time from one checkpoint to the next, at least.
+    pub checkpoint_every: Duration,
 }
 
 /// What all threads share.
@@ -116,7 +123,9 @@ impl Node {
         };
         let rounds = {
             let shared = shared.clone();
-            spawn("round".into(), Box::new(move || rounds::run(&shared, subnet, options.recorded, &woken, &submitted)))?
+            let checkpoints = Checkpoints::new(options.checkpoints, options.checkpoint_every, &subnet);
+            let run = move || rounds::run(&shared, subnet, options.recorded, checkpoints, &woken, &submitted);
+            spawn("round".into(), Box::new(run))?
         };
         let admission = (0..shared.admission_threads)
             .map(|n| {

@@ -9,11 +9,12 @@ use cyclotron_execution::{ExecutionLimits, SubnetConfig};
 use cyclotron_ports::SystemDisk;
 use cyclotron_record::Recorder;
 use cyclotron_storage::log::{LOG_FILE_BYTES, LogReader};
-use cyclotron_storage::{NodeKeys, StateDirectory};
+use cyclotron_storage::{FrameKind, NodeKeys, StateDirectory};
 use cyclotron_subnet::{Genesis, LogSink, Replayed, SchedulingOptions, Subnet, SubnetOptions};
 use cyclotron_trace::info;
 use cyclotron_types::fees::Fees;
-use std::path::Path;
+use cyclotron_types::units::Height;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,14 +61,23 @@ pub fn genesis(keys: &NodeKeys, priced_as: u64) -> Genesis {
 /// A subnet that is not brought back yet.
 pub struct Restart {
     log: LogReader<SystemDisk>,
+    /// Where to begin, in which folder.
+    checkpoint: Option<(PathBuf, Height)>,
     subnet: Subnet,
     root: BlsSecretKey,
 }
 
 impl Restart {
-    /// Opens the log and makes the subnet that it is of. `priced_as`: what the operator asks for, if anything.
-    pub fn open(state: &StateDirectory<SystemDisk>, threads: usize, priced_as: Option<u64>) -> Result<Self, String> {
-        let log = state.log().map_err(|error| error.to_string())?;
+    /// Opens the log, behind the newest checkpoint unless the subnet is `recorded` from its first round on, and makes the subnet that it is
+    /// of. `priced_as`: what the operator asks for, if anything.
+    pub fn open(
+        state: &StateDirectory<SystemDisk>,
+        threads: usize,
+        priced_as: Option<u64>,
+        recorded: bool,
+    ) -> Result<Self, String> {
+        let checkpoint = if recorded { None } else { state.newest_checkpoint().map_err(|error| error.to_string())? };
+        let log = state.log(checkpoint.map_or(1, |height| height + 1)).map_err(|error| error.to_string())?;
         let genesis = Genesis::decode(log.configuration())?;
         let keys = state.keys();
         if genesis.public_key != keys.root.public_key_der() {
@@ -86,7 +96,8 @@ impl Restart {
         let root = BlsSecretKey::from_bytes(&keys.root.to_bytes()).ok_or("the root key is no secret key")?;
         let subnet = Subnet::new(SubnetOptions::unsigned(genesis, threads)?)
             .map_err(|error| format!("cannot start worker threads: {error}"))?;
-        Ok(Self { log, subnet, root })
+        let checkpoint = checkpoint.map(|height| (state.checkpoints(), Height(height)));
+        Ok(Self { log, checkpoint, subnet, root })
     }
 
     /// Records all batches, those of the log included.
@@ -96,12 +107,22 @@ impl Restart {
         Ok(())
     }
 
-    /// Runs all batches of the log again.
+    /// Loads the checkpoint, and runs the batches behind it again.
     pub fn bring_back(self) -> Result<Subnet, String> {
-        let Self { mut log, mut subnet, root } = self;
+        let Self { mut log, checkpoint, mut subnet, root } = self;
         let began = Instant::now();
+        if let Some((folder, height)) = checkpoint {
+            subnet.restore(&SystemDisk, &folder, height).map_err(|error| {
+                format!("{error}; or remove the checkpoint of height {height}: the one before it, or the log, brings the same state back")
+            })?;
+        }
+        let from = subnet.height();
         let mut told = began;
         while let Some(frame) = log.next_frame().map_err(|error| error.to_string())? {
+            // A root or hash of the checkpoint's own height is compared too.
+            if frame.height < from.0 || frame.height == from.0 && frame.kind == FrameKind::Batch {
+                continue;
+            }
             match subnet.replay(&frame) {
                 Ok(Replayed::Round(_)) if told.elapsed() >= PROGRESS => {
                     told = Instant::now();
@@ -116,7 +137,8 @@ impl Restart {
         let height = subnet.height();
         subnet.sign_with(Arc::new(root));
         if height.0 > 0 {
-            info!("the state is back at height {height} after {:.1} s", began.elapsed().as_secs_f64());
+            let seconds = began.elapsed().as_secs_f64();
+            info!("the state is back at height {height} after {seconds:.1} s, from a checkpoint at {from} and the log");
         }
         let writer = log.into_writer(LOG_FILE_BYTES).map_err(|error| error.to_string())?;
         let sink = LogSink::new(writer).map_err(|error| format!("cannot start a thread: {error}"))?;

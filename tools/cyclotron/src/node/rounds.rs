@@ -2,11 +2,13 @@
 
 use super::Shared;
 use super::answer::certificate_of;
+use super::checkpoints::Checkpoints;
 use crossbeam::channel::Receiver;
 use cyclotron_net::Response;
 use cyclotron_ports::{Entropy, SystemEntropy};
 use cyclotron_subnet::{SinkFailed, Statistics, Subnet};
 use cyclotron_trace::{Metrics, error};
+use cyclotron_types::batch::Batch;
 use cyclotron_types::message::Ingress;
 use cyclotron_types::units::Height;
 use std::sync::atomic::Ordering;
@@ -22,14 +24,22 @@ const FAILED: i32 = 1;
 const HASH_ROUNDS: u64 = 1_000;
 
 /// Runs rounds until the node stops; with state hashes if they are `recorded`.
-pub fn run(shared: &Shared, mut subnet: Subnet, recorded: bool, woken: &Receiver<()>, submitted: &Receiver<Ingress>) {
+pub fn run(
+    shared: &Shared,
+    mut subnet: Subnet,
+    recorded: bool,
+    mut checkpoints: Checkpoints,
+    woken: &Receiver<()>,
+    submitted: &Receiver<Ingress>,
+) {
     let mut last = Instant::now() - IDLE_ROUND;
     while !shared.stopping.load(Ordering::Acquire) {
         let due = wait_for_work(shared, &subnet, submitted, last);
         if !due.is_zero() && woken.recv_timeout(due).is_ok() {
             continue;
         }
-        one_round(shared, &mut subnet, submitted);
+        let checkpoint = checkpoints.is_due(&subnet);
+        one_round(shared, &mut subnet, submitted, checkpoint.then_some(&mut checkpoints));
         if recorded && subnet.height().0.is_multiple_of(HASH_ROUNDS) {
             note_state_hash(&mut subnet);
         }
@@ -37,6 +47,9 @@ pub fn run(shared: &Shared, mut subnet: Subnet, recorded: bool, woken: &Receiver
         for reply in shared.calls.take_overdue(last) {
             reply.send(Response::empty(202));
         }
+    }
+    if checkpoints.is_worthwhile(&subnet) {
+        one_round(shared, &mut subnet, submitted, Some(&mut checkpoints));
     }
     if recorded {
         note_state_hash(&mut subnet);
@@ -64,7 +77,13 @@ fn wait_for_work(shared: &Shared, subnet: &Subnet, submitted: &Receiver<Ingress>
     alarm.map_or(idle, |alarm| alarm.min(idle))
 }
 
-fn one_round(shared: &Shared, subnet: &mut Subnet, submitted: &Receiver<Ingress>) {
+/// Runs one round, and makes a checkpoint of it if there are `checkpoints`.
+fn one_round(
+    shared: &Shared,
+    subnet: &mut Subnet,
+    submitted: &Receiver<Ingress>,
+    checkpoints: Option<&mut Checkpoints>,
+) {
     let mut randomness = [0; 32];
     if let Err(error) = SystemEntropy.fill(&mut randomness) {
         // Without randomness no round can be made; the next attempt is a moment away.
@@ -73,7 +92,7 @@ fn one_round(shared: &Shared, subnet: &mut Subnet, submitted: &Receiver<Ingress>
         return;
     }
     shared.submissions.drain_into(submitted, subnet);
-    let batch = subnet.next_batch(shared.now(), randomness);
+    let batch = Batch { checkpoint: checkpoints.is_some(), ..subnet.next_batch(shared.now(), randomness) };
     shared.submissions.pool_is(subnet.pool_load());
     let view = subnet.execute(batch).unwrap_or_else(|failed| stop(&failed));
     shared.height.store(view.height.0, Ordering::Release);
@@ -82,6 +101,9 @@ fn one_round(shared: &Shared, subnet: &mut Subnet, submitted: &Receiver<Ingress>
         for reply in shared.calls.take(id) {
             reply.send(certificate_of(&shared.certified.read(), *id));
         }
+    }
+    if let Some(checkpoints) = checkpoints {
+        checkpoints.make(subnet);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Frames: what a log is made of.
+//! Frames: what logs and checkpoints are made of.
 
 use crate::StorageError;
 use std::path::Path;
@@ -21,10 +21,31 @@ pub enum FrameKind {
     StateHash,
     /// Other frames, compressed.
     Block,
+    /// Of a checkpoint: what belongs to no canister.
+    Subnet,
+    /// Of a checkpoint: a Wasm module.
+    Module,
+    /// Of a checkpoint: a canister.
+    Canister,
+    /// Of a checkpoint: remembered ingress messages.
+    Statuses,
+    /// Of a checkpoint: its end.
+    End,
 }
 
 impl FrameKind {
-    const ALL: [Self; 5] = [Self::Configuration, Self::Batch, Self::Root, Self::StateHash, Self::Block];
+    const ALL: [Self; 10] = [
+        Self::Configuration,
+        Self::Batch,
+        Self::Root,
+        Self::StateHash,
+        Self::Block,
+        Self::Subnet,
+        Self::Module,
+        Self::Canister,
+        Self::Statuses,
+        Self::End,
+    ];
 
     /// Its number in the file.
     pub const fn number(self) -> u16 {
@@ -49,7 +70,7 @@ pub struct Frame {
 
 /// A frame's header.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Header {
+pub(crate) struct Header {
     pub length: usize,
     number: u16,
     height: u64,
@@ -76,7 +97,7 @@ impl Header {
     /// The frame, its checksum seen to be right. `at` is where the frame begins, for the error.
     pub fn into_frame(self, content: Vec<u8>, path: &Path, at: u64) -> Result<Frame, StorageError> {
         let Some(kind) = FrameKind::from_number(self.number) else {
-            return Err(StorageError::LogUnknownFrame { path: path.to_owned(), at, number: self.number });
+            return Err(StorageError::UnknownFrame { path: path.to_owned(), at, number: self.number });
         };
         Ok(Frame { kind, height: self.height, content })
     }
@@ -106,8 +127,8 @@ pub fn encode_frame(kind: FrameKind, height: u64, out: &mut Vec<u8>, content: im
 }
 
 /// The frames in the content of a [`FrameKind::Block`]. Errors: what is wrong with it.
-pub(super) fn unpack_block(content: &[u8], path: &Path, at: u64) -> Result<Vec<Frame>, StorageError> {
-    let damaged = |what| StorageError::LogDamaged { path: path.to_owned(), at, what };
+pub(crate) fn unpack_block(content: &[u8], path: &Path, at: u64) -> Result<Vec<Frame>, StorageError> {
+    let damaged = |what| StorageError::Damaged { path: path.to_owned(), at, what };
     let (length, packed) = content.split_at_checked(4).ok_or_else(|| damaged("a block is too short"))?;
     let length = u32::from_le_bytes(length.try_into().expect("four bytes")) as usize;
     if length > FRAME_BYTES_MAX {
