@@ -135,6 +135,12 @@ impl Restart {
             }
         }
         let height = subnet.height();
+        if log.next_height() != height.0 + 1 {
+            let (file, last) = (log.path().display(), log.next_height() - 1);
+            return Err(format!(
+                "the log ends in {file} at height {last}, before the checkpoint of height {height}: restore its files from a backup"
+            ));
+        }
         subnet.sign_with(Arc::new(root));
         if height.0 > 0 {
             let seconds = began.elapsed().as_secs_f64();
