@@ -22,9 +22,9 @@ pub struct Recorder<D: Disk> {
 }
 
 impl<D: Disk> Recorder<D> {
-    /// Begins a recording of a subnet that has run no batch yet. Errors: also when the file exists.
-    pub fn create(disk: &D, path: &Path, configuration: &[u8]) -> Result<Self, StorageError> {
-        Ok(Self { log: Some(LogWriter::create_file(disk, path, 1, configuration)?) })
+    /// Begins a recording whose first batch has this height. Errors: also when the file exists.
+    pub fn create(disk: &D, path: &Path, first_height: u64, configuration: &[u8]) -> Result<Self, StorageError> {
+        Ok(Self { log: Some(LogWriter::create_file(disk, path, first_height, configuration)?) })
     }
 
     fn add(&mut self, kind: FrameKind, height: Height, content: impl FnOnce(&mut Vec<u8>)) {

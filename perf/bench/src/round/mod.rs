@@ -51,6 +51,7 @@ pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
     let messages = runner.size(1_000, 100);
     updates(runner, report, &wasm, "update_1x1000", 1, messages)?;
     updates(runner, report, &wasm, "update_1000x1", messages, messages)?;
+    noted(runner, report, &wasm, messages)?;
     call_reply(runner, report, &wasm, messages)?;
     // Waking threads costs some tens of microseconds.
     query(runner, report, &wasm, runner.size(20_000, 100))?;
@@ -106,6 +107,37 @@ fn updates(
     }
     report.case(case, Unit::Us, THREADS[0].0, &runner.measure(case, Unit::Us, subjects)?);
     show_stages(report, &stages, messages);
+    Ok(())
+}
+
+/// What it costs to log batches, each lasting before its round is shown, and to record them: updates of one canister.
+fn noted(runner: &Runner, report: &mut Report, wasm: &[u8], messages: usize) -> Result<(), Failure> {
+    let case = "noted";
+    if !runner.wants(case) {
+        return Ok(());
+    }
+    let folder = std::env::temp_dir().join(format!("cyclotron-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let mut subjects = Vec::new();
+    for name in [BOTH[1].0, "cyclotron-logged", "cyclotron-recorded"] {
+        let mut bench = Bench::new(BOTH[1].1, runner.clock)?;
+        let canister = bench.install(1, wasm)?[0];
+        match name {
+            "cyclotron-logged" => bench.log(&folder)?,
+            "cyclotron-recorded" => bench.record(&folder.join("recording"))?,
+            _ => {}
+        }
+        subjects.push(Subject::new(name, move || {
+            let batch = (0..messages).map(|_| bench.ingress(canister, Some(canister), "go", &[])).collect();
+            sample(Unit::Us, bench.round_of_replies(batch)?, messages)
+        }));
+    }
+    let measured = runner.measure(case, Unit::Us, subjects)?;
+    std::fs::remove_dir_all(&folder).map_err(failed)?;
+    report.case(case, Unit::Us, BOTH[1].0, &measured);
+    if let [plain, _, recorded] = &*measured {
+        report.goal("cyclotron-recorded / cyclotron-certified", recorded.ratio(plain), Bound::AtMost(1.01));
+    }
     Ok(())
 }
 

@@ -8,8 +8,11 @@ use candid::{Decode, Encode, Nat};
 use cyclotron_crypto::{BlsSecretKey, NodeKey, RootSigner, self_authenticating};
 use cyclotron_execution::management::IdRange;
 use cyclotron_execution::{ExecutionLimits, InstructionLimits, Machine, SubnetConfig};
+use cyclotron_ports::SystemDisk;
 use cyclotron_queries::Query;
-use cyclotron_subnet::{Genesis, RoundObserver, RoundSet, SchedulingOptions, Subnet, SubnetOptions};
+use cyclotron_record::Recorder;
+use cyclotron_storage::log::{LOG_FILE_BYTES, LogWriter};
+use cyclotron_subnet::{Genesis, LogSink, RoundObserver, RoundSet, SchedulingOptions, Subnet, SubnetOptions};
 use cyclotron_types::Principal;
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::canister::LogRecord;
@@ -20,6 +23,7 @@ use cyclotron_types::units::{Height, Instructions, RegistryVersion, Seconds, Tim
 use cyclotron_wasm::{Engine, EngineConfig};
 pub use ic_management_canister_types::CanisterInstallMode as Mode;
 use ic_management_canister_types::{CanisterIdRecord, InstallCodeArgs, ProvisionalCreateCanisterWithCyclesArgs};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Block time between rounds.
@@ -164,6 +168,21 @@ impl Bench {
             actions: Vec::new(),
             checkpoint: false,
         }
+    }
+
+    /// Logs batches in a folder from now on, each lasting before its round is shown.
+    pub fn log(&mut self, folder: &Path) -> Result<(), Failure> {
+        let next = self.subnet.height().0 + 1;
+        let writer = LogWriter::create(Arc::new(SystemDisk), folder, next, b"", LOG_FILE_BYTES).map_err(failed)?;
+        self.subnet.note(Box::new(LogSink::new(writer).map_err(failed)?));
+        Ok(())
+    }
+
+    /// Records batches in a file from now on.
+    pub fn record(&mut self, file: &Path) -> Result<(), Failure> {
+        let recorder = Recorder::create(&SystemDisk, file, self.subnet.height().0 + 1, b"").map_err(failed)?;
+        self.subnet.note(Box::new(recorder));
+        Ok(())
     }
 
     /// Runs a round with these messages; seconds, and what it left.

@@ -102,7 +102,7 @@ impl Restart {
 
     /// Records all batches, those of the log included.
     pub fn record(&mut self, file: &Path) -> Result<(), String> {
-        let recorder = Recorder::create(&SystemDisk, file, self.log.configuration());
+        let recorder = Recorder::create(&SystemDisk, file, 1, self.log.configuration());
         self.subnet.note(Box::new(recorder.map_err(|error| error.to_string())?));
         Ok(())
     }
