@@ -4,7 +4,7 @@ use cyclotron_ports::Disk;
 use cyclotron_storage::FrameKind;
 use cyclotron_storage::StorageError;
 use cyclotron_storage::log::{LogWriter, encode_batch};
-use cyclotron_subnet::{BatchSink, SinkFailed};
+use cyclotron_subnet::BatchSink;
 use cyclotron_trace::error;
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::units::Height;
@@ -44,21 +44,21 @@ impl<D: Disk> Recorder<D> {
 }
 
 impl<D: Disk> BatchSink for Recorder<D> {
-    fn batch(&mut self, batch: &Batch) -> Result<(), SinkFailed> {
+    fn batch(&mut self, batch: &Batch) -> Result<(), StorageError> {
         self.add(FrameKind::Batch, batch.height, |out| encode_batch(batch, out));
         Ok(())
     }
 
-    fn before_shown(&mut self, _: Height) -> Result<(), SinkFailed> {
+    fn before_shown(&mut self, _: Height) -> Result<(), StorageError> {
         Ok(())
     }
 
-    fn round_ended(&mut self, view: &CertifiedView) -> Result<(), SinkFailed> {
+    fn round_ended(&mut self, view: &CertifiedView) -> Result<(), StorageError> {
         self.add(FrameKind::Root, view.height, |out| out.extend_from_slice(&view.root));
         Ok(())
     }
 
-    fn state_hash(&mut self, height: Height, hash: &[u8; 32]) -> Result<(), SinkFailed> {
+    fn state_hash(&mut self, height: Height, hash: &[u8; 32]) -> Result<(), StorageError> {
         self.add(FrameKind::StateHash, height, |out| out.extend_from_slice(hash));
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The end of a round: what changed enters the state that the outside sees, and the tree's root is signed.
 
-use crate::sink::{SinkFailed, Sinks};
+use crate::sink::Sinks;
 use crate::state_hash::StateHash;
 use crate::totals::Totals;
 use bevy_ecs::query::QueryData;
@@ -11,6 +11,7 @@ use cyclotron_execution::{CanisterData, CanisterMut, PublishedCanister};
 use cyclotron_queries::{Certified, CertifiedState, KnownRequest};
 use cyclotron_routing::{ActiveSet, Answered, CurrentRound, Directory, Entry, IngressHistory, Tally, Touched};
 use cyclotron_scheduling::{Installing, Workers};
+use cyclotron_storage::StorageError;
 use cyclotron_types::Principal;
 use cyclotron_types::batch::CertifiedView;
 use cyclotron_types::canister::InputQueue;
@@ -30,7 +31,7 @@ pub struct Signer(pub Arc<dyn RootSigner>);
 
 /// What the last round left for the outside.
 #[derive(Debug, Default, Resource)]
-pub struct View(pub Option<Result<CertifiedView, SinkFailed>>);
+pub struct View(pub Option<Result<CertifiedView, StorageError>>);
 
 /// What the tree shows of a canister besides its certified data: a touched canister has seldom changed it.
 #[derive(Debug, Default, PartialEq, Eq, Component)]

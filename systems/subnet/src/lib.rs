@@ -29,5 +29,5 @@ pub use observe::RoundObserver;
 pub use pool::{IngressPool, POOL_BYTES_MAX, POOL_MESSAGES_MAX, PoolFull, PoolLoad, PoolTick, ingress_bytes};
 pub use replay::{ReplayError, Replayed, Unsigned};
 pub use round::{InnerRound, Round, RoundSet};
-pub use sink::{BatchSink, SinkFailed};
+pub use sink::BatchSink;
 pub use subnet::{SchedulingOptions, Statistics, Subnet, SubnetOptions};

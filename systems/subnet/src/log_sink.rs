@@ -3,7 +3,7 @@
 //! Enters: batches, as a [`BatchSink`]. Leaves: frames in files, made lasting by a thread of its own while the round runs. What several
 //! batches wrote comes to last by one flush. Never here: the bytes (`storage/FORMAT.md`).
 
-use crate::sink::{BatchSink, SinkFailed};
+use crate::sink::BatchSink;
 use cyclotron_ports::Disk;
 use cyclotron_storage::FrameKind;
 use cyclotron_storage::StorageError;
@@ -79,42 +79,38 @@ impl<D: Disk + 'static> LogSink<D> {
         Ok(Self { writer, flusher, thread: Some(thread) })
     }
 
-    fn write(&mut self) -> Result<(), SinkFailed> {
-        let written = self.writer.write().map_err(failed)?;
+    fn write(&mut self) -> Result<(), StorageError> {
+        let written = self.writer.write()?;
         self.flusher.state().written = Some(written);
         self.flusher.changed.notify_all();
         Ok(())
     }
 }
 
-fn failed(error: StorageError) -> SinkFailed {
-    SinkFailed(Box::new(error))
-}
-
 impl<D: Disk + 'static> BatchSink for LogSink<D> {
-    fn batch(&mut self, batch: &Batch) -> Result<(), SinkFailed> {
+    fn batch(&mut self, batch: &Batch) -> Result<(), StorageError> {
         self.writer.append(FrameKind::Batch, batch.height.0, |out| encode_batch(batch, out));
         self.write()
     }
 
-    fn before_shown(&mut self, height: Height) -> Result<(), SinkFailed> {
+    fn before_shown(&mut self, height: Height) -> Result<(), StorageError> {
         let mut state = self.flusher.state();
         while state.lasting < height.0 {
             if let Some(error) = state.failed.take() {
-                return Err(failed(error));
+                return Err(error);
             }
             state = self.flusher.wait(state);
         }
         Ok(())
     }
 
-    fn round_ended(&mut self, view: &CertifiedView) -> Result<(), SinkFailed> {
+    fn round_ended(&mut self, view: &CertifiedView) -> Result<(), StorageError> {
         // Written with the next batch: it is worth nothing before.
         self.writer.append(FrameKind::Root, view.height.0, |out| out.extend_from_slice(&view.root));
         Ok(())
     }
 
-    fn state_hash(&mut self, height: Height, hash: &[u8; 32]) -> Result<(), SinkFailed> {
+    fn state_hash(&mut self, height: Height, hash: &[u8; 32]) -> Result<(), StorageError> {
         self.writer.append(FrameKind::StateHash, height.0, |out| out.extend_from_slice(hash));
         Ok(())
     }

@@ -2,7 +2,6 @@
 //!
 //! Enters: frames. Leaves: the subnet as it was after the last of them. Never here: a batch that the log does not have.
 
-use crate::sink::SinkFailed;
 use crate::subnet::Subnet;
 use cyclotron_crypto::RootSigner;
 use cyclotron_storage::StorageError;
@@ -23,7 +22,7 @@ pub enum Replayed {
 /// Why a log cannot be run again, or not to its end.
 #[derive(Debug)]
 pub enum ReplayError {
-    /// It cannot be read.
+    /// It cannot be read, or a sink of the subnet cannot be written.
     Storage(StorageError),
     /// A frame's content is not what its kind says.
     Malformed {
@@ -43,8 +42,6 @@ pub enum ReplayError {
         /// As computed now.
         computed: [u8; 32],
     },
-    /// A sink of the subnet failed.
-    Sink(SinkFailed),
 }
 
 impl fmt::Display for ReplayError {
@@ -59,7 +56,6 @@ impl fmt::Display for ReplayError {
                 hex(computed),
                 hex(recorded)
             ),
-            Self::Sink(error) => error.fmt(f),
         }
     }
 }
@@ -80,7 +76,7 @@ impl Subnet {
                 if batch.time <= self.time() {
                     return Err(malformed("its time is not later than that of the batch before"));
                 }
-                self.execute(batch).map(Replayed::Round).map_err(ReplayError::Sink)
+                self.execute(batch).map(Replayed::Round).map_err(ReplayError::Storage)
             }
             FrameKind::Root | FrameKind::StateHash => {
                 if frame.height != self.height().0 {

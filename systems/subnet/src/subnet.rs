@@ -8,7 +8,7 @@ use crate::observe::{Observer, RoundObserver, observe};
 use crate::pool::{IngressPool, PoolFull, PoolLoad};
 use crate::replay::Unsigned;
 use crate::round::{inner_round, round};
-use crate::sink::{BatchSink, SinkFailed, Sinks};
+use crate::sink::{BatchSink, Sinks};
 use crate::state_hash::{StateHash, state_hash, whole_state_hash};
 use crate::totals::Totals;
 use cyclotron_certification::{ReadError, StateTree, SubnetFacts};
@@ -240,7 +240,7 @@ impl Subnet {
     ///
     /// Errors: when a sink did not take note of it. Nothing of the round was shown then, and the subnet is not to be used any more.
     /// Panics: when the batch is not the next one, or its time does not advance.
-    pub fn execute(&mut self, batch: Batch) -> Result<CertifiedView, SinkFailed> {
+    pub fn execute(&mut self, batch: Batch) -> Result<CertifiedView, StorageError> {
         assert_eq!(batch.height.0, self.height.0 + 1, "batches come in order");
         assert!(batch.time > self.time, "block time increases");
         (self.height, self.time) = (batch.height, batch.time);
@@ -412,7 +412,7 @@ impl Subnet {
     }
 
     /// Lets the sinks take note of the state hash. Cost: that of [`Subnet::state_hash`].
-    pub fn note_state_hash(&mut self) -> Result<[u8; 32], SinkFailed> {
+    pub fn note_state_hash(&mut self) -> Result<[u8; 32], StorageError> {
         let (height, hash) = (self.height, self.state_hash());
         self.replicated.resource_mut::<Sinks>().each(|sink| sink.state_hash(height, &hash))?;
         Ok(hash)

@@ -13,7 +13,8 @@ use cyclotron_crypto::{BlsSecretKey, NodeKey, RootSigner};
 use cyclotron_execution::management::IdRange;
 use cyclotron_execution::{ExecutionLimits, Machine, SubnetConfig};
 use cyclotron_queries::Query;
-use cyclotron_subnet::{Genesis, SchedulingOptions, SinkFailed, Subnet, SubnetOptions};
+use cyclotron_storage::StorageError;
+use cyclotron_subnet::{Genesis, SchedulingOptions, Subnet, SubnetOptions};
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::fees::Fees;
 use cyclotron_types::ids::{CanisterId, MessageId};
@@ -206,7 +207,7 @@ impl TestSubnet {
     }
 
     /// Runs one round, which a sink may refuse.
-    pub fn try_round(&mut self, checkpoint: bool) -> Result<CertifiedView, SinkFailed> {
+    pub fn try_round(&mut self, checkpoint: bool) -> Result<CertifiedView, StorageError> {
         self.now = self.now.plus(ROUND);
         let randomness = Sha256::digest(self.now.0.to_be_bytes()).into();
         let batch = self.subnet.next_batch(self.now, randomness);

@@ -6,7 +6,8 @@ use super::checkpoints::Checkpoints;
 use crossbeam::channel::Receiver;
 use cyclotron_net::Response;
 use cyclotron_ports::{Entropy, SystemEntropy};
-use cyclotron_subnet::{SinkFailed, Statistics, Subnet};
+use cyclotron_storage::StorageError;
+use cyclotron_subnet::{Statistics, Subnet};
 use cyclotron_trace::{Metrics, error};
 use cyclotron_types::batch::Batch;
 use cyclotron_types::message::Ingress;
@@ -61,7 +62,7 @@ fn note_state_hash(subnet: &mut Subnet) {
 }
 
 /// Ends the process: nobody has seen anything of the last round, and nobody may. The next start goes on from what lasts.
-fn stop(failed: &SinkFailed) -> ! {
+fn stop(failed: &StorageError) -> ! {
     error!("the node stops, since its log takes no more: {failed}");
     std::process::exit(FAILED);
 }
