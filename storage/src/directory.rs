@@ -21,7 +21,7 @@ const LOG: &str = "log";
 /// Folder of checkpoints.
 const CHECKPOINTS: &str = "checkpoints";
 /// Keys are secret, and what users sent is nobody else's.
-const FILE_MODE: u32 = 0o600;
+pub(crate) const FILE_MODE: u32 = 0o600;
 const OTHERS_MODE: u32 = 0o077;
 
 /// The secrets of a node.
@@ -63,6 +63,7 @@ impl<D: Disk> StateDirectory<D> {
     /// 4. Read the keys; on the first start make those that are missing.
     /// 5. On the first start, or the first one with a log, begin the log.
     /// 6. Then write `format`.
+    /// 7. Discard what an earlier process did not finish.
     ///
     /// A start interrupted at any point is continued by the next one.
     pub fn open(
@@ -106,9 +107,15 @@ impl<D: Disk> StateDirectory<D> {
                 LogWriter::create(shared.clone(), &log_path, 1, &genesis(&keys), LOG_FILE_BYTES)?;
             }
             disk.sync_directory(&log_path).map_err(io("flush the directory", &log_path))?;
-            let checkpoints = path.join(CHECKPOINTS);
-            disk.create_directory(&checkpoints).map_err(io("create the directory", &checkpoints))?;
             write_file(disk, &path.join("format"), LAYOUT)?;
+        }
+        // Whoever removed all checkpoints may have removed their folder.
+        let checkpoints = path.join(CHECKPOINTS);
+        disk.create_directory(&checkpoints).map_err(io("create the directory", &checkpoints))?;
+        discard_unfinished(disk, &checkpoints)?;
+        match discard_unfinished(disk, &path.join(LOG)) {
+            Err(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            outcome => outcome?,
         }
         Ok(Self { disk: shared.clone(), path: path.to_owned(), keys, created: !started_before, _lock: lock })
     }
@@ -125,12 +132,20 @@ impl<D: Disk> StateDirectory<D> {
 
     /// Opens the log of batches in the state directory at `path`, which another process may use.
     pub fn log_of(disk: &Arc<D>, path: &Path, from: u64) -> Result<LogReader<D>, StorageError> {
+        if layout(&**disk, path)? == Layout::Unfinished {
+            return Err(StorageError::Foreign { path: path.to_owned(), expected: "a state directory" });
+        }
         LogReader::open(disk.clone(), &path.join(LOG), from)
     }
 
     /// Folder of checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
-        self.path.join(CHECKPOINTS)
+        Self::checkpoints_of(&self.path)
+    }
+
+    /// Folder of checkpoints in the state directory at `path`.
+    pub fn checkpoints_of(path: &Path) -> PathBuf {
+        path.join(CHECKPOINTS)
     }
 
     /// Height of the newest checkpoint, if there is one.
@@ -158,8 +173,21 @@ pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
     move |source| StorageError::Io { action, path: path.to_owned(), source }
 }
 
-/// Tells how far the directory has come.
+/// Tells how far the directory has come. Errors: also when it is another's.
 fn read_layout<D: Disk>(disk: &D, directory: &Path) -> Result<Layout, StorageError> {
+    let found = layout(disk, directory)?;
+    if found == Layout::Unfinished {
+        let names = disk.list(directory).map_err(io("list", directory))?;
+        let ours = ["lock", "keys", LOG, CHECKPOINTS, "format.new"];
+        if let Some(name) = names.into_iter().find(|name| !ours.contains(&&name[..])) {
+            return Err(StorageError::NotAStateDirectory { directory: directory.to_owned(), name });
+        }
+    }
+    Ok(found)
+}
+
+/// What the directory's `format` says.
+fn layout<D: Disk>(disk: &D, directory: &Path) -> Result<Layout, StorageError> {
     let path = directory.join("format");
     match disk.read(&path, LAYOUT_BYTES_MAX) {
         Ok(content) if content.bytes == LAYOUT => Ok(Layout::Whole),
@@ -168,14 +196,7 @@ fn read_layout<D: Disk>(disk: &D, directory: &Path) -> Result<Layout, StorageErr
             let found = String::from_utf8_lossy(&content.bytes).trim().to_owned();
             Err(StorageError::UnknownLayout { path, found })
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let names = disk.list(directory).map_err(io("list", directory))?;
-            match names.into_iter().find(|name| !["lock", "keys", LOG, CHECKPOINTS, "format.new"].contains(&&name[..]))
-            {
-                Some(name) => Err(StorageError::NotAStateDirectory { directory: directory.to_owned(), name }),
-                None => Ok(Layout::Unfinished),
-            }
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Layout::Unfinished),
         Err(error) => Err(io("read", &path)(error)),
     }
 }
@@ -195,8 +216,27 @@ pub(crate) fn write_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> Result
         return Err(io("write", &new)(error));
     }
     disk.rename(&new, path).map_err(io("rename into place", path))?;
-    let directory = path.parent().expect("a file in the state directory has a parent");
+    sync_parent(disk, path)
+}
+
+/// Makes the name of a file last.
+pub(crate) fn sync_parent<D: Disk>(disk: &D, path: &Path) -> Result<(), StorageError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
     disk.sync_directory(directory).map_err(io("flush the directory", directory))
+}
+
+/// Removes what an earlier process left on its way to its name.
+fn discard_unfinished<D: Disk>(disk: &D, directory: &Path) -> Result<(), StorageError> {
+    for name in disk.list(directory).map_err(io("list", directory))? {
+        if name.ends_with(".new") {
+            let path = directory.join(name);
+            disk.remove(&path).map_err(io("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 struct KeySource<'a, D> {

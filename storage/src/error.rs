@@ -118,6 +118,11 @@ pub enum StorageError {
         /// In what way.
         what: &'static str,
     },
+    /// A checkpoint is whole, but this program makes another state of it.
+    Unfaithful {
+        /// The file.
+        path: PathBuf,
+    },
     /// A part of the log is gone.
     LogMissing {
         /// The log's directory.
@@ -157,7 +162,7 @@ impl fmt::Display for StorageError {
                 directory.display()
             ),
             Self::UnknownLayout { path, found } => {
-                write!(f, "{} says {found:?}, which this version does not know", path.display())
+                write!(f, "{} says {found:?}, which this program does not know; a newer one may", path.display())
             }
             Self::KeyMissing { path } => write!(
                 f,
@@ -204,6 +209,11 @@ impl fmt::Display for StorageError {
             Self::Damaged { path, at, what } => write!(
                 f,
                 "{} is damaged at byte {at}: {what}; restore it from a backup; nothing behind that place is used, and nothing is overwritten",
+                path.display()
+            ),
+            Self::Unfaithful { path } => write!(
+                f,
+                "{} is whole, but its state does not come to the certified root that it names: it was written by a program that does not do what this one does",
                 path.display()
             ),
             Self::LogMissing { directory, height } => write!(

@@ -31,10 +31,14 @@ pub enum FrameKind {
     Statuses,
     /// Of a checkpoint: its end.
     End,
+    /// Of a checkpoint: the beginning of what the next frame goes on with.
+    Part,
+    /// The program whose rules hold for the batches that follow.
+    Program,
 }
 
 impl FrameKind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Configuration,
         Self::Batch,
         Self::Root,
@@ -45,6 +49,8 @@ impl FrameKind {
         Self::Canister,
         Self::Statuses,
         Self::End,
+        Self::Part,
+        Self::Program,
     ];
 
     /// Its number in the file.

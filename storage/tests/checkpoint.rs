@@ -32,7 +32,7 @@ fn write(disk: &SimDisk, height: u64) -> Result<(), StorageError> {
         assert_eq!(writer.page(&page(height, index))?, index);
     }
     for (n, kind) in KINDS.into_iter().enumerate() {
-        writer.frame(kind, |out| out.extend_from_slice(&content(height, n as u64)))?;
+        writer.record(kind, &content(height, n as u64))?;
     }
     writer.commit()
 }
@@ -41,10 +41,10 @@ fn write(disk: &SimDisk, height: u64) -> Result<(), StorageError> {
 fn read(disk: &SimDisk, height: u64) -> Result<(), StorageError> {
     let mut reader = CheckpointReader::open(disk, Path::new(HERE), height)?;
     for (n, kind) in KINDS.into_iter().enumerate() {
-        let frame = reader.next_frame()?.expect("a checkpoint ends where it ended");
+        let frame = reader.next_record()?.expect("a checkpoint ends where it ended");
         assert_eq!((frame.kind, frame.height, frame.content), (kind, height, content(height, n as u64)));
     }
-    assert!(reader.next_frame()?.is_none());
+    assert!(reader.next_record()?.is_none());
     let mut found = [0; PAGE_BYTES];
     for index in (0..PAGES).rev() {
         reader.page(index, &mut found)?;
@@ -53,6 +53,24 @@ fn read(disk: &SimDisk, height: u64) -> Result<(), StorageError> {
     assert!(reader.page(PAGES, &mut found).unwrap_err().to_string().contains("not in the pages file"));
     assert!(reader.page(u64::MAX, &mut found).is_err());
     Ok(())
+}
+
+#[test]
+fn a_checkpoint_may_have_no_pages_and_records_of_any_length() {
+    let disk = disk(1);
+    let long: Vec<u8> = (0..40_000_000u32).map(|n| (n ^ n >> 8) as u8).collect();
+    let mut writer = CheckpointWriter::create(&disk, Path::new(HERE), 1).unwrap();
+    for length in [0, 1, 16 << 20, (16 << 20) + 1, long.len()] {
+        writer.record(FrameKind::Canister, &long[..length]).unwrap();
+    }
+    writer.commit().unwrap();
+    let mut reader = CheckpointReader::open(&disk, Path::new(HERE), 1).unwrap();
+    assert_eq!(reader.pages(), 0);
+    for length in [0, 1, 16 << 20, (16 << 20) + 1, long.len()] {
+        let record = reader.next_record().unwrap().unwrap();
+        assert!(record.kind == FrameKind::Canister && record.content == long[..length], "{length} bytes");
+    }
+    assert_eq!(reader.next_record().unwrap(), None);
 }
 
 fn files(disk: &SimDisk) -> Vec<PathBuf> {

@@ -168,7 +168,7 @@ fn a_directory_of_something_else_is_left_alone() {
     let disk = SimDisk::new(1);
     drop(open(&disk, 1).unwrap());
     disk.corrupt(&Path::new(HERE).join("format"), |file| *file = b"cyclotron state 3\n".to_vec());
-    assert!(message(open(&disk, 1)).contains("says \"cyclotron state 3\", which this version does not know"));
+    assert!(message(open(&disk, 1)).contains("says \"cyclotron state 3\", which this program does not know"));
 }
 
 /// Number of operations of a first start.

@@ -156,6 +156,10 @@ impl Disk for SystemDisk {
             Access::Write => drop(options.write(true)),
             Access::Create(mode) => drop(options.write(true).create_new(true).mode(mode)),
         }
+        // To open a pipe would wait for who is at its other end.
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
         let file = options.open(path)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
@@ -167,11 +171,16 @@ impl Disk for SystemDisk {
         if path.is_dir() {
             return Ok(());
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        match path.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => self.sync_directory(Path::new(".")),
-            Some(parent) => self.sync_directory(parent),
-            None => Ok(()),
+        let parent = match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => return Ok(()),
+        };
+        // Each name must last, not the last one alone.
+        self.create_directory(parent)?;
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
+            _ => self.sync_directory(parent),
         }
     }
 

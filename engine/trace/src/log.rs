@@ -16,7 +16,12 @@ pub enum LogFormat {
 /// Errors: a filter that cannot be parsed. A second call changes nothing.
 pub fn init_log(format: LogFormat, filter: &str) -> Result<(), ParseError> {
     let filter = EnvFilter::builder().parse(filter)?;
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_target(true);
+    // What a full disk or a closed pipe does not take is lost: the node is not to end for that.
+    let builder = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .with_target(true);
     // An error says that a subscriber is set already: then that one stays.
     let _already_set = match format {
         LogFormat::Text => builder.compact().try_init(),

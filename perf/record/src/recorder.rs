@@ -4,14 +4,17 @@ use cyclotron_ports::Disk;
 use cyclotron_storage::FrameKind;
 use cyclotron_storage::StorageError;
 use cyclotron_storage::log::{LogWriter, encode_batch};
-use cyclotron_subnet::BatchSink;
+use cyclotron_subnet::{BatchSink, Program};
 use cyclotron_trace::error;
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::units::Height;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-/// Bytes of frames that are compressed together.
+/// Bytes of frames that are compressed together, at most.
 const BLOCK_BYTES: usize = 1 << 20;
+/// Time that frames wait to be compressed with others, at most: who looks into a recording wants to see the end.
+const BLOCK_TIME: Duration = Duration::from_secs(1);
 
 /// Writes batches to a file in compressed blocks. Dropping it writes the last block and makes all of them last.
 ///
@@ -19,20 +22,25 @@ const BLOCK_BYTES: usize = 1 << 20;
 pub struct Recorder<D: Disk> {
     /// `None` once it was given up.
     log: Option<LogWriter<D>>,
+    /// When a block was last written.
+    written: Instant,
 }
 
 impl<D: Disk> Recorder<D> {
     /// Begins a recording whose first batch has this height. Errors: also when the file exists.
     pub fn create(disk: &D, path: &Path, first_height: u64, configuration: &[u8]) -> Result<Self, StorageError> {
-        Ok(Self { log: Some(LogWriter::create_file(disk, path, first_height, configuration)?) })
+        let log = LogWriter::create_file(disk, path, first_height, configuration)?;
+        Ok(Self { log: Some(log), written: Instant::now() })
     }
 
     fn add(&mut self, kind: FrameKind, height: Height, content: impl FnOnce(&mut Vec<u8>)) {
         let Some(log) = &mut self.log else { return };
         log.append(kind, height.0, content);
-        if log.pending_bytes() >= BLOCK_BYTES
-            && let Err(failed) = log.write_compressed()
-        {
+        if log.pending_bytes() < BLOCK_BYTES && self.written.elapsed() < BLOCK_TIME {
+            return;
+        }
+        self.written = Instant::now();
+        if let Err(failed) = log.write_compressed() {
             self.give_up(&failed);
         }
     }
@@ -55,6 +63,11 @@ impl<D: Disk> BatchSink for Recorder<D> {
 
     fn round_ended(&mut self, view: &CertifiedView) -> Result<(), StorageError> {
         self.add(FrameKind::Root, view.height, |out| out.extend_from_slice(&view.root));
+        Ok(())
+    }
+
+    fn program(&mut self, height: Height, program: &Program) -> Result<(), StorageError> {
+        self.add(FrameKind::Program, height, |out| out.extend_from_slice(&program.encode()));
         Ok(())
     }
 

@@ -86,6 +86,12 @@ pub struct Replayer<D: Disk> {
 impl<D: Disk> Replayer<D> {
     /// Makes the recorded subnet, to run on so many threads; they change no result.
     pub fn new(genesis: Genesis, log: LogReader<D>, threads: usize) -> Result<Self, ReplayFailed> {
+        if log.next_height() != 1 {
+            let (file, first) = (log.path().display(), log.next_height());
+            return Err(ReplayFailed::Subnet(format!(
+                "{file} begins at height {first}, and what was before is not in it: give the state directory"
+            )));
+        }
         let options = SubnetOptions::unsigned(genesis, threads).map_err(ReplayFailed::Subnet)?;
         let mut subnet = Subnet::new(options)
             .map_err(|error| ReplayFailed::Subnet(format!("cannot start worker threads: {error}")))?;
@@ -100,8 +106,10 @@ impl<D: Disk> Replayer<D> {
         let began = Instant::now();
         let mut in_rounds = Duration::ZERO;
         let mut contents = Contents::default();
+        let mut ended = true;
         while let Some(frame) = self.log.next_frame().map_err(ReplayFailed::Storage)? {
             if frame.kind == FrameKind::Batch && frame.height > last {
+                ended = false;
                 break;
             }
             contents.add(&frame);
@@ -117,6 +125,8 @@ impl<D: Disk> Replayer<D> {
             canisters: statistics.canisters as u64,
             executed: statistics.executed,
             memory_bytes: statistics.memory.0,
+            left_over_bytes: if ended { self.log.left_over() } else { 0 },
+            height: self.subnet.height().0,
             seconds: elapsed.as_secs_f64(),
             round_seconds: in_rounds.as_secs_f64(),
             stages: StageTimes::of(&stages),

@@ -31,6 +31,8 @@ pub struct Contents {
     pub roots: u64,
     /// State hashes.
     pub state_hashes: u64,
+    /// Starts of programs that made the rounds.
+    pub programs: u64,
     /// Frames that say what they are and are not: no replay takes them.
     pub malformed: u64,
 }
@@ -56,6 +58,7 @@ impl Contents {
             }
             FrameKind::Root => self.roots += 1,
             FrameKind::StateHash => self.state_hashes += 1,
+            FrameKind::Program => self.programs += 1,
             _ => self.malformed += 1,
         }
     }
@@ -129,6 +132,10 @@ pub struct Report {
     pub executed: u64,
     /// Memory of all canisters at the end, as it is charged.
     pub memory_bytes: u64,
+    /// Bytes behind the last whole frame of the recording.
+    pub left_over_bytes: u64,
+    /// Height of the last round.
+    pub height: u64,
     /// All of it, reading included, in seconds.
     pub seconds: f64,
     /// Rounds alone, in seconds.

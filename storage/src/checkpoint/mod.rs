@@ -42,18 +42,21 @@ pub fn list<D: Disk>(disk: &D, directory: &Path) -> Result<Vec<u64>, StorageErro
 pub fn prune<D: Disk>(disk: &D, directory: &Path, kept: usize) -> Result<(), StorageError> {
     let heights = list(disk, directory)?;
     let keep: Vec<String> = heights.iter().rev().take(kept).map(|height| format!("{height:016x}")).collect();
-    let mut names = disk.list(directory).map_err(io("list", directory))?;
-    // A checkpoint's frames go before the pages that they are about.
-    names.sort_by_key(|name| !name.ends_with(".state"));
-    for name in names {
-        let ours = [".state", ".pages", ".state.new", ".pages.new"].iter().find_map(|end| name.strip_suffix(end));
-        let kept = |stem: &str| keep.iter().any(|height| height == stem) && !name.ends_with(".new");
-        if ours.is_some_and(|stem| stem.len() == 16 && !kept(stem)) {
-            let path = directory.join(&name);
-            disk.remove(&path).map_err(io("remove", &path))?;
+    let names = disk.list(directory).map_err(io("list", directory))?;
+    // Lastingly, the state goes before the pages that it is about.
+    for end in [".state", ".pages", ".new"] {
+        for name in &names {
+            let Some(stem) = name.strip_suffix(end) else { continue };
+            let stem = stem.trim_end_matches(".state").trim_end_matches(".pages");
+            let kept = end != ".new" && keep.iter().any(|height| height == stem);
+            if u64::from_str_radix(stem, 16).is_ok() && stem.len() == 16 && !kept {
+                let path = directory.join(name);
+                disk.remove(&path).map_err(io("remove", &path))?;
+            }
         }
+        disk.sync_directory(directory).map_err(io("flush the directory", directory))?;
     }
-    disk.sync_directory(directory).map_err(io("flush the directory", directory))
+    Ok(())
 }
 
 /// The header of either file.
@@ -67,15 +70,16 @@ struct Header {
 }
 
 impl Header {
-    fn encode(self, magic: &[u8; 8]) -> [u8; HEADER_BYTES] {
-        let mut bytes = [0; HEADER_BYTES];
+    /// The page that it is in.
+    fn encode(self, magic: &[u8; 8]) -> [u8; HEAD_BYTES as usize] {
+        let mut bytes = [0; HEAD_BYTES as usize];
         bytes[0..8].copy_from_slice(magic);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.height.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.pages.to_le_bytes());
         bytes[32..36].copy_from_slice(&self.table.to_le_bytes());
         let checksum = crc32fast::hash(&bytes[..36]);
-        bytes[36..].copy_from_slice(&checksum.to_le_bytes());
+        bytes[36..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 

@@ -13,6 +13,7 @@ const CHUNK: usize = 1 << 20;
 /// Reads the checkpoint of a height. Every byte that it hands out has been compared with its checksum.
 #[derive(Debug)]
 pub struct CheckpointReader<F> {
+    height: u64,
     state: Input<F>,
     pages: Input<F>,
     /// Where the next frame begins.
@@ -89,11 +90,32 @@ impl<F: DiskFile> CheckpointReader<F> {
             return Err(pages.damaged(table_at, "the checksum of its table is wrong"));
         }
         let table = table.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        Ok(Self { state, pages, at: HEAD_BYTES, table })
+        Ok(Self { height, state, pages, at: HEAD_BYTES, table })
     }
 
-    /// The next frame; none behind the last.
-    pub fn next_frame(&mut self) -> Result<Option<Frame>, StorageError> {
+    /// Number of pages.
+    pub fn pages(&self) -> u64 {
+        self.table.len() as u64
+    }
+
+    /// The next record, put together from its frames; none behind the last.
+    pub fn next_record(&mut self) -> Result<Option<Frame>, StorageError> {
+        let mut parts = Vec::new();
+        loop {
+            match self.next_frame()? {
+                Some(frame) if frame.kind == FrameKind::Part => parts.extend(frame.content),
+                Some(frame) if parts.is_empty() => return Ok(Some(frame)),
+                Some(frame) => {
+                    parts.extend(frame.content);
+                    return Ok(Some(Frame { content: parts, ..frame }));
+                }
+                None if parts.is_empty() => return Ok(None),
+                None => return Err(self.malformed("a record has no end")),
+            }
+        }
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame>, StorageError> {
         let at = self.at;
         let Some(header) = self.state.bytes(at, FRAME_HEADER_BYTES)? else {
             return Err(self.state.damaged(at, "it is cut off"));
@@ -110,14 +132,28 @@ impl<F: DiskFile> CheckpointReader<F> {
         }
         let content = content.to_vec();
         let frame = decoded.into_frame(content, &self.state.path, at)?;
+        if frame.height != self.height {
+            return Err(self.state.damaged(at, "a frame is of another height"));
+        }
         if frame.kind == FrameKind::End {
-            return Ok(None);
+            let is_last = frame.content.is_empty() && at + FRAME_HEADER_BYTES as u64 == self.state.size;
+            return if is_last { Ok(None) } else { Err(self.state.damaged(at, "its end is not at its end")) };
         }
         self.at = at + (FRAME_HEADER_BYTES + decoded.length) as u64;
         Ok(Some(frame))
     }
 
-    /// An error about the frame that was read last: its content is not what its kind says.
+    /// An error: the records are of another version.
+    pub fn other_version(&self, version: u32) -> StorageError {
+        StorageError::Version { path: self.state.path.clone(), version }
+    }
+
+    /// An error: every byte is as it was written, and yet this program makes something else of it.
+    pub fn unfaithful(&self) -> StorageError {
+        StorageError::Unfaithful { path: self.state.path.clone() }
+    }
+
+    /// An error about the record that was read last: its content is not what its kind says.
     pub fn malformed(&self, what: &'static str) -> StorageError {
         self.state.damaged(self.at, what)
     }

@@ -3,13 +3,17 @@
 use crate::StorageError;
 use crate::checkpoint::{HEAD_BYTES, Header, PAGE_BYTES, PAGES, PAGES_MAGIC, STATE, STATE_MAGIC, file};
 use crate::directory::io;
-use crate::frame::{FrameKind, encode_frame};
+use crate::frame::{FRAME_BYTES_MAX, FrameKind, encode_frame};
 use cyclotron_ports::{Access, Disk, DiskFile};
 use std::path::{Path, PathBuf};
 
 /// Bytes written at once.
 const CHUNK: usize = 1 << 20;
 const MODE: u32 = 0o600;
+/// Bytes of a record beyond which it takes several frames.
+const PART_BYTES: usize = 16 << 20;
+
+const _: () = assert!(PART_BYTES < FRAME_BYTES_MAX);
 
 /// A checkpoint on its way to disk. It exists once [`CheckpointWriter::commit`] has returned, and not at all before.
 pub struct CheckpointWriter<'a, D: Disk> {
@@ -86,9 +90,18 @@ impl<'a, D: Disk> CheckpointWriter<'a, D> {
         Ok(index)
     }
 
-    /// Adds a frame; `content` appends what is in it.
-    pub fn frame(&mut self, kind: FrameKind, content: impl FnOnce(&mut Vec<u8>)) -> Result<(), StorageError> {
-        encode_frame(kind, self.height, &mut self.state.buffer, content);
+    /// Adds a record of any length: one frame, or several.
+    pub fn record(&mut self, kind: FrameKind, content: &[u8]) -> Result<(), StorageError> {
+        let mut rest = content;
+        while let Some((part, behind)) = rest.split_at_checked(PART_BYTES).filter(|(_, behind)| !behind.is_empty()) {
+            self.frame(FrameKind::Part, part)?;
+            rest = behind;
+        }
+        self.frame(kind, rest)
+    }
+
+    fn frame(&mut self, kind: FrameKind, content: &[u8]) -> Result<(), StorageError> {
+        encode_frame(kind, self.height, &mut self.state.buffer, |out| out.extend_from_slice(content));
         self.state.write_full()
     }
 
@@ -99,10 +112,11 @@ impl<'a, D: Disk> CheckpointWriter<'a, D> {
         self.pages.write()?;
         self.pages.buffer.append(&mut self.table);
         self.pages.finish(self.disk, header, PAGES_MAGIC)?;
-        let sync = || self.disk.sync_directory(&self.directory).map_err(io("flush the directory", &self.directory));
+        let (disk, directory) = (self.disk, self.directory.clone());
+        let sync = || disk.sync_directory(&directory).map_err(io("flush the directory", &directory));
         // The name of the state is the checkpoint: its pages must be there whenever it is.
         sync()?;
-        encode_frame(FrameKind::End, self.height, &mut self.state.buffer, |_| {});
+        self.frame(FrameKind::End, &[])?;
         self.state.finish(self.disk, header, STATE_MAGIC)?;
         sync()
     }

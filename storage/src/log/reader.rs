@@ -3,7 +3,7 @@
 use crate::StorageError;
 use crate::directory::io;
 use crate::frame::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, unpack_block};
-use crate::log::segment::{FRAMES_AT, Mark, Segment, read_head};
+use crate::log::segment::{FRAMES_AT, HEIGHT_MAX, Mark, Segment, read_head};
 use crate::log::writer::{LogWriter, Place};
 use crate::log::{file_name, height_of_name};
 use cyclotron_ports::{Access, Disk, DiskFile};
@@ -49,8 +49,9 @@ struct Open<F> {
 impl<F: DiskFile> Open<F> {
     /// Opens a file; returns it and the height of its first batch.
     fn new(path: &Path, file: F) -> Result<(Self, u64), StorageError> {
-        let size = file.size().map_err(io("read", path))?;
+        // In this order: whoever writes the file makes it longer before marking it.
         let (first_height, mark) = read_head(&file, path)?;
+        let size = file.size().map_err(io("read", path))?;
         let open =
             Self { path: path.to_owned(), file, size, mark, at: FRAMES_AT, chunk: Vec::new(), chunk_at: FRAMES_AT };
         if mark.end > size || mark.end < FRAMES_AT {
@@ -123,7 +124,10 @@ impl<F: DiskFile> Open<F> {
 
 /// Heights of the first batches of the files in a directory, ascending.
 pub(crate) fn heights<D: Disk>(disk: &D, directory: &Path) -> Result<VecDeque<u64>, StorageError> {
-    let names = disk.list(directory).map_err(io("list", directory))?;
+    let names = match disk.list(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        names => names.map_err(io("list", directory))?,
+    };
     Ok(names.iter().filter_map(|name| height_of_name(name)).collect())
 }
 
@@ -173,6 +177,11 @@ impl<D: Disk> LogReader<D> {
         &self.open.path
     }
 
+    /// Bytes behind the last whole frame, once all frames were read: of a file that was not finished, or is being written.
+    pub fn left_over(&self) -> u64 {
+        self.open.size - self.open.at
+    }
+
     /// How many bytes of the file that is being read were read, and how many it has.
     pub fn progress(&self) -> (u64, u64) {
         (self.open.at, self.open.size)
@@ -204,23 +213,24 @@ impl<D: Disk> LogReader<D> {
 
     fn check_order(&mut self, frame: &Frame, at: u64) -> Result<(), StorageError> {
         match frame.kind {
-            FrameKind::Batch if frame.height != self.next_height => {
+            FrameKind::Batch if frame.height != self.next_height || frame.height > HEIGHT_MAX => {
                 Err(self.open.damaged(at, "a batch is not of the height that comes next"))
             }
             FrameKind::Batch => {
                 self.next_height += 1;
                 Ok(())
             }
-            FrameKind::Root | FrameKind::StateHash if frame.height + 1 != self.next_height => {
+            FrameKind::Root | FrameKind::StateHash if frame.height != self.next_height - 1 => {
                 Err(self.open.damaged(at, "a hash is not of the batch before it"))
             }
-            FrameKind::Root | FrameKind::StateHash | FrameKind::Block => Ok(()),
+            FrameKind::Root | FrameKind::StateHash | FrameKind::Block | FrameKind::Program => Ok(()),
             FrameKind::Configuration
             | FrameKind::Subnet
             | FrameKind::Module
             | FrameKind::Canister
             | FrameKind::Statuses
-            | FrameKind::End => Err(self.open.damaged(at, "a frame comes between batches that has no place there")),
+            | FrameKind::End
+            | FrameKind::Part => Err(self.open.damaged(at, "a frame comes between batches that has no place there")),
         }
     }
 
@@ -267,6 +277,16 @@ impl<D: Disk> LogReader<D> {
         }
         // What an earlier process wrote but did not see lasting must last before anything relies on it, its file's name included.
         self.disk.sync_directory(&directory).map_err(io("flush the directory", &directory))?;
+        // Frames behind the mark may be known to the operating system alone, and for good if a flush of an earlier process failed: only what
+        // is written anew is flushed.
+        let mut rest = mark.end;
+        let mut buffer = vec![0; CHUNK];
+        while rest < at {
+            let count = buffer.len().min((at - rest) as usize);
+            let read = file.read_at(rest, &mut buffer[..count]).map_err(io("read", &path))?;
+            file.write_at(rest, &buffer[..read.max(1)]).map_err(io("write", &path))?;
+            rest += read.max(1) as u64;
+        }
         let segment = Segment::new(path, file, mark);
         segment.make_lasting(at, false)?;
         Ok(LogWriter {

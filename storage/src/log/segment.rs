@@ -1,7 +1,7 @@
 //! One file of a log: its header, its marks, and how frames come to last in it.
 
 use crate::StorageError;
-use crate::directory::{io, write_file};
+use crate::directory::{FILE_MODE, io, sync_parent, write_file};
 use crate::frame::{FrameKind, encode_frame};
 use cyclotron_ports::{Access, Disk, DiskFile};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,8 @@ pub(super) const FRAMES_AT: u64 = 3 * PAGE;
 const MAGIC: &[u8; 8] = b"CYCLLOG\0";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 28;
+/// Heights end before sums of them could overflow.
+pub(super) const HEIGHT_MAX: u64 = u64::MAX / 2;
 const MARK_BYTES: usize = 32;
 
 /// How far a file is known to last.
@@ -76,6 +78,8 @@ impl<F: DiskFile> Segment<F> {
         if lasting.failed {
             return Err(StorageError::LogFailedBefore { path: self.path.clone() });
         }
+        // A file that goes on elsewhere does so for good.
+        let continued = continued || lasting.mark.continued;
         if end <= lasting.mark.end && continued == lasting.mark.continued {
             return Ok(());
         }
@@ -94,13 +98,8 @@ impl<F: DiskFile> Segment<F> {
     }
 }
 
-/// Makes a file that holds a configuration alone; it and its name last. Returns it and where its frames end.
-pub(super) fn create<D: Disk>(
-    disk: &D,
-    path: &Path,
-    first_height: u64,
-    configuration: &[u8],
-) -> Result<(Segment<D::File>, u64), StorageError> {
+/// A file that holds a configuration alone: its bytes, and its mark.
+fn new_file(first_height: u64, configuration: &[u8]) -> (Vec<u8>, Mark) {
     let mut bytes = vec![0; FRAMES_AT as usize];
     encode_frame(FrameKind::Configuration, first_height, &mut bytes, |out| out.extend_from_slice(configuration));
     let end = bytes.len() as u64;
@@ -114,9 +113,38 @@ pub(super) fn create<D: Disk>(
         let place = mark.place() as usize;
         bytes[place..place + MARK_BYTES].copy_from_slice(&mark.encode());
     }
+    (bytes, marks[1])
+}
+
+/// Makes a file that holds a configuration alone; it and its name last. Returns it and where its frames end.
+pub(super) fn create<D: Disk>(
+    disk: &D,
+    path: &Path,
+    first_height: u64,
+    configuration: &[u8],
+) -> Result<(Segment<D::File>, u64), StorageError> {
+    let (bytes, mark) = new_file(first_height, configuration);
     write_file(disk, path, &bytes)?;
     let file = disk.open(path, Access::Write).map_err(io("open", path))?;
-    Ok((Segment::new(path.to_owned(), file, marks[1]), end))
+    Ok((Segment::new(path.to_owned(), file, mark), mark.end))
+}
+
+/// As [`create`], at once under its name, which a user chose. Errors: also when the file exists.
+pub(super) fn create_in_place<D: Disk>(
+    disk: &D,
+    path: &Path,
+    first_height: u64,
+    configuration: &[u8],
+) -> Result<(Segment<D::File>, u64), StorageError> {
+    let (bytes, mark) = new_file(first_height, configuration);
+    let file = disk.open(path, Access::Create(FILE_MODE)).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => StorageError::Exists { path: path.to_owned() },
+        _ => io("create", path)(error),
+    })?;
+    file.write_at(0, &bytes).map_err(io("write", path))?;
+    file.sync().map_err(io("flush", path))?;
+    sync_parent(disk, path)?;
+    Ok((Segment::new(path.to_owned(), file, mark), mark.end))
 }
 
 /// Reads a file's header and its newest whole mark: the height of its first batch, and the mark.
@@ -140,6 +168,9 @@ pub(super) fn read_head(file: &impl DiskFile, path: &Path) -> Result<(u64, Mark)
         return Err(damaged(read as u64, "it is truncated"));
     }
     let first_height = u64::from_le_bytes(header[16..24].try_into().expect("eight bytes"));
+    if !(1..=HEIGHT_MAX).contains(&first_height) {
+        return Err(damaged(16, "it begins at a height that no batch has"));
+    }
     let mark = [1, 2].map(|page| Mark::decode(head[page * PAGE as usize..].first_chunk().expect("a page")));
     let newest = mark.into_iter().flatten().max_by_key(|mark| mark.sequence);
     Ok((first_height, newest.ok_or_else(|| damaged(PAGE, "both of its marks are damaged"))?))

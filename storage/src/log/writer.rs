@@ -82,12 +82,7 @@ impl<D: Disk> LogWriter<D> {
 
     /// Makes a log in one file. Errors: also when the file exists.
     pub fn create_file(disk: &D, path: &Path, first_height: u64, configuration: &[u8]) -> Result<Self, StorageError> {
-        match disk.open(path, cyclotron_ports::Access::Read) {
-            Ok(_) => return Err(StorageError::Exists { path: path.to_owned() }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io("open", path)(error)),
-        }
-        let (segment, end) = segment::create(disk, path, first_height, configuration)?;
+        let (segment, end) = segment::create_in_place(disk, path, first_height, configuration)?;
         let (place, segment) = (Place::File, Arc::new(segment));
         Ok(Self { place, segment, end, height: first_height - 1, frames: Vec::new(), batches: 0 })
     }
@@ -107,6 +102,11 @@ impl<D: Disk> LogWriter<D> {
     /// Height of the newest batch that was added.
     pub fn height(&self) -> u64 {
         self.height
+    }
+
+    /// An error: the disk has refused what was written before.
+    pub fn failed_before(&self) -> StorageError {
+        StorageError::LogFailedBefore { path: self.segment.path.clone() }
     }
 
     /// Bytes that are to be written next.

@@ -6,6 +6,7 @@
 
 use crate::certify::{Shown, certify};
 use crate::management::{Deferred, Ids};
+use crate::program::Program;
 use crate::totals::{Counted, Totals, use_of};
 use cyclotron_execution::management::{CanisterIds, ManagementCall, PendingInstall};
 use cyclotron_execution::record::{Modules, PageSink, PageSource, ProgramRecord, RestoreError};
@@ -34,8 +35,8 @@ use std::sync::Arc;
 
 /// Version of the records; part of the first one.
 const VERSION: u32 = 1;
-/// Remembered ingress messages in one frame.
-const STATUSES_PER_FRAME: usize = 256;
+/// Bytes of remembered ingress messages beyond which another record is begun.
+const STATUSES_BYTES: usize = 1 << 20;
 
 /// Where the subnet was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,11 +49,20 @@ pub struct Position {
     pub root: [u8; 32],
 }
 
+/// What each version of the first record has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 /// What belongs to no canister.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SubnetRecord {
     version: u32,
     position: Position,
+    /// What made the last round.
+    program: Program,
     /// Of the last round: what readers see names them.
     randomness: [u8; 32],
     tally: Tally,
@@ -68,6 +78,7 @@ struct SubnetRecord {
 
 /// One canister.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct CanisterRecord {
     id: CanisterId,
     controllers: Controllers,
@@ -119,9 +130,13 @@ fn put<D: Disk>(
     kind: FrameKind,
     record: &impl Serialize,
 ) -> Result<(), StorageError> {
-    writer.frame(kind, |out| {
-        ciborium::into_writer(record, out).expect("records have a CBOR form, and a vector takes any bytes");
-    })
+    let mut bytes = Vec::new();
+    append(record, &mut bytes);
+    writer.record(kind, &bytes)
+}
+
+fn append(record: &impl Serialize, out: &mut Vec<u8>) {
+    ciborium::into_writer(record, out).expect("records have a CBOR form, and a vector takes any bytes");
 }
 
 /// Writes the world. Cost: O(world).
@@ -130,6 +145,7 @@ fn put<D: Disk>(
 pub fn write<D: Disk>(
     world: &mut World,
     position: Position,
+    program: &Program,
     writer: &mut CheckpointWriter<'_, D>,
 ) -> Result<(), StorageError> {
     assert!(world.resource::<Outbox>().0.is_empty() && world.resource::<Stopping>().0.is_empty(), "the round is over");
@@ -138,6 +154,7 @@ pub fn write<D: Disk>(
     let record = SubnetRecord {
         version: VERSION,
         position,
+        program: program.clone(),
         randomness: world.resource::<CurrentRound>().0.randomness,
         tally: *world.resource::<Tally>(),
         inbox: world.resource::<ManagementInbox>().0.clone(),
@@ -150,10 +167,15 @@ pub fn write<D: Disk>(
         answered_count: world.resource::<IngressHistory>().answered_count(),
     };
     put(writer, FrameKind::Subnet, &record)?;
-    let entries: Vec<(MessageId, &Entry)> = world.resource::<IngressHistory>().entries().collect();
-    for some in entries.chunks(STATUSES_PER_FRAME) {
-        put(writer, FrameKind::Statuses, &some)?;
+    let mut statuses = Vec::new();
+    for entry in world.resource::<IngressHistory>().entries() {
+        append(&entry, &mut statuses);
+        if statuses.len() >= STATUSES_BYTES {
+            writer.record(FrameKind::Statuses, &statuses)?;
+            statuses.clear();
+        }
     }
+    writer.record(FrameKind::Statuses, &statuses)?;
     let ids: Vec<CanisterId> = world.resource::<Directory>().iter().map(|(id, _)| id).collect();
     let mut written = BTreeSet::new();
     for id in ids {
@@ -162,7 +184,7 @@ pub fn write<D: Disk>(
         // A module comes before the first canister that names it.
         for (key, module) in modules {
             if written.insert(key) {
-                writer.frame(FrameKind::Module, |out| out.extend_from_slice(module.wasm()))?;
+                writer.record(FrameKind::Module, module.wasm())?;
             }
         }
         put(writer, FrameKind::Canister, &record)?;
@@ -219,7 +241,7 @@ fn record_of<D: Disk>(
     })
 }
 
-/// Fills an empty world; `env` gives what a round is told of its batch. Returns where the subnet was.
+/// Fills an empty world; `env` gives what a round is told of its batch. Returns where the subnet was, and what made its last round.
 ///
 /// Errors: the checkpoint is damaged, of another version, or does not come to the root that it names.
 pub fn restore<F: DiskFile>(
@@ -227,19 +249,29 @@ pub fn restore<F: DiskFile>(
     machine: &Arc<Machine>,
     reader: &mut CheckpointReader<F>,
     env: impl FnOnce(Position, [u8; 32], &World) -> RoundEnv,
-) -> Result<Position, StorageError> {
-    let Some(frame) = reader.next_frame()?.filter(|frame| frame.kind == FrameKind::Subnet) else {
+) -> Result<(Position, Program), StorageError> {
+    let Some(frame) = reader.next_record()?.filter(|frame| frame.kind == FrameKind::Subnet) else {
         return Err(reader.malformed("it does not begin with the subnet"));
     };
+    let Versioned { version } = decode(reader, &frame.content)?;
+    if version != VERSION {
+        return Err(reader.other_version(version));
+    }
     let subnet: SubnetRecord = decode(reader, &frame.content)?;
-    if subnet.version != VERSION {
-        return Err(reader.malformed("its records are of a version that this program does not know"));
+    if subnet.position.height.0 != frame.height {
+        return Err(reader.malformed("its records are of another height"));
     }
     let mut history = Vec::new();
     let mut modules = Modules::new();
-    while let Some(frame) = reader.next_frame()? {
+    while let Some(frame) = reader.next_record()? {
         match frame.kind {
-            FrameKind::Statuses => history.extend(decode::<Vec<(MessageId, Entry)>>(reader, &frame.content)?),
+            FrameKind::Statuses => {
+                let mut rest = &*frame.content;
+                while !rest.is_empty() {
+                    let entry: Result<(MessageId, Entry), _> = ciborium::from_reader(&mut rest);
+                    history.push(entry.map_err(|_| reader.malformed("a record is not of its kind"))?);
+                }
+            }
             FrameKind::Module => {
                 let module = machine.engine.compile(&frame.content);
                 let module = module.map_err(|_| reader.malformed("a module is none that this program takes"))?;
@@ -252,7 +284,7 @@ pub fn restore<F: DiskFile>(
             _ => return Err(reader.malformed("a frame has no place in a checkpoint")),
         }
     }
-    let SubnetRecord { position, randomness, .. } = subnet;
+    let (position, randomness, program) = (subnet.position, subnet.randomness, subnet.program.clone());
     restore_subnet(world, subnet, history);
     world.insert_resource(CurrentRound(env(position, randomness, world)));
     // What the outside sees of it all is made anew, and must be what it was.
@@ -261,8 +293,8 @@ pub fn restore<F: DiskFile>(
     world.run_system_cached(certify).expect("the system runs on this world");
     let view = world.resource_mut::<crate::certify::View>().0.take();
     match view {
-        Some(Ok(view)) if view.root == position.root => Ok(position),
-        _ => Err(reader.malformed("its state does not come to the root that it names")),
+        Some(Ok(view)) if view.root == position.root => Ok((position, program)),
+        _ => Err(reader.unfaithful()),
     }
 }
 

@@ -8,6 +8,11 @@ use cyclotron_execution::management::IdRange;
 use cyclotron_types::Principal;
 use serde::{Deserialize, Serialize};
 
+/// More scheduler cores than any subnet has.
+const CORES_MAX: usize = 1_024;
+/// More nodes than the Internet Computer has.
+pub const NODES_MAX: u64 = 10_000;
+
 /// What a subnet is made with. Two subnets with the same genesis and the same batches have the same state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,8 +43,30 @@ impl Genesis {
         bytes
     }
 
-    /// Reads the CBOR form. Errors: in words; also when a field is there that this program does not know.
+    /// Reads the CBOR form. Errors: in words; also when a field is there that this program does not know, or no subnet can be made with it.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        ciborium::from_reader(bytes).map_err(|error| format!("what the subnet was made with cannot be read: {error}"))
+        let genesis: Self = ciborium::from_reader(bytes)
+            .map_err(|error| format!("what the subnet was made with cannot be read: {error}"))?;
+        match genesis.fault() {
+            Some(what) => Err(format!("no subnet can be made as it is said: {what}")),
+            None => Ok(genesis),
+        }
+    }
+
+    fn fault(&self) -> Option<&'static str> {
+        let mut ranges = [&self.ranges[..], &self.reserved_ranges].concat();
+        ranges.sort_unstable();
+        let ordered: Vec<u64> = ranges.iter().flat_map(|range| [range.first, range.last]).collect();
+        let apart = ranges.windows(2).all(|pair| pair[0].last < pair[1].first);
+        if !ordered.is_sorted() || !apart {
+            return Some("its canister ranges are not ranges, or overlap");
+        }
+        if !(1..=CORES_MAX).contains(&self.scheduling.cores) {
+            return Some("its number of scheduler cores");
+        }
+        if !(1..=NODES_MAX).contains(&self.config.fees.nodes) {
+            return Some("its number of nodes");
+        }
+        None
     }
 }

@@ -1,8 +1,9 @@
 //! The input log: every batch lasts before anything that it did is shown.
 //!
-//! Enters: batches, as a [`BatchSink`]. Leaves: frames in files, made lasting by a thread of its own while the round runs. What several
-//! batches wrote comes to last by one flush. Never here: the bytes (`storage/FORMAT.md`).
+//! Enters: batches, as a [`BatchSink`]. Leaves: frames in files, made lasting by a thread of its own while the round runs: all messages of a
+//! batch by one pair of flushes. Never here: the bytes (`storage/FORMAT.md`).
 
+use crate::program::Program;
 use crate::sink::BatchSink;
 use cyclotron_ports::Disk;
 use cyclotron_storage::FrameKind;
@@ -31,6 +32,8 @@ struct State<F> {
     /// Height of the newest batch that lasts.
     lasting: u64,
     failed: Option<StorageError>,
+    /// A write or a flush has failed: nothing more comes to last.
+    dead: bool,
     ended: bool,
 }
 
@@ -53,10 +56,10 @@ impl<F: cyclotron_ports::DiskFile> Flusher<F> {
                     state = self.state();
                     match outcome {
                         Ok(()) => state.lasting = written.height(),
-                        Err(error) => state.failed = Some(error),
+                        Err(error) => (state.failed, state.dead) = (Some(error), true),
                     }
                     self.changed.notify_all();
-                    if state.failed.is_some() {
+                    if state.dead {
                         return;
                     }
                 }
@@ -70,7 +73,7 @@ impl<F: cyclotron_ports::DiskFile> Flusher<F> {
 impl<D: Disk + 'static> LogSink<D> {
     /// Goes on with a log. Errors: when no thread can be started.
     pub fn new(writer: LogWriter<D>) -> Result<Self, std::io::Error> {
-        let state = State { written: None, lasting: writer.height(), failed: None, ended: false };
+        let state = State { written: None, lasting: writer.height(), failed: None, dead: false, ended: false };
         let flusher = Arc::new(Flusher { state: Mutex::new(state), changed: Condvar::new() });
         let thread = std::thread::Builder::new().name("log".into()).spawn({
             let flusher = flusher.clone();
@@ -80,8 +83,15 @@ impl<D: Disk + 'static> LogSink<D> {
     }
 
     fn write(&mut self) -> Result<(), StorageError> {
-        let written = self.writer.write()?;
-        self.flusher.state().written = Some(written);
+        let written = self.writer.write();
+        let mut state = self.flusher.state();
+        match written {
+            Ok(written) => state.written = Some(written),
+            Err(error) => {
+                state.dead = true;
+                return Err(error);
+            }
+        }
         self.flusher.changed.notify_all();
         Ok(())
     }
@@ -96,8 +106,8 @@ impl<D: Disk + 'static> BatchSink for LogSink<D> {
     fn before_shown(&mut self, height: Height) -> Result<(), StorageError> {
         let mut state = self.flusher.state();
         while state.lasting < height.0 {
-            if let Some(error) = state.failed.take() {
-                return Err(error);
+            if state.dead {
+                return Err(state.failed.take().unwrap_or_else(|| self.writer.failed_before()));
             }
             state = self.flusher.wait(state);
         }
@@ -110,6 +120,11 @@ impl<D: Disk + 'static> BatchSink for LogSink<D> {
         Ok(())
     }
 
+    fn program(&mut self, height: Height, program: &Program) -> Result<(), StorageError> {
+        self.writer.append(FrameKind::Program, height.0, |out| out.extend_from_slice(&program.encode()));
+        Ok(())
+    }
+
     fn state_hash(&mut self, height: Height, hash: &[u8; 32]) -> Result<(), StorageError> {
         self.writer.append(FrameKind::StateHash, height.0, |out| out.extend_from_slice(hash));
         Ok(())
@@ -118,8 +133,10 @@ impl<D: Disk + 'static> BatchSink for LogSink<D> {
 
 impl<D: Disk + 'static> Drop for LogSink<D> {
     fn drop(&mut self) {
-        // The last root; a disk that refuses it has refused nothing that anyone relies on.
-        let _not_relied_on = self.write();
+        if !self.flusher.state().dead {
+            // The last root; a disk that refuses it has refused nothing that anyone relies on.
+            let _not_relied_on = self.write();
+        }
         self.flusher.state().ended = true;
         self.flusher.changed.notify_all();
         if let Some(thread) = self.thread.take() {

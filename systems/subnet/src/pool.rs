@@ -17,6 +17,8 @@ pub const POOL_BYTES_MAX: usize = 256 << 20;
 /// Bytes of ingress in one batch. PROTOCOL A2: 4 MiB.
 pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 
+// Besides its method and argument a message takes three principals and some numbers in the log.
+const _: () = assert!(PAYLOAD_BYTES_MAX + INGRESS_PER_BATCH_MAX * 256 < cyclotron_storage::FRAME_BYTES_MAX);
 const _: () = assert!(INGRESS_BYTES_MAX.0 as usize <= PAYLOAD_BYTES_MAX, "any admitted message fits in a batch");
 
 /// The schedule of the Local world.

@@ -2,6 +2,7 @@
 //!
 //! Enters: frames. Leaves: the subnet as it was after the last of them. Never here: a batch that the log does not have.
 
+use crate::program::Program;
 use crate::subnet::Subnet;
 use cyclotron_crypto::RootSigner;
 use cyclotron_storage::StorageError;
@@ -31,6 +32,13 @@ pub enum ReplayError {
         /// What is wrong.
         what: &'static str,
     },
+    /// Another program made the rounds, and this one would make others.
+    OtherRules {
+        /// From the round of this height on.
+        height: u64,
+        /// That program's version.
+        version: String,
+    },
     /// The state is not the one that was recorded.
     Differs {
         /// After the round of this height.
@@ -50,6 +58,10 @@ impl fmt::Display for ReplayError {
         match self {
             Self::Storage(error) => error.fmt(f),
             Self::Malformed { height, what } => write!(f, "the log is not to be executed at height {height}: {what}"),
+            Self::OtherRules { height, version } => write!(
+                f,
+                "the rounds from height {height} on were made by version {version}, which had other rules than this program: start that version once and end it in order; from the checkpoint that it leaves, any version goes on"
+            ),
             Self::Differs { height, what, recorded, computed } => write!(
                 f,
                 "after the round of height {height} the {what} is {}, but {} was recorded: this program does not do what the one that wrote the log did",
@@ -70,6 +82,10 @@ impl Subnet {
         match frame.kind {
             FrameKind::Batch => {
                 let batch = decode_batch(frame.height, &frame.content).ok_or_else(|| malformed("it holds no batch"))?;
+                if !self.program.is_like_this() {
+                    let version = self.program.version.clone();
+                    return Err(ReplayError::OtherRules { height: frame.height, version });
+                }
                 if batch.height.0 != self.height().0 + 1 {
                     return Err(malformed("its batch does not follow on the state"));
                 }
@@ -77,6 +93,11 @@ impl Subnet {
                     return Err(malformed("its time is not later than that of the batch before"));
                 }
                 self.execute(batch).map(Replayed::Round).map_err(ReplayError::Storage)
+            }
+            FrameKind::Program => {
+                let program = Program::decode(&frame.content).ok_or_else(|| malformed("it names no program"))?;
+                self.run_as(program).map_err(ReplayError::Storage)?;
+                Ok(Replayed::Agrees)
             }
             FrameKind::Root | FrameKind::StateHash => {
                 if frame.height != self.height().0 {

@@ -2,6 +2,7 @@
 //!
 //! Enters: each batch before it does anything. Leaves: leave to show what it did. Never here: a change to the batch or to the world.
 
+use crate::program::Program;
 use cyclotron_storage::StorageError;
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::units::Height;
@@ -15,6 +16,8 @@ pub trait BatchSink: Send + Sync {
     fn before_shown(&mut self, height: Height) -> Result<(), StorageError>;
     /// The round is over, and this is what it left.
     fn round_ended(&mut self, view: &CertifiedView) -> Result<(), StorageError>;
+    /// From now on this program makes the rounds.
+    fn program(&mut self, height: Height, program: &Program) -> Result<(), StorageError>;
     /// The state hash after the round of this height was computed.
     fn state_hash(&mut self, height: Height, hash: &[u8; 32]) -> Result<(), StorageError>;
 }

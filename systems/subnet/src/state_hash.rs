@@ -8,6 +8,8 @@
 //! queue order. A suspended execution is its message, what has been paid for it and the instructions it has used, from which the rest of
 //! it follows; its canister's memories count as they were before it. An installation under way is its terms and the instructions it has used.
 //!
+//! No part of it: height, time and randomness of the last batch, which logs keep; what follows from the rest, as alarms and sums do.
+//!
 //! Cost: O(canisters, statuses and pages changed since the last call), hashing included. A node that does not compare hashes
 //! never pays it: changes are noted from the first call on.
 

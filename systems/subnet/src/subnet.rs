@@ -6,6 +6,7 @@ use crate::genesis::Genesis;
 use crate::management::{Deferred, Ids, ManagementRound};
 use crate::observe::{Observer, RoundObserver, observe};
 use crate::pool::{IngressPool, PoolFull, PoolLoad};
+use crate::program::Program;
 use crate::replay::Unsigned;
 use crate::round::{inner_round, round};
 use crate::sink::{BatchSink, Sinks};
@@ -128,6 +129,8 @@ pub struct Subnet {
     height: Height,
     time: Time,
     root: [u8; 32],
+    /// What makes its rounds.
+    pub(crate) program: Program,
 }
 
 impl Subnet {
@@ -208,6 +211,7 @@ impl Subnet {
             height: Height::ZERO,
             time: Time::ZERO,
             root: [0; 32],
+            program: Program::this(),
         })
     }
 
@@ -267,6 +271,14 @@ impl Subnet {
         self.replicated.resource_mut::<Sinks>().0.push(sink);
     }
 
+    /// Rounds are made by this program from now on, and sinks take note of that.
+    pub fn run_as(&mut self, program: Program) -> Result<(), StorageError> {
+        let height = self.height;
+        self.replicated.resource_mut::<Sinks>().each(|sink| sink.program(height, &program))?;
+        self.program = program;
+        Ok(())
+    }
+
     /// Lets go of all sinks, which end what they are at.
     pub fn note_no_more(&mut self) {
         self.replicated.resource_mut::<Sinks>().0.clear();
@@ -287,7 +299,7 @@ impl Subnet {
     pub fn checkpoint<D: Disk>(&mut self, disk: &D, directory: &Path) -> Result<(), StorageError> {
         let position = Position { height: self.height, time: self.time, root: self.root };
         let mut writer = CheckpointWriter::create(disk, directory, self.height.0)?;
-        checkpoint::write(&mut self.replicated, position, &mut writer)?;
+        checkpoint::write(&mut self.replicated, position, &self.program, &mut writer)?;
         writer.commit()
     }
 
@@ -302,7 +314,8 @@ impl Subnet {
         let env = |position: Position, randomness, world: &World| {
             round_env(world, config, machine, position.height, position.time, randomness)
         };
-        let position = checkpoint::restore(&mut self.replicated, machine, &mut reader, env)?;
+        let (position, program) = checkpoint::restore(&mut self.replicated, machine, &mut reader, env)?;
+        self.program = program;
         (self.height, self.time, self.root) = (position.height, position.time, position.root);
         Ok(())
     }
@@ -310,7 +323,7 @@ impl Subnet {
     fn facts(&self, registry_version: RegistryVersion) -> NodeFacts {
         NodeFacts {
             provisional: self.provisional,
-            replica_version: env!("CARGO_PKG_VERSION").into(),
+            replica_version: self.program.version.clone(),
             registry_version: registry_version.0,
         }
     }

@@ -10,7 +10,7 @@ use cyclotron_ports::{Disk, Fault, SimDisk};
 use cyclotron_storage::checkpoint;
 use cyclotron_storage::log::{LOG_FILE_BYTES, LogReader, LogWriter};
 use cyclotron_storage::{Frame, FrameKind};
-use cyclotron_subnet::{Genesis, LogSink, ReplayError, Replayed, Statistics, Subnet, SubnetOptions, Unsigned};
+use cyclotron_subnet::{Genesis, LogSink, Program, ReplayError, Replayed, Statistics, Subnet, SubnetOptions, Unsigned};
 use cyclotron_types::batch::CertifiedView;
 use cyclotron_types::ids::MessageId;
 use proptest::prelude::*;
@@ -205,6 +205,28 @@ fn a_log_of_other_rounds_or_results_is_refused_with_the_height() {
     // Another argument is another result.
     let arg = frames[last].content.len() - 9;
     assert!(refused(&|frames| frames[last].content[arg + 1] = 2).contains("certified root is"));
+}
+
+#[test]
+fn rounds_of_a_program_with_other_rules_are_refused_and_those_of_an_older_version_are_not() {
+    let frames = small_log();
+    let after = |program: &Program| {
+        let content = program.encode();
+        let first = Frame { kind: FrameKind::Program, height: 0, content };
+        replay(&[&[first][..], &frames].concat())
+    };
+    after(&Program { version: "0.0.1".into(), ..Program::this() }).unwrap();
+    let other = Program { rules: Program::this().rules + 1, version: "9.9.9".into() };
+    let said = after(&other).unwrap_err().to_string();
+    assert!(
+        said.contains("from height 1 on were made by version 9.9.9") && said.contains("start that version"),
+        "{said}"
+    );
+    // A start without rounds has done nothing.
+    let last = Frame { kind: FrameKind::Program, height: frames[0].height, content: other.encode() };
+    replay(&[&frames[..1], &[last][..]].concat()).unwrap();
+    let none = Frame { kind: FrameKind::Program, height: 0, content: vec![1, 2, 3] };
+    assert!(replay(&[none]).unwrap_err().to_string().contains("names no program"));
 }
 
 #[test]

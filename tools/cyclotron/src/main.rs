@@ -5,6 +5,7 @@ mod client;
 mod node;
 mod recordings;
 mod start;
+mod state;
 
 use clap::{Parser, Subcommand};
 use std::io::{ErrorKind, Write};
@@ -33,6 +34,9 @@ enum Command {
     Record(recordings::RecordCommand),
     /// Run a recording again, as fast as this machine can, and compare what it comes to
     Replay(recordings::ReplayArguments),
+    /// Look into a state directory
+    #[command(subcommand)]
+    State(state::StateCommand),
     #[command(flatten)]
     Client(client::ClientCommand),
 }
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         Command::Start(arguments) => start::run(arguments),
         Command::Record(command) => recordings::record(&command),
         Command::Replay(arguments) => recordings::replay(&arguments),
+        Command::State(command) => state::run(&command),
         Command::Client(command) => client::run(command),
     };
     match outcome {

@@ -54,11 +54,17 @@ pub fn record(command: &RecordCommand) -> Result<(), String> {
         contents.add(&frame);
     }
     if arguments.json {
-        let shown =
-            serde_json::json!({ "subnet": genesis.config.subnet.to_text(), "genesis": genesis, "contents": contents });
+        let shown = serde_json::json!({
+            "subnet": genesis.config.subnet.to_text(),
+            "genesis": genesis,
+            "contents": contents,
+            "left_over_bytes": log.left_over(),
+        });
         return print(&shown.to_string());
     }
-    print(&[subnet_lines(&genesis), contents_lines(&contents)].concat().join("\n"))
+    let mut lines = [subnet_lines(&genesis), contents_lines(&contents)].concat();
+    lines.extend(left_over_line(log.left_over()));
+    print(&lines.join("\n"))
 }
 
 /// Runs `cyclotron replay`.
@@ -93,14 +99,20 @@ fn show(bar: &ProgressBar, Progress { height, read, bytes }: Progress) {
     bar.set_message(height.to_string());
 }
 
-fn subnet_lines(genesis: &Genesis) -> Vec<String> {
+/// What is said of a file that does not end with a whole frame: it was not finished, or is being written.
+pub fn left_over_line(bytes: u64) -> Option<String> {
+    (bytes > 0)
+        .then(|| format!("  Not whole    the last {bytes} bytes: whoever wrote them did not finish, or is at it"))
+}
+
+pub fn subnet_lines(genesis: &Genesis) -> Vec<String> {
     vec![
         format!("  Subnet       {} ({})", genesis.config.subnet.to_text(), genesis.subnet_type),
         format!("  Prices       of {} nodes", genesis.config.fees.nodes),
     ]
 }
 
-fn contents_lines(contents: &Contents) -> Vec<String> {
+pub fn contents_lines(contents: &Contents) -> Vec<String> {
     let heights = match (contents.first_height, contents.last_height) {
         (Some(first), Some(last)) => format!("{first} to {last}"),
         _ => "none".into(),
@@ -134,10 +146,13 @@ fn report_lines(report: &Report, threads: usize) -> Vec<String> {
             per_second(rounds),
             per_second(report.executed as f64),
         ),
-        format!("  State hash   {}", hex::encode(report.state_hash)),
+        format!("  State hash   {} at height {}", hex::encode(report.state_hash), report.height),
         String::new(),
         "  stage            total s     p50 us     p99 us     max us".into(),
     ];
+    if let Some(line) = left_over_line(report.left_over_bytes) {
+        lines.insert(0, line);
+    }
     lines.extend(report.stages.iter().map(|times| {
         format!(
             "  {:<12} {:>11.3} {:>10.1} {:>10.1} {:>10.1}",

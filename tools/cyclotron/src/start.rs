@@ -6,6 +6,7 @@ use clap::Args;
 use cyclotron_net::{Counters, Server, ServerConfig, serve};
 use cyclotron_ports::{SystemDisk, SystemEntropy};
 use cyclotron_storage::{NodeKeys, StateDirectory};
+use cyclotron_subnet::NODES_MAX;
 use cyclotron_trace::{LogFormat, Metrics, info, init_log, warn};
 use cyclotron_types::units::Height;
 use rlimit::Resource;
@@ -18,8 +19,6 @@ use std::time::Duration;
 
 /// Threads that anyone may ask for: far more than help.
 pub const THREADS_MAX: i64 = 1_024;
-/// Nodes that prices may be computed for: more than the Internet Computer has.
-const NODES_MAX: u64 = 10_000;
 /// Nodes that the table of prices is written for.
 const PRICED_AS_DEFAULT: u64 = 13;
 /// File descriptors of a process whose limit cannot be learned: what systems give at least.
@@ -87,6 +86,8 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     let made_with = |keys: &NodeKeys| genesis(keys, arguments.priced_as.unwrap_or(PRICED_AS_DEFAULT)).encode();
     let state = StateDirectory::open(&Arc::new(SystemDisk), &path, &SystemEntropy, std::process::id(), made_with)
         .map_err(|error| error.to_string())?;
+    // To learn it after the state was brought back would be late.
+    check_addresses(&arguments)?;
     let threads = arguments.threads.map_or_else(cores, usize::from);
     let mut restart = Restart::open(&state, threads, arguments.priced_as, arguments.record.is_some())?;
     if let Some(file) = &arguments.record {
@@ -176,6 +177,15 @@ fn abort_on_panic() {
         report(panic);
         std::process::abort();
     }));
+}
+
+/// Whether both addresses can be had now.
+fn check_addresses(arguments: &StartArguments) -> Result<(), String> {
+    let metrics = (!arguments.no_metrics).then_some(arguments.metrics);
+    // Both at once: they may be the same.
+    let taken: io::Result<Vec<TcpListener>> =
+        [Some(arguments.bind), metrics].into_iter().flatten().map(TcpListener::bind).collect();
+    taken.map(drop).map_err(|error| explain_bind(arguments, &error))
 }
 
 /// Says which of the addresses cannot be had, and what to do.

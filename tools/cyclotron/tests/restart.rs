@@ -171,12 +171,23 @@ async fn a_damaged_log_stops_the_start_with_the_file_and_the_place_and_stays_as_
     assert_eq!(std::fs::read(&path).unwrap(), damaged);
     assert!(run(&["replay", path.to_str().unwrap()]).unwrap_err().contains("damaged at byte "));
 
+    let verified = run(&["state", "verify", directory.to_str().unwrap()]).unwrap_err();
+    assert!(verified.contains("damaged at byte "), "{verified}");
+    assert!(run(&["state", "inspect", "/nowhere"]).unwrap_err().contains("/nowhere is not a directory"));
+
+    let says = |what: &str| {
+        let said = start();
+        assert!(said.contains(what), "{said}");
+    };
     std::fs::write(&path, &good[..good.len() / 2]).unwrap();
-    assert!(start().contains("truncated"), "{said}");
+    says("truncated");
     std::fs::write(&path, "x").unwrap();
-    assert!(start().contains("is not a log of Cyclotron"), "{said}");
+    says("is not a log of Cyclotron");
     std::fs::remove_file(&path).unwrap();
-    assert!(start().contains("goes on at height 1"), "{said}");
+    says("goes on at height 1");
+    std::fs::remove_dir(directory.join("log")).unwrap();
+    says("goes on at height 1");
+    std::fs::create_dir(directory.join("log")).unwrap();
 
     std::fs::write(&path, &good).unwrap();
     let node = TestNode::start_in(PROGRAM, directory);
@@ -202,6 +213,13 @@ async fn a_damaged_checkpoint_stops_the_start_and_the_one_before_it_brings_the_s
         directory.join("checkpoints").read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert_eq!(files.len(), 4, "two are kept: {files:?}");
+    let state = |command| run(&["state", command, directory.to_str().unwrap()]);
+    let inspected = state("inspect").unwrap();
+    assert!(
+        inspected.contains("7 messages") && inspected.matches("1 canisters, 1 modules").count() == 2,
+        "{inspected}"
+    );
+    assert!(state("verify").unwrap().contains("All of it is whole"));
     let newest = &files[2..];
     for path in newest {
         let good = std::fs::read(path).unwrap();
@@ -213,7 +231,8 @@ async fn a_damaged_checkpoint_stops_the_start_and_the_one_before_it_brings_the_s
                 run(&["start", "--no-metrics", "--bind", "127.0.0.1:0", "--state-dir", directory.to_str().unwrap()])
                     .expect_err("the node does not start");
             assert!(said.contains(path.to_str().unwrap()) && said.contains("is damaged at byte "), "{at}: {said}");
-            assert!(said.contains("remove the checkpoint of height "), "{said}");
+            assert!(said.contains("or remove ") && said.contains(".*: the checkpoint before it"), "{said}");
+            assert!(state("verify").unwrap_err().contains("is damaged at byte "));
             assert_eq!(std::fs::read(path).unwrap(), damaged);
         }
         std::fs::write(path, &good).unwrap();
@@ -223,4 +242,49 @@ async fn a_damaged_checkpoint_stops_the_start_and_the_one_before_it_brings_the_s
     }
     let node = TestNode::start_in(PROGRAM, directory);
     assert_eq!(count(&agent(&node, key(1)), counter).await, 5);
+    // All of them, and their folder.
+    let directory = node.kill();
+    std::fs::remove_dir_all(directory.join("checkpoints")).unwrap();
+    let node = TestNode::start_in(PROGRAM, directory);
+    assert_eq!(count(&agent(&node, key(1)), counter).await, 5);
+}
+
+#[test]
+fn a_node_without_canisters_goes_on_too_and_a_recording_may_have_a_bare_name() {
+    let folder = directory("bare");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("rounds.new"), "mine").unwrap();
+    let start = |more: &[&str]| {
+        let mut node = program(PROGRAM, &["start", "--json", "--no-metrics", "--bind", "127.0.0.1:0"])
+            .args(["--state-dir", "a/b/state"])
+            .args(more)
+            .current_dir(&folder)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(node.stdout.take().unwrap()), &mut line).unwrap();
+        let banner: serde_json::Value = serde_json::from_str(&line).expect("the node serves");
+        let interrupt = std::process::Command::new("kill").args(["-INT", &node.id().to_string()]).status();
+        assert!(interrupt.unwrap().success() && node.wait().unwrap().success());
+        banner["height"].as_u64().unwrap()
+    };
+    assert_eq!(start(&["--record", "rounds"]), 0);
+    let second = start(&[]);
+    assert!(second >= 2, "{second}");
+    assert!(start(&[]) > second, "from the checkpoint of an empty subnet");
+    assert_eq!(std::fs::read_to_string(folder.join("rounds.new")).unwrap(), "mine");
+    let recording = folder.join("rounds");
+    assert_eq!(replay(&recording, "1")["contents"]["state_hashes"], 1);
+    let bytes = std::fs::read(&recording).unwrap();
+    let cut = folder.join("cut");
+    std::fs::write(&cut, &bytes[..bytes.len() - 3]).unwrap();
+    assert!(run(&["replay", cut.to_str().unwrap()]).unwrap_err().contains("truncated"));
+    // Of one that was not finished, what is whole is run, and the rest is said.
+    std::fs::write(&cut, [&bytes, &b"the beginning of another frame"[..]].concat()).unwrap();
+    assert_eq!(replay(&cut, "1")["left_over_bytes"], 30);
+    assert!(run(&["record", "show", cut.to_str().unwrap()]).unwrap().contains("Not whole    the last 30 bytes"));
+    let said = run(&["replay", folder.to_str().unwrap()]).unwrap_err();
+    assert!(said.contains("is not a state directory of Cyclotron"), "{said}");
+    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -30,7 +30,7 @@ pub fn check(input: &[u8]) -> bool {
         let length = (u32::from_le_bytes(*length) as usize).min(behind.len());
         let kinds = [FrameKind::Subnet, FrameKind::Statuses, FrameKind::Module, FrameKind::Canister, FrameKind::Batch];
         let kind = kinds[usize::from(*kind) % kinds.len()];
-        writer.frame(kind, |out| out.extend_from_slice(&behind[..length])).expect("the disk works");
+        writer.record(kind, &behind[..length]).expect("the disk works");
         rest = &behind[length..];
     }
     writer.commit().expect("the disk works");

@@ -1,18 +1,19 @@
 // What must hold for all bytes of a log; shared by the fuzz target and the test that replays its corpus.
 
 use cyclotron_ports::{Disk, SimDisk};
-use cyclotron_storage::FrameKind;
 use cyclotron_storage::log::{LogReader, LogWriter, decode_batch, encode_batch};
+use cyclotron_storage::{FRAME_HEADER_BYTES, FrameKind, encode_block, encode_frame};
 use std::path::Path;
 use std::sync::Arc;
 
 const PATH: &str = "/log/file";
 
-/// Takes the first byte for what the others are: a file, a batch, a block of compressed frames, or frames' contents in a file that is whole.
+/// Takes the first byte for what the others are: a file, a batch, a block of compressed frames, frames' contents in a file that is whole, or
+/// frames of any kind and height in a block.
 /// What is read must be what is written again; the rest must be refused without a panic.
 pub fn check(input: &[u8]) {
     let Some((what, bytes)) = input.split_first() else { return };
-    match what % 4 {
+    match what % 5 {
         0 => read(&disk_with(bytes)),
         1 => {
             if let Some(batch) = decode_batch(7, bytes) {
@@ -22,6 +23,20 @@ pub fn check(input: &[u8]) {
             }
         }
         2 => read(&written(|log| log.append(FrameKind::Block, 0, |out| out.extend_from_slice(bytes)))),
+        4 => {
+            let mut frames = Vec::new();
+            for part in bytes.chunks(40) {
+                let kinds =
+                    [FrameKind::Batch, FrameKind::Root, FrameKind::StateHash, FrameKind::Program, FrameKind::End];
+                let height = part.get(1..9).map_or(1, |height| u64::from_le_bytes(height.try_into().expect("eight")));
+                let kind = kinds[usize::from(part[0]) % kinds.len()];
+                encode_frame(kind, height, &mut frames, |out| out.extend_from_slice(part));
+            }
+            let mut block = Vec::new();
+            encode_block(1, &frames, &mut block);
+            let content = &block[FRAME_HEADER_BYTES..];
+            read(&written(|log| log.append(FrameKind::Block, 1, |out| out.extend_from_slice(content))));
+        }
         _ => read(&written(|log| {
             for part in bytes.chunks(40) {
                 match part[0] % 3 {

@@ -10,7 +10,7 @@ use cyclotron_ports::SystemDisk;
 use cyclotron_record::Recorder;
 use cyclotron_storage::log::{LOG_FILE_BYTES, LogReader};
 use cyclotron_storage::{FrameKind, NodeKeys, StateDirectory};
-use cyclotron_subnet::{Genesis, LogSink, Replayed, SchedulingOptions, Subnet, SubnetOptions};
+use cyclotron_subnet::{Genesis, LogSink, Program, Replayed, SchedulingOptions, Subnet, SubnetOptions};
 use cyclotron_trace::info;
 use cyclotron_types::fees::Fees;
 use cyclotron_types::units::Height;
@@ -113,7 +113,11 @@ impl Restart {
         let began = Instant::now();
         if let Some((folder, height)) = checkpoint {
             subnet.restore(&SystemDisk, &folder, height).map_err(|error| {
-                format!("{error}; or remove the checkpoint of height {height}: the one before it, or the log, brings the same state back")
+                let files = folder.join(format!("{:016x}.*", height.0));
+                format!(
+                    "{error}; or remove {}: the checkpoint before it, or the log, brings the same state back",
+                    files.display()
+                )
             })?;
         }
         let from = subnet.height();
@@ -149,6 +153,7 @@ impl Restart {
         let writer = log.into_writer(LOG_FILE_BYTES).map_err(|error| error.to_string())?;
         let sink = LogSink::new(writer).map_err(|error| format!("cannot start a thread: {error}"))?;
         subnet.note(Box::new(sink));
+        subnet.run_as(Program::this()).map_err(|error| error.to_string())?;
         Ok(subnet)
     }
 }

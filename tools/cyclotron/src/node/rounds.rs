@@ -58,12 +58,18 @@ pub fn run(
 }
 
 fn note_state_hash(subnet: &mut Subnet) {
-    subnet.note_state_hash().map(drop).unwrap_or_else(|failed| stop(&failed));
+    if let Err(failed) = subnet.note_state_hash() {
+        stop(subnet, &failed);
+    }
 }
 
 /// Ends the process: nobody has seen anything of the last round, and nobody may. The next start goes on from what lasts.
-fn stop(failed: &StorageError) -> ! {
-    error!("the node stops, since its log takes no more: {failed}");
+fn stop(subnet: &mut Subnet, failed: &StorageError) -> ! {
+    error!(
+        "the node stops, since its log takes no more: {failed}. Nothing that was answered is lost: mend the disk, then start it again"
+    );
+    // A recording ends as it should.
+    subnet.note_no_more();
     std::process::exit(FAILED);
 }
 
@@ -95,7 +101,10 @@ fn one_round(
     shared.submissions.drain_into(submitted, subnet);
     let batch = Batch { checkpoint: checkpoints.is_some(), ..subnet.next_batch(shared.now(), randomness) };
     shared.submissions.pool_is(subnet.pool_load());
-    let view = subnet.execute(batch).unwrap_or_else(|failed| stop(&failed));
+    let view = match subnet.execute(batch) {
+        Ok(view) => view,
+        Err(failed) => stop(subnet, &failed),
+    };
     shared.height.store(view.height.0, Ordering::Release);
     show(&shared.metrics, view.height, subnet.statistics());
     for id in &view.answered {
