@@ -226,10 +226,12 @@ fn one_run(seed: u64, faults: &mut u32, refused: &mut u32) {
         let flipped = below(4) == 0;
         if flipped {
             let files = files(&disk);
-            let path = &files[below(files.len() as u64) as usize];
+            let last = files.iter().rfind(|path| path.extension().is_some_and(|end| end == "log")).unwrap();
+            let path = if below(2) == 0 { last } else { &files[below(files.len() as u64) as usize] };
             disk.corrupt(path, |file| {
-                // What a crash left of a file on its way to its name may be empty.
-                let bit = below((file.len() as u64 * 8).max(1)) as usize;
+                // Most of a small file is zeros before its frames. What a crash left of one on its way to its name may be empty.
+                let from = if below(4) == 0 { 0 } else { file.len().min(12_288) as u64 * 8 };
+                let bit = (from + below((file.len() as u64 * 8 - from).max(1))) as usize;
                 if let Some(byte) = file.get_mut(bit / 8) {
                     *byte ^= 1 << (bit % 8);
                 }
