@@ -11,5 +11,5 @@ mod source;
 
 pub use recorder::Recorder;
 pub use replayer::{Progress, ReplayFailed, Replayer};
-pub use report::{Contents, Report, StageTimes};
+pub use report::{Contents, MethodTotals, Report, StageTimes};
 pub use source::{OpenFailed, open};

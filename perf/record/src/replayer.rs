@@ -1,15 +1,15 @@
 //! Running a recording again.
 
-use crate::report::{Contents, Report, StageTimes};
+use crate::report::{Contents, Methods, Report, StageTimes};
 use cyclotron_ports::Disk;
 use cyclotron_storage::StorageError;
 use cyclotron_storage::log::LogReader;
 use cyclotron_storage::{Frame, FrameKind};
-use cyclotron_subnet::{Genesis, ReplayError, Replayed, RoundObserver, RoundSet, Subnet, SubnetOptions};
+use cyclotron_subnet::{Genesis, Ran, ReplayError, Replayed, RoundObserver, RoundSet, Subnet, SubnetOptions};
 use cyclotron_types::canister::LogRecord;
 use cyclotron_types::ids::CanisterId;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Why a recording was not run to its end.
@@ -49,9 +49,16 @@ pub struct Progress {
 /// Durations of the stages of one round, in their order.
 type Stages = [Duration; StageTimes::STAGES.len()];
 
-/// Measures the stages of each round.
+/// What is noted of rounds.
+#[derive(Default)]
+struct Noted {
+    rounds: Vec<Stages>,
+    methods: Methods,
+}
+
+/// Measures the stages of each round, and adds up what ran.
 struct Stopwatch {
-    rounds: Arc<Mutex<Vec<Stages>>>,
+    noted: Arc<Mutex<Noted>>,
     last: Instant,
     stages: Stages,
 }
@@ -69,18 +76,30 @@ impl RoundObserver for Stopwatch {
         }
         self.last = now;
         if stage == RoundSet::Certify {
-            self.rounds.lock().unwrap_or_else(PoisonError::into_inner).push(self.stages);
+            lock(&self.noted).rounds.push(self.stages);
         }
     }
 
+    fn wants_profile(&self) -> bool {
+        true
+    }
+
+    fn message_ran(&mut self, ran: Ran) {
+        lock(&self.noted).methods.add(ran);
+    }
+
     fn canister_logged(&mut self, _: CanisterId, _: &LogRecord) {}
+}
+
+fn lock(noted: &Mutex<Noted>) -> MutexGuard<'_, Noted> {
+    noted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs a recording.
 pub struct Replayer<D: Disk> {
     subnet: Subnet,
     log: LogReader<D>,
-    rounds: Arc<Mutex<Vec<Stages>>>,
+    noted: Arc<Mutex<Noted>>,
 }
 
 impl<D: Disk> Replayer<D> {
@@ -95,10 +114,10 @@ impl<D: Disk> Replayer<D> {
         let options = SubnetOptions::unsigned(genesis, threads).map_err(ReplayFailed::Subnet)?;
         let mut subnet = Subnet::new(options)
             .map_err(|error| ReplayFailed::Subnet(format!("cannot start worker threads: {error}")))?;
-        let rounds = Arc::<Mutex<Vec<Stages>>>::default();
-        let stopwatch = Stopwatch { rounds: rounds.clone(), last: Instant::now(), stages: Stages::default() };
+        let noted = Arc::<Mutex<Noted>>::default();
+        let stopwatch = Stopwatch { noted: noted.clone(), last: Instant::now(), stages: Stages::default() };
         subnet.observe(Box::new(stopwatch));
-        Ok(Self { subnet, log, rounds })
+        Ok(Self { subnet, log, noted })
     }
 
     /// Runs all batches up to height `last`, comparing what was recorded of them. `shown` is called after each round.
@@ -118,7 +137,7 @@ impl<D: Disk> Replayer<D> {
             shown(Progress { height: frame.height, read, bytes });
         }
         let elapsed = began.elapsed();
-        let stages = std::mem::take(&mut *self.rounds.lock().unwrap_or_else(PoisonError::into_inner));
+        let Noted { rounds, methods } = std::mem::take(&mut *lock(&self.noted));
         let statistics = self.subnet.statistics();
         Ok(Report {
             contents,
@@ -129,7 +148,8 @@ impl<D: Disk> Replayer<D> {
             height: self.subnet.height().0,
             seconds: elapsed.as_secs_f64(),
             round_seconds: in_rounds.as_secs_f64(),
-            stages: StageTimes::of(&stages),
+            stages: StageTimes::of(&rounds),
+            methods: methods.sorted(),
             root: self.subnet.root(),
             state_hash: self.subnet.state_hash(),
         })

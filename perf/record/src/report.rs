@@ -2,8 +2,10 @@
 
 use cyclotron_storage::log::decode_batch;
 use cyclotron_storage::{Frame, FrameKind};
-use cyclotron_subnet::RoundSet;
+use cyclotron_subnet::{JobName, Ran, RoundSet};
+use cyclotron_types::ids::CanisterId;
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What a recording holds, counted as it is read.
@@ -121,6 +123,53 @@ impl StageTimes {
     }
 }
 
+/// What one method of a canister did, over all rounds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MethodTotals {
+    /// The canister; `aaaaa-aa` for the management canister.
+    pub canister: String,
+    /// The method; a callback or a task in parentheses.
+    pub method: String,
+    /// Messages that ended.
+    pub messages: u64,
+    /// Slices that ran: more than messages where some were too long for one.
+    pub slices: u64,
+    /// Instructions as they are charged.
+    pub instructions: u64,
+    /// Most instructions of one slice.
+    pub instructions_in_one_slice_max: u64,
+}
+
+/// Adds up what ran.
+#[derive(Debug, Default)]
+pub(crate) struct Methods(BTreeMap<(CanisterId, JobName), MethodTotals>);
+
+impl Methods {
+    /// Adds a slice.
+    pub fn add(&mut self, ran: Ran) {
+        let Ran { canister, name, instructions, finished } = ran;
+        let totals = self.0.entry((canister, name)).or_insert_with_key(|(canister, name)| MethodTotals {
+            canister: canister.to_string(),
+            method: name.to_string(),
+            messages: 0,
+            slices: 0,
+            instructions: 0,
+            instructions_in_one_slice_max: 0,
+        });
+        totals.messages += u64::from(finished);
+        totals.slices += 1;
+        totals.instructions += instructions.0;
+        totals.instructions_in_one_slice_max = totals.instructions_in_one_slice_max.max(instructions.0);
+    }
+
+    /// All of them, most instructions first.
+    pub fn sorted(self) -> Vec<MethodTotals> {
+        let mut methods: Vec<_> = self.0.into_values().collect();
+        methods.sort_by_key(|totals| std::cmp::Reverse(totals.instructions));
+        methods
+    }
+}
+
 /// What a replay did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -142,6 +191,8 @@ pub struct Report {
     pub round_seconds: f64,
     /// Stages, and last the whole round.
     pub stages: Vec<StageTimes>,
+    /// Methods, most instructions first.
+    pub methods: Vec<MethodTotals>,
     /// Certified root of the last round.
     #[serde(serialize_with = "as_hex")]
     pub root: [u8; 32],

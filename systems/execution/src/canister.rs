@@ -2,6 +2,7 @@
 //!
 //! Enters: components of `cyclotron_types::canister` and those defined here. Leaves: [`CanisterMut`]. Never here: the world.
 
+use crate::job::JobName;
 use crate::machine::Installed;
 use crate::management::history_memory;
 use crate::message::install::Installing;
@@ -83,6 +84,17 @@ pub enum Paused {
     Aborted(Box<Aborted>),
     /// Code is being put in, suspended or aborted.
     Installing(Box<Installing>),
+}
+
+impl Paused {
+    /// What of the canister the unfinished message runs; none for an installation, which is the management canister's.
+    pub fn name(&self) -> Option<JobName> {
+        match self {
+            Self::None | Self::Installing(_) => None,
+            Self::Suspended(suspended) => Some(suspended.name()),
+            Self::Aborted(aborted) => Some(aborted.job.name()),
+        }
+    }
 }
 
 /// Calls made and not yet answered, by callee. Derived from [`CallContexts`]; kept apart so that a message can carry it along.

@@ -5,6 +5,7 @@
 use cyclotron_types::ids::MessageId;
 use cyclotron_types::message::{IngressStatus, Message, Request, Response, SystemTask};
 use cyclotron_types::units::{Cycles, Instructions};
+use std::fmt;
 
 /// One thing for a canister to do, run to its end by [`crate::start`] and [`crate::resume`].
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -14,6 +15,50 @@ pub enum Job {
     Message(Message),
     /// A heartbeat, global timer or low-memory hook. The caller has checked that it is due.
     Task(SystemTask),
+}
+
+impl Job {
+    /// What of the canister it runs.
+    pub fn name(&self) -> JobName {
+        match self {
+            Self::Message(message) => JobName::of(message),
+            Self::Task(task) => JobName::Task(*task),
+        }
+    }
+}
+
+/// What of a canister a job runs: for people who look at rounds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JobName {
+    /// A method, called by a user or a canister.
+    Method(String),
+    /// A callback.
+    Callback,
+    /// A task of the system.
+    Task(SystemTask),
+}
+
+impl JobName {
+    /// What a message runs.
+    pub(crate) fn of(message: &Message) -> Self {
+        match message {
+            Message::Ingress(ingress) => Self::Method(ingress.method.clone()),
+            Message::Request(request) => Self::Method(request.method.clone()),
+            Message::Response(_) | Message::Vacant => Self::Callback,
+        }
+    }
+}
+
+impl fmt::Display for JobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Method(name) => f.write_str(name),
+            Self::Callback => f.write_str("(callback)"),
+            Self::Task(SystemTask::Heartbeat) => f.write_str("(heartbeat)"),
+            Self::Task(SystemTask::GlobalTimer) => f.write_str("(global timer)"),
+            Self::Task(SystemTask::OnLowWasmMemory) => f.write_str("(on low wasm memory)"),
+        }
+    }
 }
 
 /// What a slice came to.

@@ -27,7 +27,7 @@ pub use canister::{
 };
 pub use charge::{charge_ingress, due, settle};
 pub use config::{ExecutionLimits, InstructionLimits, RoundEnv, SubnetConfig};
-pub use job::{Effects, Job, Outcome, Outgoing, Step, Verdict};
+pub use job::{Effects, Job, JobName, Outcome, Outgoing, Step, Verdict};
 pub use machine::{Installed, Machine, PublishedProgram};
 pub use message::install;
 pub use message::query;

@@ -1,7 +1,7 @@
 //! Results of a step folded into the world, in the scheduler's order.
 
 use crate::order::Cores;
-use crate::run::Results;
+use crate::run::{Profile, Results};
 use cyclotron_routing::{
     ActiveSet, Answered, CurrentRound, Directory, IngressHistory, Outbox, Stopping, Tally, Touched,
 };
@@ -24,6 +24,7 @@ pub fn fold_results(
     mut touched: ResMut<Touched>,
     mut stopping: ResMut<Stopping>,
     mut pool: ResMut<Pool<Message>>,
+    mut profile: ResMut<Profile>,
     canisters: Query<&RunState>,
 ) {
     let now = round.0.time;
@@ -35,6 +36,7 @@ pub fn fold_results(
         if result.suspended {
             cores.rested.insert(id);
         }
+        profile.ran.append(&mut result.ran);
         tally.executed += result.effects.len() as u64;
         for effects in result.effects.drain(..) {
             outbox.0.extend(effects.outgoing);

@@ -18,6 +18,6 @@ mod tasks;
 pub use abort::abort_suspended;
 pub use fold::fold_results;
 pub use order::{Cores, Installing, begin_round, choose_canisters, end_round};
-pub use run::{Results, RunOrder, Workers, execute_canisters};
+pub use run::{Profile, Ran, Results, RunOrder, Workers, execute_canisters};
 pub use seats::{Parked, free_seats};
 pub use tasks::{Heartbeats, queue_due_tasks};

@@ -3,7 +3,7 @@
 use crate::order::Cores;
 use cyclotron_execution::reject::ingress_timed_out;
 use cyclotron_execution::{
-    CanisterData, CanisterMut, Effects, Job, LowMemoryHook, Paused, RoundEnv, Step, resume, start,
+    CanisterData, CanisterMut, Effects, Job, JobName, LowMemoryHook, Paused, RoundEnv, Step, resume, start,
 };
 use cyclotron_routing::{CurrentRound, Directory, dequeue, place_of};
 use cyclotron_types::canister::{InputQueue, Priority, RunState};
@@ -26,6 +26,28 @@ pub struct Workers(pub rayon::ThreadPool);
 #[derive(Clone, Copy, Debug, Default, Resource)]
 pub struct RunOrder(pub u64);
 
+/// What ran in this round, if anybody wants to know: no part of the state, and no system reads it back.
+#[derive(Debug, Default, Resource)]
+pub struct Profile {
+    /// Whether anybody does.
+    pub wanted: bool,
+    /// Slices, in the order in which they were folded.
+    pub ran: Vec<Ran>,
+}
+
+/// One slice of a message or task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// Who ran; the management canister for its own calls.
+    pub canister: CanisterId,
+    /// What of it.
+    pub name: JobName,
+    /// Instructions of this slice.
+    pub instructions: Instructions,
+    /// Whether the message has ended with it.
+    pub finished: bool,
+}
+
 /// What the step left, in the scheduler's order.
 #[derive(Debug, Default, Resource)]
 pub struct Results(pub Vec<CanisterResult>);
@@ -39,6 +61,8 @@ pub struct CanisterResult {
     pub effects: Vec<Effects>,
     /// Ingress messages that were started and are not answered yet, or expired in the queue.
     pub ingress: Vec<(MessageId, IngressStatus)>,
+    /// What ran, if anybody wants to know.
+    pub ran: Vec<Ran>,
     /// Slots of the messages that ran.
     freed: Vec<MessageIx>,
     /// Whether its message was suspended: it has had its slice of this round.
@@ -49,7 +73,15 @@ pub struct CanisterResult {
 
 impl CanisterResult {
     fn new(id: CanisterId) -> Self {
-        Self { id, effects: Vec::new(), ingress: Vec::new(), freed: Vec::new(), suspended: false, has_work: true }
+        Self {
+            id,
+            effects: Vec::new(),
+            ingress: Vec::new(),
+            ran: Vec::new(),
+            freed: Vec::new(),
+            suspended: false,
+            has_work: true,
+        }
     }
     /// Slots to free, once.
     pub(crate) fn take_freed(&mut self) -> Vec<MessageIx> {
@@ -70,6 +102,8 @@ struct Work<'w> {
     finished: bool,
     /// The low-memory hook has had its turn in this step: a canister that cannot run it now keeps it for later.
     hook_tried: bool,
+    /// Whether to note what runs.
+    profiled: bool,
 }
 
 /// Runs the chosen canisters. Cores run in parallel; the order of their results does not depend on it.
@@ -79,6 +113,7 @@ pub fn execute_canisters(
     directory: Res<Directory>,
     workers: Res<Workers>,
     order: Res<RunOrder>,
+    profile: Res<Profile>,
     mut cores: ResMut<Cores>,
     mut results: ResMut<Results>,
     pool: Res<Pool<Message>>,
@@ -116,6 +151,7 @@ pub fn execute_canisters(
                 ran: false,
                 finished: false,
                 hook_tried: false,
+                profiled: profile.wanted,
             });
         }
         work.push(of_core);
@@ -176,13 +212,17 @@ impl Work<'_> {
     fn step(&mut self, env: &mut RoundEnv) -> Instructions {
         self.ran = true;
         let resumed = !matches!(self.canister.paused, Paused::None);
+        let mut name = self.canister.paused.name().filter(|_| self.profiled);
         let (ingress, step) = match self.canister.paused {
             Paused::None => match self.next_job(env) {
-                Some(Job::Message(Message::Ingress(ingress))) => {
-                    let id = ingress.id;
-                    (Some(id), start(env, &mut self.canister, Job::Message(Message::Ingress(ingress))))
+                Some(job) => {
+                    let ingress = match &job {
+                        Job::Message(Message::Ingress(ingress)) => Some(ingress.id),
+                        _ => None,
+                    };
+                    name = self.profiled.then(|| job.name());
+                    (ingress, start(env, &mut self.canister, job))
                 }
-                Some(job) => (None, start(env, &mut self.canister, job)),
                 None => {
                     self.finished = true;
                     // Messages may wait that were not fetched: they are in the next step.
@@ -194,6 +234,13 @@ impl Work<'_> {
             },
             _ => (None, resume(env, &mut self.canister)),
         };
+        if let Some(name) = name {
+            let (instructions, finished) = match &step {
+                Step::Suspended { used } => (*used, false),
+                Step::Done(outcome) => (outcome.used, true),
+            };
+            self.result.ran.push(Ran { canister: self.result.id, name, instructions, finished });
+        }
         match step {
             Step::Suspended { used } => {
                 // One slice a round: the others have their turn.

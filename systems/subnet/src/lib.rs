@@ -24,6 +24,8 @@ mod subnet;
 mod totals;
 
 pub use conservation::Unbalanced;
+pub use cyclotron_execution::JobName;
+pub use cyclotron_scheduling::Ran;
 pub use genesis::{Genesis, NODES_MAX};
 pub use log_sink::LogSink;
 pub use observe::RoundObserver;

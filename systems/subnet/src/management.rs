@@ -8,12 +8,12 @@ use cyclotron_execution::management::{
     PendingInstall, RandomStream, SubnetUse, execute_management, expire_stopping, finish_stopping, resume_install,
     uninstall_exhausted,
 };
-use cyclotron_execution::{CanisterBundle, CanisterData, CanisterMut, Outgoing, Paused, settle};
+use cyclotron_execution::{CanisterBundle, CanisterData, CanisterMut, JobName, Outgoing, Paused, settle};
 use cyclotron_routing::{
     ActiveSet, Answered, CurrentRound, Directory, Dues, IngressHistory, ManagementInbox, ManagementLines, Outbox,
     StopDeadlines, Stopping, Tally, Touched,
 };
-use cyclotron_scheduling::Installing;
+use cyclotron_scheduling::{Installing, Profile, Ran};
 use cyclotron_types::canister::{CallContexts, InputQueue, Priority};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::message::Message;
@@ -132,7 +132,9 @@ fn resume_installs(world: &mut World) {
             return;
         }
         let pending = world.resource_mut::<Installing>().0.remove(&id).expect("it is under way");
+        let name = world.resource::<Profile>().wanted.then(|| JobName::Method(pending.call.method.clone()));
         let step = in_context(world, |context| resume_install(context, pending));
+        note_run(world, name, &step);
         settle_step(world, step);
     }
 }
@@ -159,11 +161,26 @@ fn is_paused(world: &World, id: CanisterId) -> bool {
 
 fn execute(world: &mut World, call: ManagementCall) {
     let line = call.line();
+    let name = world.resource::<Profile>().wanted.then(|| JobName::Method(call.method.clone()));
     let step = in_context(world, |context| execute_management(context, call));
     if !matches!(step, ManagementStep::NextRound(_)) {
         world.resource_mut::<ManagementLines>().leave(line);
     }
+    note_run(world, name, &step);
     settle_step(world, step);
+}
+
+/// Notes a slice of a call, if anybody wants to know. A call that could not be executed yet has not run.
+fn note_run(world: &mut World, name: Option<JobName>, step: &ManagementStep) {
+    let (effects, finished) = match step {
+        ManagementStep::Done(effects) | ManagementStep::Waiting(effects) => (effects, true),
+        ManagementStep::Suspended { effects, .. } => (effects, false),
+        ManagementStep::NextRound(_) => return,
+    };
+    if let Some(name) = name {
+        let ran = Ran { canister: CanisterId::MANAGEMENT, name, instructions: effects.used, finished };
+        world.resource_mut::<Profile>().ran.push(ran);
+    }
 }
 
 fn in_context<R>(world: &mut World, run: impl FnOnce(&mut ManagementContext<'_>) -> R) -> R {

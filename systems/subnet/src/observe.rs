@@ -5,6 +5,7 @@
 
 use crate::round::RoundSet;
 use cyclotron_routing::{Directory, Touched};
+use cyclotron_scheduling::{Profile, Ran};
 use cyclotron_types::canister::{CanisterLog, LogRecord};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_world::prelude::*;
@@ -16,6 +17,12 @@ pub trait RoundObserver: Send + Sync {
     fn round_begun(&mut self);
     /// A stage has ended; the next one begins.
     fn stage_ended(&mut self, stage: RoundSet);
+    /// Whether to be told what ran: noting it costs a little for each message.
+    fn wants_profile(&self) -> bool {
+        false
+    }
+    /// A slice of a message has run. Those of one round come in the order in which their effects were taken up.
+    fn message_ran(&mut self, _: Ran) {}
     /// A canister has printed a line, or trapped. Lines of one round come in the order of the canisters' ids.
     fn canister_logged(&mut self, canister: CanisterId, line: &LogRecord);
 }
@@ -46,6 +53,7 @@ pub fn observe(world: &mut World, watcher: Box<dyn RoundObserver>) {
     let directory = world.resource::<Directory>();
     let next_line = |id| Some(world.get::<CanisterLog>(directory.entity(id)?)?.next_index);
     let shown = directory.iter().filter_map(|(id, _)| Some((id, next_line(id).filter(|next| *next > 0)?))).collect();
+    world.resource_mut::<Profile>().wanted = watcher.wants_profile();
     world.insert_resource(Observer { watcher: Some(watcher), shown });
 }
 
@@ -53,6 +61,14 @@ pub fn observe(world: &mut World, watcher: Box<dyn RoundObserver>) {
 pub fn stage_ended<const STAGE: usize>(mut observer: ResMut<Observer>) {
     if let Some(watcher) = &mut observer.watcher {
         watcher.stage_ended(STAGES[STAGE]);
+    }
+}
+
+/// Tells the watcher what ran. Cost: O(slices), nothing if it does not want to know.
+pub fn show_runs(mut observer: ResMut<Observer>, mut profile: ResMut<Profile>) {
+    let ran = std::mem::take(&mut profile.ran);
+    if let Some(watcher) = &mut observer.watcher {
+        ran.into_iter().for_each(|ran| watcher.message_ran(ran));
     }
 }
 

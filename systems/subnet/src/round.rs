@@ -4,7 +4,7 @@
 //! Batch -> time_out -> induct -> [ manage -> share memory -> schedule -> execute -> induct_local ]* -> (checkpoint) -> sync -> certify -> CertifiedView
 //! ```
 
-use crate::observe::{show_logs, stage_ended};
+use crate::observe::{show_logs, show_runs, stage_ended};
 use crate::{certify, management, totals};
 use cyclotron_routing as routing;
 use cyclotron_scheduling as scheduling;
@@ -55,7 +55,7 @@ pub fn round() -> Schedule {
         (routing::apply_actions, routing::induct_ingress, scheduling::queue_due_tasks).chain().in_set(Induct),
     );
     schedule.add_systems((scheduling::begin_round, run_inner_rounds, scheduling::end_round).chain().in_set(Execute));
-    schedule.add_systems((totals::sync_touched, scheduling::free_seats, show_logs).chain().in_set(Sync));
+    schedule.add_systems((totals::sync_touched, scheduling::free_seats, show_logs, show_runs).chain().in_set(Sync));
     schedule.add_systems(scheduling::abort_suspended.in_set(Checkpoint));
     schedule.add_systems((certify::note_changes, certify::certify).chain().in_set(Certify));
     schedule.add_systems((

@@ -23,7 +23,7 @@ use cyclotron_routing::{
     ActiveSet, Answered, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, Input, ManagementInbox,
     ManagementLines, Outbox, StopDeadlines, Stopping, Tally, Timers, Touched,
 };
-use cyclotron_scheduling::{Cores, Heartbeats, Installing, Parked, Results, RunOrder, Workers};
+use cyclotron_scheduling::{Cores, Heartbeats, Installing, Parked, Profile, Results, RunOrder, Workers};
 use cyclotron_storage::StorageError;
 use cyclotron_storage::checkpoint::{CheckpointReader, CheckpointWriter};
 use cyclotron_types::Principal;
@@ -197,6 +197,7 @@ impl Subnet {
         world.init_resource::<Heartbeats>();
         world.init_resource::<Installing>();
         world.init_resource::<Results>();
+        world.init_resource::<Profile>();
         world.init_resource::<Parked>();
         world.init_resource::<RunOrder>();
         world.add_schedule(inner_round());

@@ -8,6 +8,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Methods in a report for people.
+const METHODS_SHOWN: usize = 30;
+
 /// Commands on recordings.
 #[derive(Subcommand)]
 pub enum RecordCommand {
@@ -159,5 +162,29 @@ fn report_lines(report: &Report, threads: usize) -> Vec<String> {
             times.stage, times.seconds, times.p50_us, times.p99_us, times.max_us
         )
     }));
+    lines.push(String::new());
+    lines.push("  canister                     method                         messages     instructions  each".into());
+    for totals in report.methods.iter().take(METHODS_SHOWN) {
+        let each = totals.instructions / totals.messages.max(1);
+        lines.push(format!(
+            "  {:<28} {:<28} {:>10} {:>16}  {each}",
+            totals.canister,
+            shortened(&totals.method),
+            totals.messages,
+            totals.instructions,
+        ));
+    }
+    if let Some(more) = report.methods.len().checked_sub(METHODS_SHOWN).filter(|more| *more > 0) {
+        lines.push(format!("  and {more} methods more: --json shows all"));
+    }
     lines
+}
+
+/// A name that fits into its column, without what could drive the terminal.
+fn shortened(name: &str) -> String {
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    match name.char_indices().nth(28) {
+        None => name.chars().map(shown).collect(),
+        Some((end, _)) => name[..end].chars().take(27).map(shown).chain(['…']).collect(),
+    }
 }

@@ -143,6 +143,22 @@ async fn an_orderly_end_keeps_everything_and_the_recording_replays() {
     assert_eq!(second["state_hash"], log["state_hash"]);
     assert_ne!(first["state_hash"], log["state_hash"]);
     assert_eq!(first["stages"].as_array().unwrap().len(), 7);
+    let method = |name: &str| {
+        let methods = first["methods"].as_array().unwrap();
+        methods.iter().find(|method| method["method"] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    };
+    let increment = method("increment");
+    assert_eq!(
+        (increment["messages"].as_u64(), increment["canister"].as_str().unwrap()),
+        (Some(10), &*counter.to_text())
+    );
+    assert!(increment["instructions"].as_u64().unwrap() > 10_000);
+    assert_eq!(
+        (method("install_code")["messages"].as_u64(), &method("install_code")["canister"]),
+        (Some(1), &"aaaaa-aa".into())
+    );
+    let messages: u64 = first["methods"].as_array().unwrap().iter().map(|m| m["messages"].as_u64().unwrap()).sum();
+    assert_eq!(messages, first["executed"].as_u64().unwrap());
     for path in [directory, recordings] {
         std::fs::remove_dir_all(path).unwrap();
     }

@@ -18,7 +18,7 @@ pub use finish::{append_log, check_low_memory};
 use crate::canister::{CanisterMut, Paused, Program};
 use crate::charge;
 use crate::config::RoundEnv;
-use crate::job::{Job, Outcome, Step};
+use crate::job::{Job, JobName, Outcome, Step};
 use crate::machine::{Desk, Installed, missing_resource, take_apart};
 use crate::reject::Failure;
 use crate::system_api::SystemApi;
@@ -50,6 +50,15 @@ impl Suspended {
     pub fn job(&self) -> Job {
         let mut execution = self.execution.lock().unwrap_or_else(PoisonError::into_inner);
         self.run.job(execution.host().message.arg.clone())
+    }
+
+    /// What of the canister it runs.
+    pub fn name(&self) -> JobName {
+        match &self.run.kind {
+            Kind::Task { task, .. } => JobName::Task(*task),
+            Kind::Call { message, .. } => JobName::of(message),
+            Kind::Callback(_) => JobName::Callback,
+        }
     }
 
     /// What starting it has done to the canister.
