@@ -9,6 +9,7 @@ pub mod checkpoint;
 mod directory;
 mod error;
 mod frame;
+mod input;
 mod key_file;
 pub mod log;
 

@@ -4,11 +4,9 @@ use crate::StorageError;
 use crate::checkpoint::{HEAD_BYTES, HEADER_BYTES, Header, PAGE_BYTES, PAGES, PAGES_MAGIC, STATE, STATE_MAGIC, file};
 use crate::directory::io;
 use crate::frame::{FRAME_HEADER_BYTES, Frame, FrameKind, Header as FrameHeader};
+use crate::input::Input;
 use cyclotron_ports::{Access, Disk, DiskFile};
-use std::path::{Path, PathBuf};
-
-/// Bytes read at once.
-const CHUNK: usize = 1 << 20;
+use std::path::Path;
 
 /// Reads the checkpoint of a height. Every byte that it hands out has been compared with its checksum.
 #[derive(Debug)]
@@ -22,56 +20,20 @@ pub struct CheckpointReader<F> {
     table: Vec<u32>,
 }
 
-#[derive(Debug)]
-struct Input<F> {
-    path: PathBuf,
-    file: F,
-    size: u64,
-    chunk: Vec<u8>,
-    chunk_at: u64,
-}
-
-impl<F: DiskFile> Input<F> {
-    fn open<D: Disk<File = F>>(disk: &D, path: PathBuf, magic: &[u8; 8]) -> Result<(Self, Header), StorageError> {
-        let file = disk.open(&path, Access::Read).map_err(io("open", &path))?;
-        let size = file.size().map_err(io("read", &path))?;
-        let mut input = Self { path, file, size, chunk: Vec::new(), chunk_at: 0 };
-        let Some(header) = input.bytes(0, HEADER_BYTES)? else { return Err(input.damaged(0, "it is truncated")) };
-        let header: [u8; HEADER_BYTES] = header.try_into().expect("as many as asked for");
-        let header = Header::decode(&header, magic, &input.path)?;
-        Ok((input, header))
-    }
-
-    fn damaged(&self, at: u64, what: &'static str) -> StorageError {
-        StorageError::Damaged { path: self.path.clone(), at, what }
-    }
-
-    /// The bytes from `at` on. `None`: the file has not so many.
-    fn bytes(&mut self, at: u64, count: usize) -> Result<Option<&[u8]>, StorageError> {
-        if at.checked_add(count as u64).is_none_or(|end| end > self.size) {
-            return Ok(None);
-        }
-        let held = at >= self.chunk_at && at + count as u64 <= self.chunk_at + self.chunk.len() as u64;
-        if !held {
-            let left = usize::try_from(self.size - at).unwrap_or(usize::MAX);
-            self.chunk.resize(count.max(CHUNK).min(left), 0);
-            self.chunk_at = at;
-            let read = self.file.read_at(at, &mut self.chunk).map_err(io("read", &self.path))?;
-            self.chunk.truncate(read);
-            if read < count {
-                return Ok(None);
-            }
-        }
-        let from = (at - self.chunk_at) as usize;
-        Ok(Some(&self.chunk[from..from + count]))
-    }
+/// Opens one of the two files; returns it and its header.
+fn open<D: Disk>(disk: &D, path: &Path, magic: &[u8; 8]) -> Result<(Input<D::File>, Header), StorageError> {
+    let mut input = Input::new(path, disk.open(path, Access::Read).map_err(io("open", path))?)?;
+    let Some(header) = input.bytes(0, HEADER_BYTES)? else { return Err(input.damaged(0, "it is truncated")) };
+    let header: [u8; HEADER_BYTES] = header.try_into().expect("as many as asked for");
+    let header = Header::decode(&header, magic, path)?;
+    Ok((input, header))
 }
 
 impl<F: DiskFile> CheckpointReader<F> {
     /// Opens the checkpoint of a height.
     pub fn open<D: Disk<File = F>>(disk: &D, directory: &Path, height: u64) -> Result<Self, StorageError> {
-        let (state, header) = Input::open(disk, file(directory, height, STATE), STATE_MAGIC)?;
-        let (mut pages, of_pages) = Input::open(disk, file(directory, height, PAGES), PAGES_MAGIC)?;
+        let (state, header) = open(disk, &file(directory, height, STATE), STATE_MAGIC)?;
+        let (mut pages, of_pages) = open(disk, &file(directory, height, PAGES), PAGES_MAGIC)?;
         if header.height != height {
             return Err(state.damaged(0, "its name is not of the height in its header"));
         }

@@ -3,6 +3,7 @@
 use crate::StorageError;
 use crate::directory::io;
 use crate::frame::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, unpack_block};
+use crate::input::{CHUNK, Input};
 use crate::log::segment::{FRAMES_AT, HEIGHT_MAX, Mark, Segment, read_head};
 use crate::log::writer::{LogWriter, Place};
 use crate::log::{file_name, height_of_name};
@@ -10,9 +11,6 @@ use cyclotron_ports::{Access, Disk, DiskFile};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Bytes read at once.
-const CHUNK: usize = 1 << 20;
 
 /// Reads the frames of a log in their order.
 ///
@@ -36,14 +34,10 @@ pub struct LogReader<D: Disk> {
 /// The file that is being read.
 #[derive(Debug)]
 struct Open<F> {
-    path: PathBuf,
-    file: F,
-    size: u64,
+    input: Input<F>,
     mark: Mark,
     /// Where the next frame begins.
     at: u64,
-    chunk: Vec<u8>,
-    chunk_at: u64,
 }
 
 impl<F: DiskFile> Open<F> {
@@ -51,37 +45,15 @@ impl<F: DiskFile> Open<F> {
     fn new(path: &Path, file: F) -> Result<(Self, u64), StorageError> {
         // In this order: whoever writes the file makes it longer before marking it.
         let (first_height, mark) = read_head(&file, path)?;
-        let size = file.size().map_err(io("read", path))?;
-        let open =
-            Self { path: path.to_owned(), file, size, mark, at: FRAMES_AT, chunk: Vec::new(), chunk_at: FRAMES_AT };
-        if mark.end > size || mark.end < FRAMES_AT {
-            return Err(open.damaged(size, "it is truncated"));
+        let open = Self { input: Input::new(path, file)?, mark, at: FRAMES_AT };
+        if mark.end > open.input.size || mark.end < FRAMES_AT {
+            return Err(open.damaged(open.input.size, "it is truncated"));
         }
         Ok((open, first_height))
     }
 
     fn damaged(&self, at: u64, what: &'static str) -> StorageError {
-        StorageError::Damaged { path: self.path.clone(), at, what }
-    }
-
-    /// The bytes from `at` on. `None`: the file has not so many.
-    fn bytes(&mut self, at: u64, count: usize) -> Result<Option<&[u8]>, StorageError> {
-        if at + count as u64 > self.size {
-            return Ok(None);
-        }
-        let held = at >= self.chunk_at && at + count as u64 <= self.chunk_at + self.chunk.len() as u64;
-        if !held {
-            let left = usize::try_from(self.size - at).unwrap_or(usize::MAX);
-            self.chunk.resize(count.max(CHUNK).min(left), 0);
-            self.chunk_at = at;
-            let read = self.file.read_at(at, &mut self.chunk).map_err(io("read", &self.path))?;
-            self.chunk.truncate(read);
-            if read < count {
-                return Ok(None);
-            }
-        }
-        let from = (at - self.chunk_at) as usize;
-        Ok(Some(&self.chunk[from..from + count]))
+        self.input.damaged(at, what)
     }
 
     /// The next frame. `None`: no whole one follows, and none has to.
@@ -92,20 +64,20 @@ impl<F: DiskFile> Open<F> {
             return Ok(None);
         }
         let missing = |open: &Self, what| if must { Err(open.damaged(at, what)) } else { Ok(None) };
-        let Some(header) = self.bytes(at, FRAME_HEADER_BYTES)? else {
+        let Some(header) = self.input.bytes(at, FRAME_HEADER_BYTES)? else {
             return missing(self, "a frame is cut off");
         };
         let header: [u8; FRAME_HEADER_BYTES] = header.try_into().expect("as many as asked for");
         let Some(decoded) = Header::decode(&header) else {
             return missing(self, "a frame has a wrong header");
         };
-        let Some(content) = self.bytes(at + FRAME_HEADER_BYTES as u64, decoded.length)? else {
+        let Some(content) = self.input.bytes(at + FRAME_HEADER_BYTES as u64, decoded.length)? else {
             return missing(self, "a frame is cut off");
         };
         if !decoded.fits(&header, content) {
             return missing(self, "the checksum of a frame is wrong");
         }
-        let frame = decoded.into_frame(content.to_vec(), &self.path, at)?;
+        let frame = decoded.into_frame(content.to_vec(), &self.input.path, at)?;
         self.at = at + (FRAME_HEADER_BYTES + decoded.length) as u64;
         if must && self.at > self.mark.end {
             return Err(self.damaged(at, "a frame reaches beyond the mark"));
@@ -174,17 +146,17 @@ impl<D: Disk> LogReader<D> {
 
     /// The file that is being read.
     pub fn path(&self) -> &Path {
-        &self.open.path
+        &self.open.input.path
     }
 
     /// Bytes behind the last whole frame, once all frames were read: of a file that was not finished, or is being written.
     pub fn left_over(&self) -> u64 {
-        self.open.size - self.open.at
+        self.open.input.size - self.open.at
     }
 
     /// How many bytes of the file that is being read were read, and how many it has.
     pub fn progress(&self) -> (u64, u64) {
-        (self.open.at, self.open.size)
+        (self.open.at, self.open.input.size)
     }
 
     /// The next frame; none behind the last.
@@ -201,7 +173,7 @@ impl<D: Disk> LogReader<D> {
                 continue;
             };
             let frames = match frame.kind {
-                FrameKind::Block => unpack_block(&frame.content, &self.open.path, at)?,
+                FrameKind::Block => unpack_block(&frame.content, &self.open.input.path, at)?,
                 _ => vec![frame],
             };
             for frame in &frames {
@@ -242,7 +214,7 @@ impl<D: Disk> LogReader<D> {
             return if self.open.mark.continued { Err(missing()) } else { Ok(false) };
         };
         // The file before lasts in whole once this one has its name, whether or not its mark says that it goes on.
-        if self.open.at != self.open.size {
+        if self.open.at != self.open.input.size {
             return Err(self.open.damaged(self.open.at, "another file follows, but this one does not end here"));
         }
         if first != self.next_height {
@@ -268,7 +240,7 @@ impl<D: Disk> LogReader<D> {
     pub fn into_writer(mut self, file_bytes: u64) -> Result<LogWriter<D>, StorageError> {
         assert!(matches!(self.next_frame(), Ok(None)), "a log is written on when it was read to its end");
         let directory = self.directory.expect("a recording is not written on");
-        let Open { path, size, mark, at, .. } = self.open;
+        let Open { input: Input { path, size, .. }, mark, at } = self.open;
         let file = self.disk.open(&path, Access::Write).map_err(io("open", &path))?;
         if size > at {
             // Lastingly: what was whole behind the gap must not come back behind what is written into it.
