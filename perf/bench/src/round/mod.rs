@@ -56,6 +56,7 @@ pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
     // Waking threads costs some tens of microseconds.
     query(runner, report, &wasm, runner.size(20_000, 100))?;
     install_cached(runner, report, runner.size(100, 10))?;
+    checkpoints(runner, report, &wasm, runner.size(10_000, 100))?;
     idle_canisters(runner, report, runner.size(100_000, 1_000))?;
     idle_history(runner, report, &wasm, runner.size(50_000, 1_000))?;
     goals(report);
@@ -139,6 +140,28 @@ fn noted(runner: &Runner, report: &mut Report, wasm: &[u8], messages: usize) -> 
         report.goal("cyclotron-recorded / cyclotron-certified", recorded.ratio(plain), Bound::AtMost(1.01));
     }
     Ok(())
+}
+
+/// Making and loading a checkpoint of canisters that have written one page each.
+fn checkpoints(runner: &Runner, report: &mut Report, wasm: &[u8], canisters: usize) -> Result<(), Failure> {
+    if !runner.wants("checkpoint") && !runner.wants("restore") {
+        return Ok(());
+    }
+    let folder = std::env::temp_dir().join(format!("cyclotron-bench-checkpoints-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let mut bench = Bench::new(OURS, runner.clock)?;
+    for ids in bench.install(canisters, wasm)?.chunks(1_000) {
+        let batch = ids.iter().map(|id| bench.ingress(*id, Some(*id), "go", &[])).collect();
+        bench.round_of_replies(batch)?;
+    }
+    let make = Subject::new(BOTH[0].0, || sample(Unit::Us, bench.checkpoint(&folder)?, canisters));
+    report.case("checkpoint", Unit::Us, BOTH[0].0, &runner.measure("checkpoint", Unit::Us, vec![make])?);
+    let load = Subject::new(BOTH[0].0, || sample(Unit::Us, bench.restore(&folder)?, canisters));
+    report.case("restore", Unit::Us, BOTH[0].0, &runner.measure("restore", Unit::Us, vec![load])?);
+    let size: u64 =
+        std::fs::read_dir(&folder).map_err(failed)?.flatten().filter_map(|f| Some(f.metadata().ok()?.len())).sum();
+    report.note(&format!("checkpoint: {canisters} canisters, {} bytes each on disk", size / canisters as u64));
+    std::fs::remove_dir_all(&folder).map_err(failed)
 }
 
 /// Where the time of the first subject's last round went.

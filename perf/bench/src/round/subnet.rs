@@ -11,6 +11,7 @@ use cyclotron_execution::{ExecutionLimits, InstructionLimits, Machine, SubnetCon
 use cyclotron_ports::SystemDisk;
 use cyclotron_queries::Query;
 use cyclotron_record::Recorder;
+use cyclotron_storage::checkpoint::{list, prune};
 use cyclotron_storage::log::{LOG_FILE_BYTES, LogWriter};
 use cyclotron_subnet::{Genesis, LogSink, RoundObserver, RoundSet, SchedulingOptions, Subnet, SubnetOptions};
 use cyclotron_types::Principal;
@@ -89,6 +90,7 @@ impl RoundObserver for Stopwatch {
 pub struct Bench {
     subnet: Subnet,
     stages: Stages,
+    genesis: Genesis,
     setup: Setup,
     clock: Clock,
     now: Time,
@@ -125,11 +127,12 @@ impl Bench {
             provisional: true,
         };
         let machine = Arc::new(Machine::new(engine, SEATS).map_err(failed)?);
+        let made_of = genesis.clone();
         let options = SubnetOptions { genesis, signer, machine, threads: setup.threads };
         let mut subnet = Subnet::new(options).map_err(failed)?;
         let stages = Stages::default();
         subnet.observe(Box::new(Stopwatch { stages: stages.clone(), clock, last: 0.0 }));
-        Ok(Self { subnet, stages, setup, clock, now: Time(1_700_000_000_000_000_000), sent: 0 })
+        Ok(Self { subnet, stages, genesis: made_of, setup, clock, now: Time(1_700_000_000_000_000_000), sent: 0 })
     }
 
     /// A message of the anonymous user.
@@ -168,6 +171,26 @@ impl Bench {
             actions: Vec::new(),
             checkpoint: false,
         }
+    }
+
+    /// Runs a round at a checkpoint height, and makes the checkpoint; seconds of that alone.
+    pub fn checkpoint(&mut self, folder: &Path) -> Result<f64, Failure> {
+        let batch = Batch { checkpoint: true, ..self.batch(Vec::new()) };
+        self.subnet.execute(batch).map_err(failed)?;
+        let (seconds, outcome) = self.clock.time(|| self.subnet.checkpoint(&SystemDisk, folder));
+        outcome.map_err(failed)?;
+        prune(&SystemDisk, folder, 1).map_err(failed)?;
+        Ok(seconds)
+    }
+
+    /// Loads the newest checkpoint into a new subnet; seconds of that alone.
+    pub fn restore(&self, folder: &Path) -> Result<f64, Failure> {
+        let options = SubnetOptions::unsigned(self.genesis.clone(), self.setup.threads).map_err(failed)?;
+        let mut subnet = Subnet::new(options).map_err(failed)?;
+        let newest = list(&SystemDisk, folder).map_err(failed)?.pop().ok_or_else(|| failed("no checkpoint"))?;
+        let (seconds, outcome) = self.clock.time(|| subnet.restore(&SystemDisk, folder, Height(newest)));
+        outcome.map_err(failed)?;
+        Ok(seconds)
     }
 
     /// Logs batches in a folder from now on, each lasting before its round is shown.
