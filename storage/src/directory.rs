@@ -120,11 +120,6 @@ impl<D: Disk> StateDirectory<D> {
         Ok(Self { disk: shared.clone(), path: path.to_owned(), keys, created: !started_before, _lock: lock })
     }
 
-    /// The disk that it is on.
-    pub fn disk(&self) -> &Arc<D> {
-        &self.disk
-    }
-
     /// Opens the log of batches where the batch of height `from` is, or comes next.
     pub fn log(&self, from: u64) -> Result<LogReader<D>, StorageError> {
         Self::log_of(&self.disk, &self.path, from)
@@ -201,15 +196,20 @@ fn layout<D: Disk>(disk: &D, directory: &Path) -> Result<Layout, StorageError> {
     }
 }
 
+/// The name under which a file is written before it gets its own; what an earlier process left there is removed.
+pub(crate) fn free_temporary<D: Disk>(disk: &D, path: &Path) -> Result<PathBuf, StorageError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    match disk.remove(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io("remove", &temporary)(error)),
+        _ => Ok(temporary),
+    }
+}
+
 /// Puts a file in place, whole and lasting; one that is there is replaced.
 pub(crate) fn write_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    match disk.remove(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io("remove", &new)(error)),
-        _ => {}
-    }
+    let new = free_temporary(disk, path)?;
     if let Err(error) = disk.write_new(&new, bytes, FILE_MODE) {
         // Whether or not this works: the next start discards what is left.
         let _ = disk.remove(&new);

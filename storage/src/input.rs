@@ -5,7 +5,7 @@ use crate::directory::io;
 use cyclotron_ports::DiskFile;
 use std::path::{Path, PathBuf};
 
-/// Bytes read at once.
+/// Bytes read or written at once.
 pub(crate) const CHUNK: usize = 1 << 20;
 
 /// The file, and the piece of it that was read last.

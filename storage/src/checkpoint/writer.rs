@@ -2,14 +2,12 @@
 
 use crate::StorageError;
 use crate::checkpoint::{HEAD_BYTES, Header, PAGE_BYTES, PAGES, PAGES_MAGIC, STATE, STATE_MAGIC, file};
-use crate::directory::io;
+use crate::directory::{FILE_MODE, free_temporary, io};
 use crate::frame::{FRAME_BYTES_MAX, FrameKind, encode_frame};
+use crate::input::CHUNK;
 use cyclotron_ports::{Access, Disk, DiskFile};
 use std::path::{Path, PathBuf};
 
-/// Bytes written at once.
-const CHUNK: usize = 1 << 20;
-const MODE: u32 = 0o600;
 /// Bytes of a record beyond which it takes several frames.
 const PART_BYTES: usize = 16 << 20;
 
@@ -37,14 +35,8 @@ struct Output<F> {
 
 impl<F: DiskFile> Output<F> {
     fn create<D: Disk<File = F>>(disk: &D, path: PathBuf) -> Result<Self, StorageError> {
-        let mut temporary = path.clone().into_os_string();
-        temporary.push(".new");
-        let temporary = PathBuf::from(temporary);
-        match disk.remove(&temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", &temporary)(error)),
-            _ => {}
-        }
-        let file = disk.open(&temporary, Access::Create(MODE)).map_err(io("create", &temporary))?;
+        let temporary = free_temporary(disk, &path)?;
+        let file = disk.open(&temporary, Access::Create(FILE_MODE)).map_err(io("create", &temporary))?;
         Ok(Self { path, temporary, file, at: HEAD_BYTES, buffer: Vec::with_capacity(CHUNK) })
     }
 

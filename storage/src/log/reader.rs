@@ -255,9 +255,11 @@ impl<D: Disk> LogReader<D> {
         let mut buffer = vec![0; CHUNK];
         while rest < at {
             let count = buffer.len().min((at - rest) as usize);
-            let read = file.read_at(rest, &mut buffer[..count]).map_err(io("read", &path))?;
-            file.write_at(rest, &buffer[..read.max(1)]).map_err(io("write", &path))?;
-            rest += read.max(1) as u64;
+            if file.read_at(rest, &mut buffer[..count]).map_err(io("read", &path))? < count {
+                return Err(StorageError::Damaged { path, at: rest, what: "it has become shorter" });
+            }
+            file.write_at(rest, &buffer[..count]).map_err(io("write", &path))?;
+            rest += count as u64;
         }
         let segment = Segment::new(path, file, mark);
         segment.make_lasting(at, false)?;

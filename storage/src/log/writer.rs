@@ -121,7 +121,7 @@ impl<D: Disk> LogWriter<D> {
         self.end += self.frames.len() as u64;
         self.frames.clear();
         self.batches = 0;
-        Ok(self.written())
+        Ok(Written { segment: self.segment.clone(), end: self.end, height: self.height })
     }
 
     /// Hands what was added to the operating system in compressed form.
@@ -132,10 +132,6 @@ impl<D: Disk> LogWriter<D> {
             self.frames = block;
         }
         self.write()
-    }
-
-    pub(super) fn written(&self) -> Written<D::File> {
-        Written { segment: self.segment.clone(), end: self.end, height: self.height }
     }
 
     /// Goes on in another file when this one is full.

@@ -63,7 +63,7 @@ struct SubnetRecord {
     position: Position,
     /// What made the last round.
     program: Program,
-    /// Of the last round: what readers see names them.
+    /// Of the last round: queries run in its environment.
     randomness: [u8; 32],
     tally: Tally,
     inbox: VecDeque<Message>,
@@ -141,7 +141,7 @@ fn append(record: &impl Serialize, out: &mut Vec<u8>) {
 
 /// Writes the world. Cost: O(world).
 ///
-/// Panics: when the last round was not at a checkpoint height.
+/// Panics: when a message is suspended, which only a round at a checkpoint height rules out.
 pub fn write<D: Disk>(
     world: &mut World,
     position: Position,

@@ -16,7 +16,7 @@ use std::fmt;
 pub enum Replayed {
     /// A round was run.
     Round(CertifiedView),
-    /// A recorded hash is the one that this subnet has.
+    /// No round was run: a recorded hash is the one that this subnet has, or the frame says who made the rounds behind it.
     Agrees,
 }
 

@@ -296,7 +296,8 @@ impl Subnet {
     /// Writes the state to files of a directory, which is there: the checkpoint of the last round, whose batch named one.
     /// Cost: O(state).
     ///
-    /// Errors: the disk's; there is no such checkpoint then. Panics: when the last batch did not name a checkpoint.
+    /// Errors: the disk's; there is no such checkpoint then. Panics: when a message is suspended, which only a round whose batch names a
+    /// checkpoint rules out.
     pub fn checkpoint<D: Disk>(&mut self, disk: &D, directory: &Path) -> Result<(), StorageError> {
         let position = Position { height: self.height, time: self.time, root: self.root };
         let mut writer = CheckpointWriter::create(disk, directory, self.height.0)?;
