@@ -16,6 +16,7 @@ use cyclotron_types::units::WasmPages;
 use crate::error::HeapError;
 use crate::layout::{ARENA_FILE_SHIFT, HEAP_PAGES_MAX_64, HEAP_SLOT_SHIFT, PAGE, STABLE_PAGES_MAX, STABLE_SLOT_SHIFT};
 use crate::page_set::{PageIx, PageSet};
+use crate::store::{AtRest, PageRun, PageStore, merge_runs};
 use crate::sys;
 use crate::undo::{PreImageMap, UndoLog};
 use crate::version::{Version, Versions};
@@ -100,7 +101,7 @@ impl SlotFile {
         };
         slots.generation += 1;
         let id = MemoryId { index, generation: slots.generation };
-        Ok(Slot { file: Arc::clone(self), id, versions: Versions::default() })
+        Ok(Slot { file: Arc::clone(self), id, versions: Versions::default(), at_rest: AtRest::default() })
     }
 
     fn allocated_bytes(&self) -> Result<u64, HeapError> {
@@ -124,9 +125,27 @@ pub(crate) struct Slot {
     id: MemoryId,
     /// Who writes, and what readers need.
     pub(crate) versions: Versions,
+    /// Where the last checkpoint keeps its pages.
+    at_rest: AtRest,
 }
 
 impl Slot {
+    /// Sees to it that the pages of a range are in the arena. Cost: one load when the arena lacks nothing.
+    ///
+    /// Errors: `PageLost`, `Os`.
+    #[inline]
+    pub(crate) fn fetch(&self, address: u64, length: u64) -> Result<(), HeapError> {
+        if !self.at_rest.lacks_pages() {
+            return Ok(());
+        }
+        self.fetch_pages(address / PAGE as u64, (address + length).div_ceil(PAGE as u64))
+    }
+
+    #[cold]
+    fn fetch_pages(&self, from: u64, to: u64) -> Result<(), HeapError> {
+        self.at_rest.fetch(from, to, |at, bytes| sys::write_at(self.file(), self.offset() + at, bytes))
+    }
+
     pub(crate) fn id(&self) -> MemoryId {
         self.id
     }
@@ -190,6 +209,8 @@ pub struct Memory<K: MemoryKind> {
     size: WasmPages,
     maximum: WasmPages,
     dirty: PageSet,
+    /// Pages that changed since the last checkpoint.
+    unsaved: PageSet,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -202,7 +223,7 @@ impl<K: MemoryKind> Memory<K> {
             return Err(HeapError::BeyondMaximum { requested: size, maximum });
         }
         let slot = Arc::new(file.take()?);
-        Ok(Self { slot, size, maximum, dirty: PageSet::new(), kind: PhantomData })
+        Ok(Self { slot, size, maximum, dirty: PageSet::new(), unsaved: PageSet::new(), kind: PhantomData })
     }
 
     /// Which memory this is, within this process.
@@ -235,6 +256,7 @@ impl<K: MemoryKind> Memory<K> {
         self.size = size;
         for page in changed {
             self.dirty.insert(page);
+            self.unsaved.insert(page);
         }
     }
 
@@ -262,6 +284,7 @@ impl<K: MemoryKind> Memory<K> {
     /// Errors: `OutOfBounds`, `Os`. Cost: a system call and a copy.
     pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), HeapError> {
         self.check(address, into.len())?;
+        self.slot.fetch(address, into.len() as u64)?;
         sys::read_at(self.slot.file(), self.slot.offset() + address, into)
     }
 
@@ -280,9 +303,11 @@ impl<K: MemoryKind> Memory<K> {
             return Ok(());
         }
         assert!(!self.slot.versions.is_published(), "views read this memory: only messages write to it");
+        self.slot.fetch(address, bytes.len() as u64)?;
         sys::write_at(self.slot.file(), self.slot.offset() + address, bytes)?;
         for page in PageIx::of(address).0..=PageIx::of(address + bytes.len() as u64 - 1).0 {
             self.dirty.insert(PageIx(page));
+            self.unsaved.insert(PageIx(page));
         }
         Ok(())
     }
@@ -312,19 +337,25 @@ impl<K: MemoryKind> Memory<K> {
         Ok(())
     }
 
-    /// A copy of this memory in a slot of its own, with the same dirty pages. Cost: in proportion to allocated pages.
+    /// A copy of this memory in a slot of its own, with the same dirty pages; what a checkpoint keeps of it, both share. Cost: in proportion to the pages
+    /// that changed since.
     ///
     /// Errors: `Busy` while a message is in progress; `SlotsExhausted`; `Os`.
     pub fn fork(&self) -> Result<Self, HeapError> {
         self.check_idle()?;
         let copy = Self::new(&self.slot.file, self.size, self.maximum)?;
-        let mut buffer = vec![0; COPY_BYTES];
-        self.each_data_run(&mut buffer, |at, bytes| {
-            for_each_nonzero_run(bytes, |from, run| {
-                sys::write_at(copy.slot.file(), copy.slot.offset() + at + from as u64, run)
-            })
-        })?;
-        Ok(Self { dirty: self.dirty.clone(), ..copy })
+        let copy = Self { dirty: self.dirty.clone(), unsaved: self.unsaved.clone(), ..copy };
+        let mut page = [0; PAGE];
+        for at in self.unsaved.iter().map(PageIx::address) {
+            sys::read_at(self.slot.file(), self.slot.offset() + at, &mut page)?;
+            if !is_zero(&page) {
+                sys::write_at(copy.slot.file(), copy.slot.offset() + at, &page)?;
+            }
+        }
+        if let Some((store, runs)) = self.slot.at_rest.place() {
+            copy.slot.at_rest.lie_in(&store, runs, Some(self.unsaved.clone()));
+        }
+        Ok(copy)
     }
 
     /// Bytes of memory that pages below the size take.
@@ -342,6 +373,7 @@ impl<K: MemoryKind> Memory<K> {
         buffer: &mut [u8],
         mut visit: impl FnMut(u64, &mut [u8]) -> Result<(), HeapError>,
     ) -> Result<(), HeapError> {
+        self.slot.fetch(0, self.size_bytes())?;
         let base = self.slot.offset();
         let mut at = base;
         while let Some((start, stop)) = sys::next_data(self.slot.file(), at, base + self.size_bytes())? {
@@ -365,6 +397,65 @@ impl<K: MemoryKind> Memory<K> {
     /// Pages that changed since the last call of this; the next call starts from here.
     pub fn take_dirty(&mut self) -> PageSet {
         std::mem::take(&mut self.dirty)
+    }
+
+    /// Pages that changed since they were last [saved](Memory::saved).
+    pub const fn unsaved(&self) -> &PageSet {
+        &self.unsaved
+    }
+
+    /// Where the pages are that were saved; pages that changed since are no longer as they are there.
+    pub fn runs(&self) -> Vec<PageRun> {
+        self.slot.at_rest.runs()
+    }
+
+    /// Hands over the account of unsaved pages: somebody saves them as they are now.
+    pub fn take_unsaved(&mut self) -> PageSet {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// Takes the account back: they were not saved.
+    pub fn put_unsaved(&mut self, pages: &PageSet) {
+        self.unsaved.union(pages);
+    }
+
+    /// The pages of an account that was taken are kept where `runs` say; those that no run names are zero. They are in the arena, and stay there
+    /// until [`Memory::release`].
+    pub fn saved(&mut self, store: &Arc<dyn PageStore>, pages: &PageSet, runs: &[PageRun]) {
+        let merged = merge_runs(&self.slot.at_rest.runs(), pages, runs);
+        self.slot.at_rest.move_to(store, merged, pages);
+    }
+
+    /// The pages of a new memory are in a store, from where they are fetched when they are first looked at.
+    ///
+    /// Panics: when it has been written to.
+    pub fn lie_in(&mut self, store: &Arc<dyn PageStore>, runs: Vec<PageRun>) {
+        assert!(self.unsaved.is_empty(), "a memory that was written to does not lie in a store");
+        self.slot.at_rest.lie_in(store, runs, Some(PageSet::new()));
+    }
+
+    /// Number of pages that a checkpoint keeps and the arena does not.
+    pub fn absent_pages(&self) -> u64 {
+        self.slot.at_rest.absent()
+    }
+
+    /// Gives the arena's memory of saved pages back; they are fetched again when somebody looks at them. False when that cannot be now: a message is
+    /// in progress, a view is at work, or `Os`. Cost: one system call, and one for each run of unsaved pages.
+    pub fn release(&mut self) -> bool {
+        if self.slot.at_rest.runs().is_empty() {
+            return false;
+        }
+        // Views see what was published: where that is not what is here now, it is in pre-images, which are kept.
+        self.slot.versions.while_unused(|| {
+            self.slot.at_rest.keep_only(&self.unsaved, || {
+                let (mut from, size) = (0, self.size_bytes());
+                for page in self.unsaved.iter().map(PageIx::address) {
+                    self.slot.punch(from, page)?;
+                    from = page + PAGE as u64;
+                }
+                self.slot.punch(from, size)
+            })
+        })
     }
 }
 
@@ -404,24 +495,4 @@ impl<K: MemoryKind> Committed<'_, K> {
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<64>();
     words.iter().all(|w| w.iter().fold(0, |a, b| a | b) == 0) && rest.iter().all(|&b| b == 0)
-}
-
-/// Calls `visit` for runs of pages that are not all zero.
-fn for_each_nonzero_run(
-    bytes: &[u8],
-    mut visit: impl FnMut(usize, &[u8]) -> Result<(), HeapError>,
-) -> Result<(), HeapError> {
-    let mut start = None;
-    for at in (0..bytes.len()).step_by(PAGE) {
-        let zero = is_zero(&bytes[at..bytes.len().min(at + PAGE)]);
-        match (start, zero) {
-            (None, false) => start = Some(at),
-            (Some(from), true) => {
-                visit(from, &bytes[from..at])?;
-                start = None;
-            }
-            _ => {}
-        }
-    }
-    start.map_or(Ok(()), |from| visit(from, &bytes[from..]))
 }

@@ -38,6 +38,8 @@ pub enum HeapError {
     Outdated,
     /// One message changed more pages than an undo log can hold.
     UndoLogFull,
+    /// A page that a checkpoint keeps is damaged or cannot be read.
+    PageLost,
 }
 
 impl fmt::Display for HeapError {
@@ -59,6 +61,7 @@ impl fmt::Display for HeapError {
             Self::SlotsExhausted => f.write_str("every slot of the arena is taken"),
             Self::Busy => f.write_str("a message is in progress on this memory"),
             Self::Outdated => f.write_str("the memory has a newer version"),
+            Self::PageLost => f.write_str("a page of the last checkpoint cannot be read"),
             Self::UndoLogFull => f.write_str("the message changed more pages than an undo log holds"),
         }
     }

@@ -12,6 +12,7 @@
 //! - [`StablePool`] and [`StableAccess`]: the same for stable memories, which only the host reads and writes.
 //! - [`Version`]: what views show, while messages go on writing: the memory as it was when it was last published. See `version`.
 //! - [`Committed`]: the state before a suspended message, for hashing.
+//! - [`PageStore`]: where a checkpoint keeps pages. A memory that lies there is fetched into the arena page by page, before somebody looks at them.
 //!
 //! # Between messages and inside one
 //!
@@ -38,6 +39,7 @@ mod page_set;
 mod pool;
 mod seat;
 mod stable;
+mod store;
 mod sys;
 mod track;
 mod undo;
@@ -50,5 +52,6 @@ pub use page_set::{PageIx, PageSet};
 pub use pool::{SeatPool, StablePool};
 pub use seat::{DirtyReport, Seat, SeatMemory, SeatPtr, Tracking};
 pub use stable::StableAccess;
+pub use store::{PageAt, PageRun, PageStore, merge_runs};
 pub use undo::PreImage;
 pub use version::{HeapVersion, StableVersion, Version};

@@ -242,6 +242,7 @@ impl Seat {
         if before.is_some_and(|b| b.tracking != tracking) {
             self.region.protect(HEAP_START, kept, tracking.access())?;
         }
+        slot.fetch(0, want as u64)?;
         let (file, offset) = (slot.file(), slot.offset() + kept as u64);
         self.region.place_file(HEAP_START + kept, want - kept, file, offset, tracking.access(), sharing)?;
         if mapped > want {
@@ -298,6 +299,8 @@ impl Seat {
             if let Some(message) = &mut self.message {
                 message.reader = Some(reader);
             }
+            // Pages may have been given back since the heap was attached; from now on they are not.
+            heap.slot().fetch(0, heap.size_bytes())?;
             self.overlay(&past.pre_images())
         });
         if begun.is_err() {

@@ -267,6 +267,7 @@ impl StableAccess {
         if length == 0 {
             return Ok(());
         }
+        self.fetch(offset, length)?;
         self.ensure_mapped()?;
         let split = self.split(offset, length);
         let (low, high) = into.split_at_mut(split);
@@ -297,6 +298,7 @@ impl StableAccess {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.fetch(offset, bytes.len() as u64)?;
         self.ensure_mapped()?;
         let (first, last) = (offset >> PAGE_SHIFT, (end - 1) >> PAGE_SHIFT);
         for page in first..=last {
@@ -364,6 +366,12 @@ impl StableAccess {
     /// As `byte`, for a range that may be empty and then at the end of the memory.
     fn byte_if(&self, offset: u64, range: &[u8]) -> *mut u8 {
         if range.is_empty() { std::ptr::NonNull::dangling().as_ptr() } else { self.byte(offset) }
+    }
+
+    /// Sees to it that a range inside the size is in the arena.
+    #[inline]
+    fn fetch(&self, offset: u64, length: u64) -> Result<(), HeapError> {
+        self.message.as_ref().map_or(Ok(()), |message| message.slot.fetch(offset, length))
     }
 
     /// Maps what the memory has and is not mapped yet.

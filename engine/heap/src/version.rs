@@ -334,6 +334,12 @@ impl Versions {
         Ok((reader, past))
     }
 
+    /// Does what no message in progress and no view at work allows; views that rest are given up. False when there are such, or when it failed.
+    pub(crate) fn while_unused(&self, act: impl FnOnce() -> Result<(), HeapError>) -> bool {
+        let state = self.state();
+        !state.busy && state.readers.iter().all(|reader| reader.state.give_up()) && act().is_ok()
+    }
+
     /// Lets a view go. Returns the pages that it was given copies of while it was at work.
     pub(crate) fn leave(&self, reader: &Arc<ReaderState>) -> Vec<PageIx> {
         let mut state = self.state();

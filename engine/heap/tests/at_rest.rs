@@ -1,0 +1,262 @@
+//! Memories whose pages lie in a store: fetched before anybody looks, given back and fetched again.
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
+use cyclotron_heap::layout::PAGE;
+use cyclotron_heap::{
+    Arena, Heap, HeapError, PageAt, PageIx, PageRun, PageSet, PageStore, SeatPool, StableMemory, StablePool, Tracking,
+};
+use cyclotron_types::units::WasmPages;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Pages in memory, and how many of them were read.
+#[derive(Debug, Default)]
+struct Store {
+    pages: Mutex<BTreeMap<(u32, u32), [u8; PAGE]>>,
+    read: AtomicU64,
+}
+
+impl PageStore for Store {
+    fn read(&self, at: PageAt, into: &mut [u8]) -> Result<(), String> {
+        for (n, into) in into.as_chunks_mut::<PAGE>().0.iter_mut().enumerate() {
+            let pages = self.pages.lock().unwrap();
+            let page = pages.get(&(at.file, at.index + n as u32));
+            *into = *page.ok_or_else(|| format!("page {} of file {}", at.index + n as u32, at.file))?;
+            self.read.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// Saves what changed, as a checkpoint does.
+fn save<K: cyclotron_heap::MemoryKind>(memory: &mut cyclotron_heap::Memory<K>, store: &Arc<Store>, file: u32) -> u64 {
+    let pages = memory.take_unsaved();
+    let (mut runs, mut index, mut content) = (Vec::new(), 0, [0; PAGE]);
+    for page in pages.iter() {
+        memory.committed(|committed| committed.read(page.address(), &mut content)).unwrap();
+        if content.iter().any(|byte| *byte != 0) {
+            store.pages.lock().unwrap().insert((file, index), content);
+            PageRun::push(&mut runs, PageRun { first: page.0, count: 1, at: PageAt { file, index } });
+            index += 1;
+        }
+    }
+    let shared: Arc<dyn PageStore> = Arc::clone(store) as _;
+    memory.saved(&shared, &pages, &runs);
+    pages.len()
+}
+
+fn new() -> (Arena, Arc<Store>) {
+    (Arena::new().unwrap(), Arc::new(Store::default()))
+}
+
+fn bytes(heap: &Heap, page: u32) -> u8 {
+    let mut byte = [0];
+    heap.read(PageIx(page).address(), &mut byte).unwrap();
+    byte[0]
+}
+
+#[test]
+fn a_released_heap_is_fetched_for_messages_and_views_and_changes_are_kept() {
+    let (arena, store) = new();
+    let pool = SeatPool::default();
+    let mut heap = arena.new_heap(WasmPages(4), WasmPages(8)).unwrap();
+    for page in [0_u32, 1, 17, 40] {
+        heap.write(PageIx(page).address(), &[page as u8 + 1]).unwrap();
+    }
+    assert_eq!(save(&mut heap, &store, 1), 4);
+    assert!(heap.release() && heap.absent_pages() == 4);
+    assert_eq!(arena.allocated_bytes().unwrap().0, 0);
+
+    let version = pool.publish(&mut heap);
+    for tracking in [Tracking::Cards, Tracking::Protect] {
+        let mut seat = pool.take(&heap, tracking).unwrap();
+        seat.begin_message(&heap).unwrap();
+        assert_eq!(seat.slice(PageIx(17).address(), 1).unwrap(), [18]);
+        seat.write(PageIx(40).address(), &[99]).unwrap();
+        seat.rollback().unwrap();
+        pool.put(seat);
+        assert_eq!((bytes(&heap, 40), bytes(&heap, 2)), (41, 0));
+    }
+    // A page that a message changed stays when the others go.
+    let mut seat = pool.take(&heap, Tracking::Cards).unwrap();
+    seat.begin_message(&heap).unwrap();
+    seat.write(PageIx(1).address(), &[77]).unwrap();
+    seat.finish();
+    assert!(!heap.release(), "a message is in progress");
+    seat.commit(&mut heap);
+    pool.put(seat);
+    assert!(heap.release());
+    assert_eq!(heap.absent_pages(), 3);
+    // What was published is still what views show.
+    let mut seat = pool.take_view(&version, Tracking::Cards).unwrap();
+    seat.begin_view(&version).unwrap();
+    assert_eq!(seat.slice(PageIx(1).address(), 1).unwrap(), [2]);
+    assert_eq!(seat.slice(PageIx(40).address(), 1).unwrap(), [41]);
+    assert!(!heap.release(), "a view is at work");
+    assert!(seat.rest_view());
+    assert!(heap.release(), "a view that rests is given up");
+    assert!(!seat.resume_view());
+    seat.rollback().unwrap();
+    assert_eq!([0, 1, 17, 40, 41].map(|page| bytes(&heap, page)), [1, 77, 18, 41, 0]);
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_an_error_and_nothing_else() {
+    let (arena, store) = new();
+    let shared: Arc<dyn PageStore> = Arc::clone(&store) as _;
+    let mut heap = arena.new_heap(WasmPages(1), WasmPages(1)).unwrap();
+    heap.lie_in(&shared, vec![PageRun { first: 3, count: 2, at: PageAt { file: 9, index: 0 } }]);
+    let mut byte = [0];
+    assert_eq!(heap.read(0, &mut byte), Ok(()));
+    assert_eq!(heap.read(PageIx(4).address(), &mut byte), Err(HeapError::PageLost));
+    assert!(SeatPool::default().take(&heap, Tracking::Cards).is_err());
+}
+
+#[test]
+fn a_fork_shares_what_is_saved_and_copies_the_rest() {
+    let (arena, store) = new();
+    let mut heap = arena.new_heap(WasmPages(2), WasmPages(2)).unwrap();
+    heap.write(0, &[1; 3 * PAGE]).unwrap();
+    save(&mut heap, &store, 1);
+    heap.release();
+    heap.write(PAGE as u64, &[2; PAGE]).unwrap();
+    let before = store.read.load(Ordering::Relaxed);
+    let mut fork = heap.fork().unwrap();
+    assert_eq!(store.read.load(Ordering::Relaxed), before);
+    heap.write(0, &[9; 4 * PAGE]).unwrap();
+    assert_eq!([0, 1, 2, 3].map(|page| bytes(&fork, page)), [1, 2, 1, 0]);
+    fork.write(2 * PAGE as u64, &[5; PAGE]).unwrap();
+    assert_eq!(save(&mut fork, &store, 2), 2);
+    fork.release();
+    assert_eq!([0, 1, 2, 3].map(|page| bytes(&fork, page)), [1, 2, 5, 0]);
+    assert_eq!(bytes(&heap, 2), 9);
+}
+
+/// What happens to a memory, in small numbers: pages 0 to 47.
+#[derive(Clone, Debug)]
+enum Step {
+    Write(Vec<(u32, u8)>),
+    RolledBack(Vec<(u32, u8)>),
+    View(BTreeSet<u32>),
+    Save,
+    Release,
+    Restore,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let stores = || prop::collection::vec((0u32..48, 0u8..4), 0..6);
+    let step = prop_oneof![
+        3 => stores().prop_map(Step::Write),
+        1 => stores().prop_map(Step::RolledBack),
+        2 => prop::collection::btree_set(0u32..48, 0..6).prop_map(Step::View),
+        2 => Just(Step::Save),
+        2 => Just(Step::Release),
+        1 => Just(Step::Restore),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn memories_hold_what_a_model_holds_wherever_their_pages_are(steps in steps(), protect in any::<bool>()) {
+        let (arena, store) = new();
+        let shared: Arc<dyn PageStore> = Arc::clone(&store) as _;
+        let (seats, stables) = (SeatPool::default(), StablePool::new());
+        let size = WasmPages(3);
+        let tracking = if protect { Tracking::Protect } else { Tracking::Cards };
+        let mut heap = arena.new_heap(size, size).unwrap();
+        let mut stable = arena.new_stable(size, size).unwrap();
+        let mut model = [0u8; 48];
+        let mut file = 0;
+        for step in steps {
+            match step {
+                Step::Write(stores) | Step::RolledBack(stores) if stores.is_empty() => {}
+                Step::Write(stores) => {
+                    message(&seats, &stables, &mut heap, &mut stable, tracking, &stores, true);
+                    for (page, byte) in stores {
+                        model[page as usize] = byte;
+                    }
+                }
+                Step::RolledBack(stores) => message(&seats, &stables, &mut heap, &mut stable, tracking, &stores, false),
+                Step::View(pages) => {
+                    let (version, stable_version) = (seats.publish(&mut heap), stables.publish(&mut stable));
+                    let mut seat = seats.take_view(&version, Tracking::Cards).unwrap();
+                    seat.begin_view(&version).unwrap();
+                    let mut access = stables.take_view(&stable_version);
+                    access.begin_view(&stable_version).unwrap();
+                    for page in pages {
+                        let mut byte = [0];
+                        access.read(PageIx(page).address(), &mut byte).unwrap();
+                        prop_assert_eq!(byte[0], model[page as usize]);
+                        prop_assert_eq!(seat.slice(PageIx(page).address(), 1).unwrap()[0], model[page as usize]);
+                        seat.write(PageIx(page).address(), &[200]).unwrap();
+                        access.write(PageIx(page).address(), &[200]).unwrap();
+                    }
+                    seat.rollback().unwrap();
+                    access.rollback().unwrap();
+                    seats.put(seat);
+                    stables.put(access);
+                }
+                Step::Save => {
+                    save(&mut heap, &store, file);
+                    save(&mut stable, &store, file + 1);
+                    file += 2;
+                }
+                Step::Release => {
+                    heap.release();
+                    stable.release();
+                }
+                Step::Restore => {
+                    save(&mut heap, &store, file);
+                    save(&mut stable, &store, file + 1);
+                    file += 2;
+                    let (runs, stable_runs) = (heap.runs(), stable.runs());
+                    heap = arena.new_heap(size, size).unwrap();
+                    stable = arena.new_stable(size, size).unwrap();
+                    heap.lie_in(&shared, runs);
+                    stable.lie_in(&shared, stable_runs);
+                }
+            }
+            let unsaved: PageSet = heap.unsaved().clone();
+            prop_assert!(unsaved.iter().all(|page| page.0 < 48));
+        }
+        for page in 0..48 {
+            prop_assert_eq!(bytes(&heap, page), model[page as usize]);
+            let mut byte = [0];
+            stable.read(PageIx(page).address(), &mut byte).unwrap();
+            prop_assert_eq!(byte[0], model[page as usize]);
+        }
+    }
+}
+
+fn message(
+    seats: &SeatPool,
+    stables: &StablePool,
+    heap: &mut Heap,
+    stable: &mut StableMemory,
+    tracking: Tracking,
+    stores: &[(u32, u8)],
+    commits: bool,
+) {
+    let mut seat = seats.take(heap, tracking).unwrap();
+    seat.begin_message(heap).unwrap();
+    let mut access = stables.take(stable);
+    access.begin_message(stable).unwrap();
+    for (page, byte) in stores {
+        seat.write(PageIx(*page).address(), &[*byte]).unwrap();
+        access.write(PageIx(*page).address(), &[*byte]).unwrap();
+    }
+    seat.finish();
+    if commits {
+        seat.commit(heap);
+        access.commit(stable);
+    } else {
+        seat.rollback().unwrap();
+        access.rollback().unwrap();
+    }
+    seats.put(seat);
+    stables.put(access);
+}
