@@ -123,6 +123,11 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
+    /// A page is asked for of a file that is not open.
+    PagesMissing {
+        /// The file's number.
+        number: u32,
+    },
     /// A part of the log is gone.
     LogMissing {
         /// The log's directory.
@@ -216,6 +221,7 @@ impl fmt::Display for StorageError {
                 "{} is whole, but its state does not come to the certified root that it names: it was written by a program that does not do what this one does",
                 path.display()
             ),
+            Self::PagesMissing { number } => write!(f, "the file of pages {number:08x} is not open"),
             Self::LogMissing { directory, height } => write!(
                 f,
                 "the log in {} goes on at height {height}, but no file there begins with it; restore the file from a backup",

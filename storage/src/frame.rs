@@ -23,10 +23,10 @@ pub enum FrameKind {
     Block,
     /// Of a checkpoint: what belongs to no canister.
     Subnet,
-    /// Of a checkpoint: a Wasm module.
-    Module,
-    /// Of a checkpoint: a canister.
-    Canister,
+    /// Of a checkpoint: where Wasm modules are.
+    Modules,
+    /// Of a checkpoint: where canisters are.
+    Canisters,
     /// Of a checkpoint: remembered ingress messages.
     Statuses,
     /// Of a checkpoint: its end.
@@ -35,22 +35,25 @@ pub enum FrameKind {
     Part,
     /// The program whose rules hold for the batches that follow.
     Program,
+    /// Of a checkpoint: the files of pages that it needs.
+    Files,
 }
 
 impl FrameKind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Configuration,
         Self::Batch,
         Self::Root,
         Self::StateHash,
         Self::Block,
         Self::Subnet,
-        Self::Module,
-        Self::Canister,
+        Self::Modules,
+        Self::Canisters,
         Self::Statuses,
         Self::End,
         Self::Part,
         Self::Program,
+        Self::Files,
     ];
 
     /// Its number in the file.

@@ -16,7 +16,7 @@ use cyclotron_types::units::WasmPages;
 use crate::error::HeapError;
 use crate::layout::{ARENA_FILE_SHIFT, HEAP_PAGES_MAX_64, HEAP_SLOT_SHIFT, PAGE, STABLE_PAGES_MAX, STABLE_SLOT_SHIFT};
 use crate::page_set::{PageIx, PageSet};
-use crate::store::{AtRest, PageRun, PageStore, merge_runs};
+use crate::store::{AtRest, PageRun, PageStore};
 use crate::sys;
 use crate::undo::{PreImageMap, UndoLog};
 use crate::version::{Version, Versions};
@@ -209,8 +209,10 @@ pub struct Memory<K: MemoryKind> {
     size: WasmPages,
     maximum: WasmPages,
     dirty: PageSet,
-    /// Pages that changed since the last checkpoint.
+    /// Pages that changed since somebody last began to save them.
     unsaved: PageSet,
+    /// Pages that somebody saves now.
+    saving: PageSet,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -223,7 +225,8 @@ impl<K: MemoryKind> Memory<K> {
             return Err(HeapError::BeyondMaximum { requested: size, maximum });
         }
         let slot = Arc::new(file.take()?);
-        Ok(Self { slot, size, maximum, dirty: PageSet::new(), unsaved: PageSet::new(), kind: PhantomData })
+        let (dirty, unsaved, saving) = (PageSet::new(), PageSet::new(), PageSet::new());
+        Ok(Self { slot, size, maximum, dirty, unsaved, saving, kind: PhantomData })
     }
 
     /// Which memory this is, within this process.
@@ -344,16 +347,16 @@ impl<K: MemoryKind> Memory<K> {
     pub fn fork(&self) -> Result<Self, HeapError> {
         self.check_idle()?;
         let copy = Self::new(&self.slot.file, self.size, self.maximum)?;
-        let copy = Self { dirty: self.dirty.clone(), unsaved: self.unsaved.clone(), ..copy };
+        let copy = Self { dirty: self.dirty.clone(), unsaved: self.here_alone(), ..copy };
         let mut page = [0; PAGE];
-        for at in self.unsaved.iter().map(PageIx::address) {
+        for at in copy.unsaved.iter().map(PageIx::address) {
             sys::read_at(self.slot.file(), self.slot.offset() + at, &mut page)?;
             if !is_zero(&page) {
                 sys::write_at(copy.slot.file(), copy.slot.offset() + at, &page)?;
             }
         }
         if let Some((store, runs)) = self.slot.at_rest.place() {
-            copy.slot.at_rest.lie_in(&store, runs, Some(self.unsaved.clone()));
+            copy.slot.at_rest.lie_in(&store, runs, Some(copy.unsaved.clone()));
         }
         Ok(copy)
     }
@@ -399,9 +402,16 @@ impl<K: MemoryKind> Memory<K> {
         std::mem::take(&mut self.dirty)
     }
 
-    /// Pages that changed since they were last [saved](Memory::saved).
+    /// Pages that changed since [`Memory::begin_save`].
     pub const fn unsaved(&self) -> &PageSet {
         &self.unsaved
+    }
+
+    /// Pages that are nowhere but in the arena.
+    fn here_alone(&self) -> PageSet {
+        let mut pages = self.unsaved.clone();
+        pages.union(&self.saving);
+        pages
     }
 
     /// Where the pages are that were saved; pages that changed since are no longer as they are there.
@@ -409,21 +419,21 @@ impl<K: MemoryKind> Memory<K> {
         self.slot.at_rest.runs()
     }
 
-    /// Hands over the account of unsaved pages: somebody saves them as they are now.
-    pub fn take_unsaved(&mut self) -> PageSet {
-        std::mem::take(&mut self.unsaved)
+    /// The pages that changed since the last call of this; somebody saves them as they are now, and ends that with [`Memory::saved`] or
+    /// [`Memory::not_saved`]. What never ended was not saved.
+    pub fn begin_save(&mut self) -> &PageSet {
+        self.saving.union(&std::mem::take(&mut self.unsaved));
+        &self.saving
     }
 
-    /// Takes the account back: they were not saved.
-    pub fn put_unsaved(&mut self, pages: &PageSet) {
-        self.unsaved.union(pages);
+    /// The pages that were to be saved are; `runs` say where all of the memory's pages were when that began, and those that no run names were zero.
+    pub fn saved(&mut self, store: &Arc<dyn PageStore>, runs: Vec<PageRun>) {
+        self.slot.at_rest.move_to(store, runs, &std::mem::take(&mut self.saving));
     }
 
-    /// The pages of an account that was taken are kept where `runs` say; those that no run names are zero. They are in the arena, and stay there
-    /// until [`Memory::release`].
-    pub fn saved(&mut self, store: &Arc<dyn PageStore>, pages: &PageSet, runs: &[PageRun]) {
-        let merged = merge_runs(&self.slot.at_rest.runs(), pages, runs);
-        self.slot.at_rest.move_to(store, merged, pages);
+    /// The pages that were to be saved are not.
+    pub fn not_saved(&mut self) {
+        self.unsaved.union(&std::mem::take(&mut self.saving));
     }
 
     /// The pages of a new memory are in a store, from where they are fetched when they are first looked at.
@@ -439,17 +449,18 @@ impl<K: MemoryKind> Memory<K> {
         self.slot.at_rest.absent()
     }
 
-    /// Gives the arena's memory of saved pages back; they are fetched again when somebody looks at them. False when that cannot be now: a message is
-    /// in progress, a view is at work, or `Os`. Cost: one system call, and one for each run of unsaved pages.
+    /// Gives the arena's memory of saved pages back; they are fetched again when somebody looks at them. False when there is none, or that cannot be now: a message is
+    /// in progress, a view is at work, or `Os`. Cost: one system call, and one for each page that is not saved.
     pub fn release(&mut self) -> bool {
-        if self.slot.at_rest.runs().is_empty() {
+        if !self.slot.at_rest.has_present() {
             return false;
         }
         // Views see what was published: where that is not what is here now, it is in pre-images, which are kept.
         self.slot.versions.while_unused(|| {
-            self.slot.at_rest.keep_only(&self.unsaved, || {
+            let kept = self.here_alone();
+            self.slot.at_rest.keep_only(&kept, || {
                 let (mut from, size) = (0, self.size_bytes());
-                for page in self.unsaved.iter().map(PageIx::address) {
+                for page in kept.iter().map(PageIx::address) {
                     self.slot.punch(from, page)?;
                     from = page + PAGE as u64;
                 }

@@ -265,7 +265,7 @@ impl Seat {
 
     /// Begins a message on the attached heap.
     ///
-    /// Errors: `Busy` when a message is in progress on the heap, here or elsewhere; `Os` when no undo log can be had.
+    /// Errors: `Busy` when a message is in progress on the heap, here or elsewhere; `Os` when no undo log can be had; `PageLost`.
     /// Panics: when the heap is not attached here with its present size.
     pub fn begin_message(&mut self, heap: &Heap) -> Result<(), HeapError> {
         self.check_attached(heap.id(), heap.size_bytes(), Sharing::Shared);
@@ -273,9 +273,11 @@ impl Seat {
             return Err(HeapError::Busy);
         }
         let undo = self.shared.undo.take()?;
-        if let Err(busy) = heap.slot().versions.begin_message() {
+        // Pages may have been given back since the heap was attached.
+        let begun = heap.slot().fetch(0, heap.size_bytes()).and_then(|()| heap.slot().versions.begin_message());
+        if let Err(error) = begun {
             self.shared.undo.put(undo);
-            return Err(busy);
+            return Err(error);
         }
         self.start(heap.slot(), heap.maximum(), undo);
         Ok(())

@@ -105,6 +105,12 @@ impl AtRest {
         self.state().runs.clone()
     }
 
+    /// Whether some of the runs' pages are in the arena.
+    pub(crate) fn has_present(&self) -> bool {
+        let state = self.state();
+        state.runs.iter().map(|run| u64::from(run.count)).sum::<u64>() > state.absent
+    }
+
     /// The store, and where in it.
     pub(crate) fn place(&self) -> Option<(Arc<dyn PageStore>, Vec<PageRun>)> {
         let state = self.state();

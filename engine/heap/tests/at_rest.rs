@@ -4,6 +4,7 @@
 use cyclotron_heap::layout::PAGE;
 use cyclotron_heap::{
     Arena, Heap, HeapError, PageAt, PageIx, PageRun, PageSet, PageStore, SeatPool, StableMemory, StablePool, Tracking,
+    merge_runs,
 };
 use cyclotron_types::units::WasmPages;
 use proptest::prelude::*;
@@ -32,7 +33,7 @@ impl PageStore for Store {
 
 /// Saves what changed, as a checkpoint does.
 fn save<K: cyclotron_heap::MemoryKind>(memory: &mut cyclotron_heap::Memory<K>, store: &Arc<Store>, file: u32) -> u64 {
-    let pages = memory.take_unsaved();
+    let pages = memory.begin_save().clone();
     let (mut runs, mut index, mut content) = (Vec::new(), 0, [0; PAGE]);
     for page in pages.iter() {
         memory.committed(|committed| committed.read(page.address(), &mut content)).unwrap();
@@ -43,7 +44,8 @@ fn save<K: cyclotron_heap::MemoryKind>(memory: &mut cyclotron_heap::Memory<K>, s
         }
     }
     let shared: Arc<dyn PageStore> = Arc::clone(store) as _;
-    memory.saved(&shared, &pages, &runs);
+    let runs = merge_runs(&memory.runs(), &pages, &runs);
+    memory.saved(&shared, runs);
     pages.len()
 }
 
@@ -132,6 +134,21 @@ fn a_fork_shares_what_is_saved_and_copies_the_rest() {
     fork.release();
     assert_eq!([0, 1, 2, 3].map(|page| bytes(&fork, page)), [1, 2, 5, 0]);
     assert_eq!(bytes(&heap, 2), 9);
+}
+
+#[test]
+fn what_is_being_saved_is_still_the_memory_s_own() {
+    let (arena, store) = new();
+    let mut heap = arena.new_heap(WasmPages(1), WasmPages(1)).unwrap();
+    heap.write(0, &[1; 2 * PAGE]).unwrap();
+    save(&mut heap, &store, 1);
+    heap.write(0, &[2; PAGE]).unwrap();
+    assert_eq!(heap.begin_save().len(), 1);
+    heap.release();
+    let fork = heap.fork().unwrap();
+    assert_eq!((bytes(&heap, 0), bytes(&fork, 0), bytes(&fork, 1)), (2, 2, 1));
+    heap.not_saved();
+    assert_eq!((heap.unsaved().len(), fork.unsaved().len()), (1, 1));
 }
 
 /// What happens to a memory, in small numbers: pages 0 to 47.

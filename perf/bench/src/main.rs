@@ -16,6 +16,8 @@ mod machine;
 mod report;
 mod round;
 mod runner;
+mod scale;
+mod storage;
 mod wasmtime_peer;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -73,7 +75,11 @@ enum Suite {
     Heap,
     /// Messages, queries and idle rounds of a whole subnet.
     Round,
-    /// All of them.
+    /// A million canisters: made, idle, spread over, kept and brought back.
+    Scale,
+    /// Large memories: checkpoints in proportion to what changed, forks, and the disk's own pace.
+    Storage,
+    /// All but `scale` and `storage`, which take gigabytes.
     All,
 }
 
@@ -87,6 +93,8 @@ impl Suite {
             Suite::Host => host::run(runner, report),
             Suite::Heap => heap::run(runner, report),
             Suite::Round => round::run(runner, report),
+            Suite::Scale => scale::run(runner, report),
+            Suite::Storage => storage::run(runner, report),
             Suite::All => Suite::EACH.iter().try_for_each(|suite| suite.run(runner, report)),
         }
     }

@@ -80,6 +80,12 @@ impl Report {
         }
     }
 
+    /// A figure of ours that was taken once: what it is of takes long.
+    pub fn figure(&mut self, case: &str, unit: Unit, value: f64) {
+        let subject = "cyclotron";
+        self.case(case, unit, subject, &[Measured { subject, median: value, best: value, rounds: vec![value] }]);
+    }
+
     /// A subject's median in a case of this suite.
     pub fn median(&self, case: &str, subject: &'static str) -> Option<f64> {
         self.measured.get(&(case.to_owned(), subject)).map(|measured| measured.median)

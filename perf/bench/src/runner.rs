@@ -29,8 +29,12 @@ pub enum Unit {
     Us,
     /// Nanoseconds.
     Ns,
-    /// Megabytes (10^6) a second: the only one of which more is better.
+    /// Megabytes (10^6) a second: more is better.
     MbPerS,
+    /// Things a second: more is better.
+    PerS,
+    /// Bytes.
+    Bytes,
 }
 
 impl Unit {
@@ -41,16 +45,18 @@ impl Unit {
             Unit::Us => "us",
             Unit::Ns => "ns",
             Unit::MbPerS => "MB/s",
+            Unit::PerS => "1/s",
+            Unit::Bytes => "bytes",
         }
     }
 
-    /// Seconds (of one thing) in this unit. Panics: for a rate.
+    /// Seconds (of one thing) in this unit. Panics: for a unit of something else.
     pub fn of_seconds(self, seconds: f64) -> f64 {
         match self {
             Unit::Ms => seconds * 1e3,
             Unit::Us => seconds * 1e6,
             Unit::Ns => seconds * 1e9,
-            Unit::MbPerS => unreachable!("a rate is no duration"),
+            Unit::MbPerS | Unit::PerS | Unit::Bytes => unreachable!("it counts no time"),
         }
     }
 }
@@ -156,7 +162,7 @@ impl Runner {
             }
         }
         let summarise = |(subject, rounds): (Subject<'_>, Vec<f64>)| {
-            let better = if unit == Unit::MbPerS { f64::max } else { f64::min };
+            let better = if matches!(unit, Unit::MbPerS | Unit::PerS) { f64::max } else { f64::min };
             let best = rounds.iter().copied().fold(f64::NAN, better);
             Measured { subject: subject.name, median: median(rounds.clone()), best, rounds }
         };

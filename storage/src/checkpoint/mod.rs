@@ -1,101 +1,153 @@
-//! Checkpoints: the whole state after a round, in two files: frames, and the pages of memories.
+//! Checkpoints: the state after a round, as a list of what is kept where, and files of pages that several checkpoints share.
 //!
-//! Enters: frames and pages, through a [`CheckpointWriter`]. Leaves: the same, through a [`CheckpointReader`]. Never here: what they mean.
+//! Enters: pages, through a [`PageWriter`], and frames, through a [`StateWriter`]. Leaves: the same, through [`PageFiles`] and a [`StateReader`].
+//! Never here: what they mean.
 
-mod reader;
-mod writer;
+mod pages;
+mod state;
 
-pub use reader::CheckpointReader;
-pub use writer::CheckpointWriter;
+pub use pages::{PageFiles, PageWriter};
+pub use state::{Entry, FileUse, RecordAt, StateReader, StateWriter, decode_entries, encode_entry};
 
 use crate::StorageError;
-use crate::directory::io;
-use cyclotron_ports::Disk;
+use crate::directory::{FILE_MODE, free_temporary, io};
+use cyclotron_heap::layout::PAGE;
+use cyclotron_ports::{Access, Disk, DiskFile};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Bytes of a page.
-pub const PAGE_BYTES: usize = 4_096;
-/// Bytes before the first frame, and before the first page.
-const HEAD_BYTES: u64 = 4_096;
-const STATE_MAGIC: &[u8; 8] = b"CYCLSTA\0";
-const PAGES_MAGIC: &[u8; 8] = b"CYCLPAG\0";
-const VERSION: u32 = 1;
-/// Magic, version, zero, height, pages, checksum of the table, checksum of the header.
-const HEADER_BYTES: usize = 40;
-const STATE: &str = "state";
-const PAGES: &str = "pages";
+/// Version of both kinds of file.
+const VERSION: u32 = 2;
+/// Magic, version, zero, number or height, count, checksum of the header. It takes a page.
+const HEADER_BYTES: usize = 36;
+const HEAD_BYTES: u64 = PAGE as u64;
 
-/// A file of the checkpoint of a height. Names sort as heights do.
-fn file(directory: &Path, height: u64, extension: &str) -> PathBuf {
-    directory.join(format!("{height:016x}.{extension}"))
+/// The state of the checkpoint of a height. Names sort as heights do.
+fn state_path(directory: &Path, height: u64) -> PathBuf {
+    directory.join(format!("{height:016x}.state"))
+}
+
+/// A file of pages.
+fn pages_path(directory: &Path, number: u32) -> PathBuf {
+    directory.join(format!("{number:08x}.pages"))
+}
+
+fn number_of<const DIGITS: usize>(name: &str, extension: &str) -> Option<u64> {
+    let stem = name.strip_suffix(extension).filter(|stem| stem.len() == DIGITS)?;
+    u64::from_str_radix(stem, 16).ok()
+}
+
+fn names<D: Disk>(disk: &D, directory: &Path) -> Result<Vec<String>, StorageError> {
+    disk.list(directory).map_err(io("list", directory))
 }
 
 /// Heights of the checkpoints in a directory, ascending.
 pub fn list<D: Disk>(disk: &D, directory: &Path) -> Result<Vec<u64>, StorageError> {
-    let names = disk.list(directory).map_err(io("list", directory))?;
-    let height =
-        |name: &String| u64::from_str_radix(name.strip_suffix(".state").filter(|hex| hex.len() == 16)?, 16).ok();
-    Ok(names.iter().filter_map(height).collect())
+    Ok(names(disk, directory)?.iter().filter_map(|name| number_of::<16>(name, ".state")).collect())
 }
 
-/// Removes what is no part of the newest `kept` checkpoints: older ones, and what a crash left of one that was not finished.
-pub fn prune<D: Disk>(disk: &D, directory: &Path, kept: usize) -> Result<(), StorageError> {
+/// A number that no file of pages in the directory has, nor any with a higher one.
+pub fn next_number<D: Disk>(disk: &D, directory: &Path) -> Result<u32, StorageError> {
+    let last = names(disk, directory)?.iter().filter_map(|name| number_of::<8>(name, ".pages")).max();
+    Ok(last.map_or(1, |last| last as u32 + 1))
+}
+
+/// Removes what is no part of the newest `kept` checkpoints: older ones, files of pages that they alone name, and what was left of one that was not
+/// finished. Returns the numbers of the files that are left.
+///
+/// Errors: also when a checkpoint that stays cannot be read; nothing is removed then.
+pub fn prune<D: Disk>(disk: &D, directory: &Path, kept: usize) -> Result<BTreeSet<u32>, StorageError> {
     let heights = list(disk, directory)?;
-    let keep: Vec<String> = heights.iter().rev().take(kept).map(|height| format!("{height:016x}")).collect();
-    let names = disk.list(directory).map_err(io("list", directory))?;
-    // Lastingly, the state goes before the pages that it is about.
-    for end in [".state", ".pages", ".new"] {
-        for name in &names {
-            let Some(stem) = name.strip_suffix(end) else { continue };
-            let stem = stem.trim_end_matches(".state").trim_end_matches(".pages");
-            let kept = end != ".new" && keep.iter().any(|height| height == stem);
-            if u64::from_str_radix(stem, 16).is_ok() && stem.len() == 16 && !kept {
-                let path = directory.join(name);
-                disk.remove(&path).map_err(io("remove", &path))?;
-            }
-        }
-        disk.sync_directory(directory).map_err(io("flush the directory", directory))?;
+    let (old, stay) = heights.split_at(heights.len().saturating_sub(kept));
+    let mut used = BTreeSet::new();
+    for height in stay {
+        let mut reader = StateReader::open(disk, directory, *height)?;
+        used.extend(reader.files()?.iter().map(|file| file.number));
     }
-    Ok(())
+    let remove = |path: PathBuf| disk.remove(&path).map_err(io("remove", &path));
+    for height in old {
+        remove(state_path(directory, *height))?;
+    }
+    // Lastingly, the states go before the pages that they are about.
+    disk.sync_directory(directory).map_err(io("flush the directory", directory))?;
+    for name in names(disk, directory)? {
+        let pages = number_of::<8>(&name, ".pages").map(|number| number as u32);
+        let unfinished = name
+            .strip_suffix(".new")
+            .is_some_and(|name| number_of::<8>(name, ".pages").is_some() || number_of::<16>(name, ".state").is_some());
+        if unfinished || pages.is_some_and(|number| !used.contains(&number)) {
+            remove(directory.join(name))?;
+        }
+    }
+    disk.sync_directory(directory).map_err(io("flush the directory", directory))?;
+    Ok(used)
 }
 
-/// The header of either file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Header {
-    height: u64,
-    /// Pages in the pages file.
-    pages: u64,
-    /// CRC-32 of the table of the pages file.
-    table: u32,
+/// The page that a header is in.
+fn encode_header(magic: &[u8; 8], number: u64, count: u64) -> [u8; PAGE] {
+    let mut bytes = [0; PAGE];
+    bytes[0..8].copy_from_slice(magic);
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[16..24].copy_from_slice(&number.to_le_bytes());
+    bytes[24..32].copy_from_slice(&count.to_le_bytes());
+    let checksum = crc32fast::hash(&bytes[..32]);
+    bytes[32..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+    bytes
 }
 
-impl Header {
-    /// The page that it is in.
-    fn encode(self, magic: &[u8; 8]) -> [u8; HEAD_BYTES as usize] {
-        let mut bytes = [0; HEAD_BYTES as usize];
-        bytes[0..8].copy_from_slice(magic);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.height.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.pages.to_le_bytes());
-        bytes[32..36].copy_from_slice(&self.table.to_le_bytes());
-        let checksum = crc32fast::hash(&bytes[..36]);
-        bytes[36..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
-        bytes
+/// What a header says: its number, which must be `number`, and its count.
+fn decode_header(bytes: &[u8; HEADER_BYTES], magic: &[u8; 8], number: u64, path: &Path) -> Result<u64, StorageError> {
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    let damaged = |what| Err(StorageError::Damaged { path: path.to_owned(), at: 0, what });
+    if !bytes.starts_with(magic) {
+        return Err(StorageError::Foreign { path: path.to_owned(), expected: "a checkpoint" });
+    }
+    // The version comes first: what a header of another one looks like is not known.
+    if word(8) != VERSION {
+        return Err(StorageError::Version { path: path.to_owned(), version: word(8) });
+    }
+    if crc32fast::hash(&bytes[..32]) != word(32) {
+        return damaged("the checksum of its header is wrong");
+    }
+    if long(16) != number {
+        return damaged("its name is not that of its header");
+    }
+    Ok(long(24))
+}
+
+/// A file that is written from its head on, behind a page for the header, under a temporary name.
+#[derive(Debug)]
+struct Output<F> {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: F,
+    at: u64,
+}
+
+impl<F: DiskFile> Output<F> {
+    fn create<D: Disk<File = F>>(disk: &D, path: PathBuf) -> Result<Self, StorageError> {
+        let temporary = free_temporary(disk, &path)?;
+        let file = disk.open(&temporary, Access::Create(FILE_MODE)).map_err(io("create", &temporary))?;
+        Ok(Self { path, temporary, file, at: HEAD_BYTES })
     }
 
-    fn decode(bytes: &[u8; HEADER_BYTES], magic: &[u8; 8], path: &Path) -> Result<Self, StorageError> {
-        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        if !bytes.starts_with(magic) {
-            return Err(StorageError::Foreign { path: path.to_owned(), expected: "a checkpoint" });
-        }
-        if crc32fast::hash(&bytes[..36]) != word(36) {
-            let what = "the checksum of its header is wrong";
-            return Err(StorageError::Damaged { path: path.to_owned(), at: 0, what });
-        }
-        if word(8) != VERSION {
-            return Err(StorageError::Version { path: path.to_owned(), version: word(8) });
-        }
-        Ok(Self { height: number(16), pages: number(24), table: word(32) })
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.file.write_at(self.at, bytes).map_err(io("write", &self.temporary))?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the header, makes all of it last, gives the file its name, and makes that last.
+    fn finish<D: Disk>(&mut self, disk: &D, header: &[u8; PAGE]) -> Result<(), StorageError> {
+        self.file.write_at(0, header).map_err(io("write", &self.temporary))?;
+        self.file.sync().map_err(io("flush", &self.temporary))?;
+        disk.rename(&self.temporary, &self.path).map_err(io("rename into place", &self.path))?;
+        crate::directory::sync_parent(disk, &self.path)
+    }
+
+    /// Removes what was written. Whether or not that works: the next start discards what is left.
+    fn discard<D: Disk>(&self, disk: &D) {
+        let _ = disk.remove(&self.temporary);
     }
 }

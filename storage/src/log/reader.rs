@@ -198,8 +198,9 @@ impl<D: Disk> LogReader<D> {
             FrameKind::Root | FrameKind::StateHash | FrameKind::Block | FrameKind::Program => Ok(()),
             FrameKind::Configuration
             | FrameKind::Subnet
-            | FrameKind::Module
-            | FrameKind::Canister
+            | FrameKind::Modules
+            | FrameKind::Canisters
+            | FrameKind::Files
             | FrameKind::Statuses
             | FrameKind::End
             | FrameKind::Part => Err(self.open.damaged(at, "a frame comes between batches that has no place there")),

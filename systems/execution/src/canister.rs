@@ -48,6 +48,14 @@ impl Program {
         }
     }
 
+    /// Gives the memory of pages back that a checkpoint keeps. False when there was none to give.
+    pub fn release_memory(&mut self) -> bool {
+        let Self::Installed(installed) = self else { return false };
+        let (heap, stable) = installed.memories_mut();
+        // Both are asked.
+        heap.release() | stable.release()
+    }
+
     /// The module at work, if there is one.
     pub fn installed(&self) -> Option<&Installed> {
         match self {

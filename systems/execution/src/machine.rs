@@ -148,9 +148,11 @@ pub(crate) fn replicated_failure(error: HeapError) -> Failure {
         HeapError::OutOfBounds { .. } | HeapError::BeyondMaximum { .. } | HeapError::UndoLogFull => {
             Failure::Engine(error.to_string())
         }
-        HeapError::Os { .. } | HeapError::SlotsExhausted | HeapError::Busy | HeapError::Outdated => {
-            missing_resource(error)
-        }
+        HeapError::Os { .. }
+        | HeapError::SlotsExhausted
+        | HeapError::Busy
+        | HeapError::Outdated
+        | HeapError::PageLost => missing_resource(error),
     }
 }
 
@@ -160,8 +162,13 @@ pub(crate) fn missing_resource(error: impl fmt::Display) -> ! {
 }
 
 /// A failure of the machine in a query, in the words of a canister's failure.
-pub(crate) fn engine_failure(error: impl fmt::Display) -> Failure {
-    Failure::Engine(error.to_string())
+///
+/// Panics: when a page is lost that a checkpoint keeps: the node stops, and its operator learns which.
+pub(crate) fn engine_failure(error: HeapError) -> Failure {
+    match error {
+        HeapError::PageLost => missing_resource(error),
+        error => Failure::Engine(error.to_string()),
+    }
 }
 
 fn empty_stable(machine: &Machine) -> Result<StableMemory, Failure> {

@@ -1,7 +1,7 @@
 //! A canister's code, memories and unfinished message as a checkpoint keeps them.
 //!
-//! Enters: a canister at a height at which suspended messages were aborted. Leaves: records, and pages that are not all zero; and from them
-//! the canister again. Never here: files; a module's bytes, which its hash stands for.
+//! Enters: a canister at a height at which suspended messages were aborted. Leaves: records, and pages that changed since the last one and are not
+//! all zero; and from them the canister again, whose memories lie where its pages are kept. Never here: files; a module's bytes, which its hash stands for.
 
 use crate::canister::{Paused, Program};
 use crate::job::Job;
@@ -9,7 +9,7 @@ use crate::machine::{Installed, Machine, missing_resource};
 use crate::message::install::{InstallTerms, Installing};
 use crate::message::{Aborted, Prior};
 use cyclotron_heap::layout::PAGE;
-use cyclotron_heap::{HeapError, Memory, MemoryKind};
+use cyclotron_heap::{HeapError, Memory, MemoryId, MemoryKind, PageAt, PageRun, PageStore, merge_runs};
 use cyclotron_types::limits::STABLE_BYTES_MAX;
 use cyclotron_types::units::{Bytes, WasmPages};
 use cyclotron_wasm::Module;
@@ -22,102 +22,134 @@ use std::sync::Arc;
 /// SHA-256 of a module's Wasm.
 pub type ModuleKey = [u8; 32];
 
-/// Where pages are kept.
+/// Where pages are kept. What goes wrong there shows later, and then nothing was kept.
 pub trait PageSink {
-    /// Why one was not.
-    type Error;
-    /// Keeps a page; returns the index by which it is found again. Indexes count up.
-    fn page(&mut self, content: &[u8; PAGE]) -> Result<u64, Self::Error>;
+    /// Keeps a page; says where it will be.
+    fn page(&mut self, content: &[u8; PAGE]) -> PageAt;
+    /// Whether the pages in a file are to be kept anew, since it is to go.
+    fn leaves(&self, file: u32) -> bool;
+    /// Keeps pages anew that follow on each other; says where they will be.
+    fn copy(&mut self, at: PageAt, count: u32) -> PageAt;
 }
 
 /// Where pages are found.
-pub trait PageSource {
-    /// Why one was not.
-    type Error;
-    /// Reads the page of an index.
-    fn page(&mut self, index: u64, into: &mut [u8; PAGE]) -> Result<(), Self::Error>;
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Reads them.
+    pub store: Arc<dyn PageStore>,
+    /// Its files, and how many pages each has.
+    pub files: BTreeMap<u32, u32>,
 }
 
-/// Why a canister cannot be made of its record.
-#[derive(Debug)]
-pub enum RestoreError<E> {
-    /// A page was not found.
-    Page(E),
-    /// The record is not one of this program's.
-    Record(&'static str),
-}
-
-impl<E: fmt::Display> fmt::Display for RestoreError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Page(error) => error.fmt(f),
-            Self::Record(what) => f.write_str(what),
-        }
+impl Stored {
+    fn holds(&self, at: PageAt, count: u32) -> bool {
+        let end = u64::from(at.index) + u64::from(count);
+        self.files.get(&at.file).is_some_and(|pages| end <= u64::from(*pages))
     }
 }
 
-impl<E: fmt::Debug + fmt::Display> std::error::Error for RestoreError<E> {}
+/// A record is not one of this program's: why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Malformed(pub &'static str);
 
-/// Pages of a memory that follow on each other, as their copies do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Run {
-    /// Number of the first in the memory.
-    first: u64,
-    /// How many.
-    count: u64,
-    /// Index of the first copy.
-    index: u64,
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
 }
 
-/// A memory: its size, and where its pages are that are not all zero.
+impl std::error::Error for Malformed {}
+
+/// A memory: its size, and where its pages are that are not all zero: number of the first, how many, file, index in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryRecord {
     size: WasmPages,
-    runs: Vec<Run>,
+    runs: Vec<(u32, u32, u32, u32)>,
+}
+
+/// What a record took of a memory, until it is known whether it lasts.
+#[derive(Debug)]
+pub struct SavedMemory {
+    id: MemoryId,
+    /// Where all of its pages are.
+    runs: Vec<PageRun>,
+}
+
+impl SavedMemory {
+    /// Tells the memory, if it is this one, that its pages are kept, or that they are not.
+    fn settle<K: MemoryKind>(&self, memory: &mut Memory<K>, store: Option<&Arc<dyn PageStore>>) {
+        match store {
+            _ if memory.id() != self.id => {}
+            Some(store) => memory.saved(store, self.runs.clone()),
+            None => memory.not_saved(),
+        }
+    }
+}
+
+/// What a record took of a canister's memories.
+#[derive(Debug)]
+pub struct SavedProgram {
+    heap: SavedMemory,
+    stable: SavedMemory,
+}
+
+impl SavedProgram {
+    /// The checkpoint exists: its pages are in `store`; or it does not, and they are still to be kept.
+    pub fn settle(&self, program: &mut Program, store: Option<&Arc<dyn PageStore>>) {
+        if let Program::Installed(installed) = program {
+            let (heap, stable) = installed.memories_mut();
+            self.heap.settle(heap, store);
+            self.stable.settle(stable, store);
+        }
+    }
 }
 
 impl MemoryRecord {
-    fn of<K: MemoryKind, S: PageSink>(memory: &Memory<K>, pages: &mut S) -> Result<Self, S::Error> {
-        let mut runs: Vec<Run> = Vec::new();
-        let mut failed = None;
-        let read = memory.committed(|committed| {
-            committed.each_nonzero_page(|page, content| {
-                if failed.is_some() {
-                    return;
-                }
-                let first = u64::from(page.0);
-                match pages.page(content) {
-                    Ok(index) => match runs.last_mut() {
-                        Some(run) if (run.first + run.count, run.index + run.count) == (first, index) => run.count += 1,
-                        _ => runs.push(Run { first, count: 1, index }),
-                    },
-                    Err(error) => failed = Some(error),
-                }
-            })
-        });
-        read.unwrap_or_else(|error| missing_resource(error));
-        failed.map_or_else(|| Ok(Self { size: memory.size(), runs }), Err)
-    }
-
-    /// Fills an empty memory.
-    fn restore<K: MemoryKind, S: PageSource>(
-        &self,
-        mut memory: Memory<K>,
-        pages: &mut S,
-    ) -> Result<Memory<K>, RestoreError<S::Error>> {
-        const MALFORMED: &str = "a page lies beyond its memory";
+    fn of<K: MemoryKind>(memory: &mut Memory<K>, sink: &mut impl PageSink) -> (Self, SavedMemory) {
+        let (old, pages) = (memory.runs(), memory.begin_save().clone());
+        let mut new = Vec::new();
         let mut content = [0; PAGE];
-        let last = self.size.to_bytes().0 / PAGE as u64;
-        for run in &self.runs {
-            let end = run.first.checked_add(run.count).filter(|end| *end <= last);
-            end.and(run.index.checked_add(run.count)).ok_or(RestoreError::Record(MALFORMED))?;
-            for n in 0..run.count {
-                pages.page(run.index + n, &mut content).map_err(RestoreError::Page)?;
-                memory.write((run.first + n) * PAGE as u64, &content).unwrap_or_else(|error| missing_resource(error));
+        for page in pages.iter() {
+            let read = memory.committed(|committed| committed.read(page.address(), &mut content));
+            read.unwrap_or_else(|error| missing_resource(error));
+            if content.as_chunks::<64>().0.iter().any(|words| words.iter().fold(0, |a, b| a | b) != 0) {
+                PageRun::push(&mut new, PageRun { first: page.0, count: 1, at: sink.page(&content) });
             }
         }
-        // Whoever keeps account of what changes begins here.
-        memory.take_dirty();
+        let mut runs = merge_runs(&old, &pages, &new);
+        if runs.iter().any(|run| sink.leaves(run.at.file)) {
+            let moved = runs.iter().map(|run| match sink.leaves(run.at.file) {
+                true => PageRun { at: sink.copy(run.at, run.count), ..*run },
+                false => *run,
+            });
+            runs = moved.fold(Vec::new(), |mut runs, run| {
+                PageRun::push(&mut runs, run);
+                runs
+            });
+        }
+        let record = runs.iter().map(|run| (run.first, run.count, run.at.file, run.at.index)).collect();
+        (Self { size: memory.size(), runs: record }, SavedMemory { id: memory.id(), runs })
+    }
+
+    /// Lets an empty memory lie where its pages are.
+    fn restore<K: MemoryKind>(&self, mut memory: Memory<K>, stored: &Stored) -> Result<Memory<K>, Malformed> {
+        let size = self.size.to_bytes().0 / PAGE as u64;
+        let mut end = 0;
+        let mut runs = Vec::with_capacity(self.runs.len());
+        for &(first, count, file, index) in &self.runs {
+            let at = PageAt { file, index };
+            if count == 0 || u64::from(first) < end || !stored.holds(at, count) {
+                return Err(Malformed("a page has no place"));
+            }
+            end = u64::from(first) + u64::from(count);
+            runs.push(PageRun { first, count, at });
+        }
+        if end > size {
+            return Err(Malformed("a page lies beyond its memory"));
+        }
+        if !runs.is_empty() {
+            memory.lie_in(&stored.store, runs);
+        }
         Ok(memory)
     }
 }
@@ -195,12 +227,12 @@ impl ProgramRecord {
     /// Records a canister's code, and puts the modules that it names into `modules`.
     ///
     /// Panics: when a message or an installation is suspended: it is aborted before.
-    pub fn of<S: PageSink>(
-        program: &Program,
+    pub fn of(
+        program: &mut Program,
         paused: &Paused,
         modules: &mut Modules,
-        pages: &mut S,
-    ) -> Result<Self, S::Error> {
+        pages: &mut impl PageSink,
+    ) -> (Self, Option<SavedProgram>) {
         let mut key_of = |module: &Arc<Module>| {
             modules.entry(*module.hash()).or_insert_with(|| Arc::clone(module));
             *module.hash()
@@ -213,35 +245,49 @@ impl ProgramRecord {
             }
             Paused::Suspended(_) | Paused::Installing(_) => panic!("a suspended message has no record"),
         };
-        let installed = match program {
-            Program::Empty => None,
-            Program::Installed(installed) => Some(InstalledRecord {
-                module: key_of(installed.module()),
-                module_hash: installed.module_hash,
-                module_bytes: installed.module_bytes,
-                globals: installed.committed_globals(paused).into_iter().map(Global::from).collect(),
-                heap: MemoryRecord::of(installed.heap(), pages)?,
-                stable: MemoryRecord::of(installed.stable(), pages)?,
-            }),
+        let Program::Installed(installed) = program else {
+            return (Self { installed: None, paused: paused_record }, None);
         };
-        Ok(Self { installed, paused: paused_record })
+        let module = key_of(installed.module());
+        let globals = installed.committed_globals(paused).into_iter().map(Global::from).collect();
+        let (module_hash, module_bytes) = (installed.module_hash, installed.module_bytes);
+        let (heap, stable) = installed.memories_mut();
+        let (heap, saved_heap) = MemoryRecord::of(heap, pages);
+        let (stable, saved_stable) = MemoryRecord::of(stable, pages);
+        let record = InstalledRecord { module, module_hash, module_bytes, globals, heap, stable };
+        let saved = SavedProgram { heap: saved_heap, stable: saved_stable };
+        (Self { installed: Some(record), paused: paused_record }, Some(saved))
+    }
+
+    /// The files that its pages are in, and how many of each; a file may come more than once.
+    pub fn uses(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let memories = self.installed.iter().flat_map(|installed| [&installed.heap, &installed.stable]);
+        memories.flat_map(|memory| memory.runs.iter().map(|&(_, count, file, _)| (file, count)))
+    }
+
+    /// The modules that it names.
+    pub fn modules(&self) -> impl Iterator<Item = ModuleKey> + '_ {
+        let installing = match &self.paused {
+            PausedRecord::Installing { module, .. } => Some(*module),
+            PausedRecord::None | PausedRecord::Aborted { .. } => None,
+        };
+        self.installed.iter().map(|installed| installed.module).chain(installing)
     }
 
     /// The canister's code and unfinished message.
-    pub fn restore<S: PageSource>(
+    pub fn restore(
         self,
         machine: &Arc<Machine>,
         modules: &Modules,
-        pages: &mut S,
-    ) -> Result<(Program, Paused), RestoreError<S::Error>> {
-        let module_of = |key: &ModuleKey| {
-            modules.get(key).cloned().ok_or(RestoreError::Record("it names a module that is not there"))
-        };
+        stored: &Stored,
+    ) -> Result<(Program, Paused), Malformed> {
+        let module_of =
+            |key: &ModuleKey| modules.get(key).cloned().ok_or(Malformed("it names a module that is not there"));
         let program = match self.installed {
             None => Program::Empty,
             Some(record) => {
                 let module = module_of(&record.module)?;
-                Program::Installed(Box::new(record.restore(machine, module, pages)?))
+                Program::Installed(Box::new(record.restore(machine, module, stored)?))
             }
         };
         let paused = match self.paused {
@@ -256,23 +302,18 @@ impl ProgramRecord {
 }
 
 impl InstalledRecord {
-    fn restore<S: PageSource>(
-        self,
-        machine: &Arc<Machine>,
-        module: Arc<Module>,
-        pages: &mut S,
-    ) -> Result<Installed, RestoreError<S::Error>> {
+    fn restore(self, machine: &Arc<Machine>, module: Arc<Module>, stored: &Stored) -> Result<Installed, Malformed> {
         let new = |error: HeapError| match error {
-            HeapError::BeyondMaximum { .. } => RestoreError::Record("a memory is larger than it may be"),
+            HeapError::BeyondMaximum { .. } => Malformed("a memory is larger than it may be"),
             error => missing_resource(error),
         };
         let heap = machine.arena.new_heap(self.heap.size, module.heap_pages_max()).map_err(new)?;
         let maximum = WasmPages(STABLE_BYTES_MAX.0 / WasmPages::BYTES);
         let stable = machine.arena.new_stable(self.stable.size, maximum).map_err(new)?;
-        let (heap, stable) = (self.heap.restore(heap, pages)?, self.stable.restore(stable, pages)?);
+        let (heap, stable) = (self.heap.restore(heap, stored)?, self.stable.restore(stable, stored)?);
         let globals = self.globals.into_iter().map(Value::from).collect();
-        let instance = Instance::with_globals(module, globals)
-            .ok_or(RestoreError::Record("its globals are not those of its module"))?;
+        let instance =
+            Instance::with_globals(module, globals).ok_or(Malformed("its globals are not those of its module"))?;
         Ok(Installed::assemble(machine, instance, self.module_hash, self.module_bytes, heap, stable))
     }
 }

@@ -5,6 +5,7 @@ use bevy_ecs::resource::Resource;
 use cyclotron_types::ids::{CanisterId, CanisterIx};
 use cyclotron_world::Rows;
 use std::collections::BTreeMap;
+use std::ops::RangeBounds;
 
 /// Finds a canister's row and entity.
 #[derive(Debug, Default, Resource)]
@@ -48,6 +49,11 @@ impl Directory {
     /// All canisters in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (CanisterId, CanisterIx)> + '_ {
         self.by_id.iter().map(|(&id, &ix)| (id, ix))
+    }
+
+    /// The canisters in a range of ids, ascending, and their entities.
+    pub fn range(&self, ids: impl RangeBounds<CanisterId>) -> impl Iterator<Item = (CanisterId, Entity)> + '_ {
+        self.by_id.range(ids).filter_map(|(&id, ix)| Some((id, self.rows.get(ix.0)?)))
     }
 
     /// Number of canisters.

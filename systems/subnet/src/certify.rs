@@ -1,5 +1,6 @@
 //! The end of a round: what changed enters the state that the outside sees, and the tree's root is signed.
 
+use crate::checkpoint::Changed;
 use crate::sink::Sinks;
 use crate::state_hash::StateHash;
 use crate::totals::Totals;
@@ -46,16 +47,18 @@ struct Facts {
     installed: Option<Time>,
 }
 
-/// Lists what the state hash must take up. Cost: O(touched + active + installing).
+/// Lists what the state hash and the next checkpoint must take up. Cost: O(touched + active + installing).
 pub fn note_changes(
     active: Res<ActiveSet>,
     installing: Res<Installing>,
     touched: Res<Touched>,
     mut hash: ResMut<StateHash>,
+    mut changed: ResMut<Changed>,
 ) {
     // Messages arrive, priorities grow and executions are aborted without the canister having run, but only where there is work.
-    hash.canisters_changed(active.iter().map(|(id, _)| id).chain(installing.0.keys().copied()));
-    hash.canisters_changed(touched.0.iter().copied());
+    let ids = || active.iter().map(|(id, _)| id).chain(installing.0.keys().copied()).chain(touched.0.iter().copied());
+    hash.canisters_changed(ids());
+    changed.note(ids());
 }
 
 /// The components that the outside sees something of.

@@ -23,6 +23,7 @@ mod state_hash;
 mod subnet;
 mod totals;
 
+pub use checkpoint::{Checkpointer, Made};
 pub use conservation::Unbalanced;
 pub use cyclotron_execution::JobName;
 pub use cyclotron_scheduling::Ran;

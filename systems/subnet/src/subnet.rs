@@ -1,7 +1,7 @@
 //! The one type that the node, test servers, the simulator and the replayer drive.
 
 use crate::certify::{Outside, Signer, View};
-use crate::checkpoint::{self, Position};
+use crate::checkpoint::{self, Changed, EnvOf, Kept, Position, Restored, Saved, Search};
 use crate::genesis::Genesis;
 use crate::management::{Deferred, Ids, ManagementRound};
 use crate::observe::{Observer, RoundObserver, observe};
@@ -16,8 +16,8 @@ use cyclotron_certification::{ReadError, StateTree, SubnetFacts};
 use cyclotron_crypto::RootSigner;
 use cyclotron_execution::management::{CanisterIds, NodeFacts, RandomStream};
 use cyclotron_execution::{Machine, RoundEnv, SubnetConfig};
+use cyclotron_heap::PageStore;
 use cyclotron_heap::layout::SEATS_MAX_DEFAULT;
-use cyclotron_ports::Disk;
 use cyclotron_queries::{Certified, CertifiedState, Query, answer_batch, inspect_ingress};
 use cyclotron_routing::{
     ActiveSet, Answered, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, Input, ManagementInbox,
@@ -25,7 +25,6 @@ use cyclotron_routing::{
 };
 use cyclotron_scheduling::{Cores, Heartbeats, Installing, Parked, Profile, Results, RunOrder, Workers};
 use cyclotron_storage::StorageError;
-use cyclotron_storage::checkpoint::{CheckpointReader, CheckpointWriter};
 use cyclotron_types::Principal;
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::canister::CyclesBalance;
@@ -37,7 +36,6 @@ use cyclotron_types::units::{Bytes, Cycles, Height, Instructions, RegistryVersio
 use cyclotron_wasm::{Engine, EngineConfig};
 use cyclotron_world::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 use std::sync::Arc;
 
 /// How a subnet is made and run.
@@ -131,6 +129,8 @@ pub struct Subnet {
     root: [u8; 32],
     /// What makes its rounds.
     pub(crate) program: Program,
+    /// For memory to give back.
+    search: Search,
 }
 
 impl Subnet {
@@ -179,6 +179,7 @@ impl Subnet {
         world.init_resource::<Observer>();
         world.init_resource::<Sinks>();
         world.init_resource::<StateHash>();
+        world.init_resource::<Changed>();
         world.init_resource::<Totals>();
         world.init_resource::<ActiveSet>();
         world.init_resource::<Answered>();
@@ -213,6 +214,7 @@ impl Subnet {
             time: Time::ZERO,
             root: [0; 32],
             program: Program::this(),
+            search: Search::default(),
         })
     }
 
@@ -293,33 +295,52 @@ impl Subnet {
         self.replicated.insert_resource(Signer(signer));
     }
 
-    /// Writes the state to files of a directory, which is there: the checkpoint of the last round, whose batch named one.
-    /// Cost: O(state).
-    ///
-    /// Errors: the disk's; there is no such checkpoint then. Panics: when a message is suspended, which only a round whose batch names a
-    /// checkpoint rules out.
-    pub fn checkpoint<D: Disk>(&mut self, disk: &D, directory: &Path) -> Result<(), StorageError> {
+    /// Lets `capture` look at the state that the last round left.
+    pub(crate) fn capture<R>(&mut self, capture: impl FnOnce(&mut World, Position, &Program) -> R) -> R {
         let position = Position { height: self.height, time: self.time, root: self.root };
-        let mut writer = CheckpointWriter::create(disk, directory, self.height.0)?;
-        checkpoint::write(&mut self.replicated, position, &self.program, &mut writer)?;
-        writer.commit()
+        capture(&mut self.replicated, position, &self.program)
     }
 
-    /// Becomes the subnet of a checkpoint, which had the same genesis. Cost: O(state).
+    /// Tells memories that what was taken of them is in `store`, or that it is not kept.
+    pub(crate) fn settle(&mut self, saved: &Saved, store: Option<&Arc<dyn PageStore>>) {
+        checkpoint::settle(&mut self.replicated, saved, store);
+    }
+
+    /// Becomes the subnet that `restore` makes of the empty world; it is given what a round is told of its batch.
     ///
-    /// Errors: the checkpoint cannot be read, or does not come to the root that it names; the subnet is then not to be used.
     /// Panics: when the subnet has run a round.
-    pub fn restore<D: Disk>(&mut self, disk: &D, directory: &Path, height: Height) -> Result<(), StorageError> {
+    pub(crate) fn restore(
+        &mut self,
+        restore: impl FnOnce(&mut World, &Arc<Machine>, &EnvOf<'_>) -> Result<Restored, StorageError>,
+    ) -> Result<Kept, StorageError> {
         assert!(self.height == Height::ZERO, "a checkpoint is restored into a new subnet");
-        let mut reader = CheckpointReader::open(disk, directory, height.0)?;
         let (config, machine) = (&self.config, &self.machine);
-        let env = |position: Position, randomness, world: &World| {
+        let env = |position: Position, randomness: [u8; 32], world: &World| {
             round_env(world, config, machine, position.height, position.time, randomness)
         };
-        let (position, program) = checkpoint::restore(&mut self.replicated, machine, &mut reader, env)?;
+        let Restored { position, program, kept } = restore(&mut self.replicated, machine, &env)?;
         self.program = program;
         (self.height, self.time, self.root) = (position.height, position.time, position.root);
-        Ok(())
+        Ok(kept)
+    }
+
+    /// Bytes of memory that heaps and stable memories take now.
+    ///
+    /// Panics: when the operating system does not say.
+    pub fn memory_taken(&self) -> Bytes {
+        let taken = self.machine.arena.allocated_bytes();
+        let (heaps, stables) = taken.unwrap_or_else(|error| panic!("a file in memory cannot be asked: {error}"));
+        Bytes(heaps + stables)
+    }
+
+    /// Looks at up to `canisters_max` canisters and gives the memory back of what the last checkpoint keeps of them; those that changed since are
+    /// spared as long as others give any. It is read again when somebody needs it. Returns how many gave some.
+    pub fn release_memory(&mut self, canisters_max: usize) -> usize {
+        checkpoint::release(&mut self.replicated, &mut self.search, canisters_max)
+    }
+
+    pub(crate) fn world(&mut self) -> &mut World {
+        &mut self.replicated
     }
 
     fn facts(&self, registry_version: RegistryVersion) -> NodeFacts {

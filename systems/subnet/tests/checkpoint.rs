@@ -16,7 +16,7 @@ static CORPUS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
 });
 
 #[test]
-fn checkpoints_of_the_first_version_are_restored() {
+fn checkpoints_that_were_written_once_are_restored() {
     let restored = CORPUS.iter().filter(|input| checkpoint::check(input)).count();
     assert!(CORPUS.len() >= 4 && restored >= 3, "{restored} of {}", CORPUS.len());
 }

@@ -10,7 +10,9 @@ use cyclotron_ports::{Disk, Fault, SimDisk};
 use cyclotron_storage::checkpoint;
 use cyclotron_storage::log::{LOG_FILE_BYTES, LogReader, LogWriter};
 use cyclotron_storage::{Frame, FrameKind};
-use cyclotron_subnet::{Genesis, LogSink, Program, ReplayError, Replayed, Statistics, Subnet, SubnetOptions, Unsigned};
+use cyclotron_subnet::{
+    Checkpointer, Genesis, LogSink, Program, ReplayError, Replayed, Statistics, Subnet, SubnetOptions, Unsigned,
+};
 use cyclotron_types::batch::CertifiedView;
 use cyclotron_types::ids::MessageId;
 use proptest::prelude::*;
@@ -87,23 +89,36 @@ proptest! {
         let mut run = noted_run(&setup, &disk);
         let checkpoints = Path::new("/checkpoints");
         disk.create_directory(checkpoints).unwrap();
+        let mut checkpointer = Checkpointer::new(Arc::clone(&disk), checkpoints).unwrap();
         let mut heights = Vec::new();
         // The last round is one too.
         let workload: Vec<_> = workload.into_iter().chain([(Vec::new(), true)]).collect();
         run.run(&workload, |_| {}, |run| {
+            let subnet = &mut run.subnet.subnet;
             if run.subnet.at_checkpoint {
-                heights.push((run.subnet.subnet.height(), run.subnet.subnet.next_alarm()));
-                run.subnet.subnet.checkpoint(&*disk, checkpoints).unwrap();
+                // Some are ended when the next begins, some as soon as they are written.
+                checkpointer.finish(subnet).transpose().unwrap();
+                heights.push((subnet.height(), subnet.next_alarm()));
+                checkpointer.begin(subnet).unwrap();
+            } else {
+                checkpointer.poll(subnet).transpose().unwrap();
             }
+            // Memories are read from the files again, whoever looks at them.
+            subnet.release_memory(100);
         });
+        checkpointer.finish(&mut run.subnet.subnet).transpose().unwrap();
         let subnet = &mut run.subnet.subnet;
         subnet.note_no_more();
         let (height, state, statistics) = (subnet.height(), subnet.state_hash(), subnet.statistics());
-        prop_assert_eq!(checkpoint::list(&*disk, checkpoints).unwrap().len(), heights.len());
-        for ((checkpoint, alarm), threads) in heights.into_iter().zip([1, 2, 4].into_iter().cycle()) {
+        prop_assert_eq!(subnet.whole_state_hash(), state);
+        let listed = checkpoint::list(&*disk, checkpoints).unwrap();
+        let kept = heights.split_off(heights.len().saturating_sub(2));
+        prop_assert_eq!(listed, kept.iter().map(|(height, _)| height.0).collect::<Vec<_>>());
+        for ((checkpoint, alarm), threads) in kept.into_iter().zip([1, 2, 4].into_iter().cycle()) {
             let mut log = LogReader::open(disk.clone(), Path::new(HERE), 1).unwrap();
             let mut back = of_log(&log, Setup { threads, ..setup.clone() });
-            back.restore(&*disk, checkpoints, checkpoint).unwrap();
+            let mut checkpointer = Checkpointer::new(Arc::clone(&disk), checkpoints).unwrap();
+            checkpointer.restore(&mut back, checkpoint).unwrap();
             prop_assert_eq!((back.height(), back.next_alarm()), (checkpoint, alarm));
             back.check_cycles().unwrap();
             while let Some(frame) = log.next_frame().unwrap() {

@@ -8,6 +8,7 @@ use cyclotron_ports::{SystemDisk, SystemEntropy};
 use cyclotron_storage::{NodeKeys, StateDirectory};
 use cyclotron_subnet::NODES_MAX;
 use cyclotron_trace::{LogFormat, Metrics, info, init_log, warn};
+use cyclotron_types::units::Bytes;
 use cyclotron_types::units::Height;
 use rlimit::Resource;
 use std::io;
@@ -65,6 +66,10 @@ pub struct StartArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     checkpoint_every: u64,
 
+    /// MiB of memory that canisters may take before pages are given back that are on the disk too [default: half of the machine's]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    memory: Option<u64>,
+
     /// Log lines and the banner as JSON
     #[arg(long)]
     json: bool,
@@ -93,7 +98,7 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     if let Some(file) = &arguments.record {
         restart.record(file)?;
     }
-    let subnet = restart.bring_back()?;
+    let (subnet, checkpointer) = restart.bring_back()?;
     let height = subnet.height();
 
     let metrics = Arc::new(Metrics::default());
@@ -120,10 +125,10 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     let options = NodeOptions {
         query_threads: arguments.query_threads.map_or(cores().min(4), usize::from),
         recorded: arguments.record.is_some(),
-        checkpoints: state.checkpoints(),
         checkpoint_every: Duration::from_secs(arguments.checkpoint_every),
+        memory_max: Bytes(arguments.memory.map_or_else(half_of_memory, |mib| mib << 20)),
     };
-    let node = Node::start(state.keys(), subnet, options, requests, metrics)?;
+    let node = Node::start(state.keys(), (subnet, checkpointer), options, requests, metrics)?;
     print(&banner(arguments.json, &server, &node, &state, height))?;
 
     // An error would mean that the handler is gone, and then there is nothing to wait for.
@@ -134,6 +139,13 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     node.stop();
     info!("stopped");
     Ok(())
+}
+
+/// Half of the machine's memory in bytes; 4 GiB when it does not say.
+fn half_of_memory() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    total.map_or(4 << 30, |kib: u64| kib * 1_024 / 2)
 }
 
 /// Cores that this process may use.

@@ -5,8 +5,9 @@ use crate::recordings::{contents_lines, left_over_line, subnet_lines};
 use clap::{Args, Subcommand};
 use cyclotron_ports::SystemDisk;
 use cyclotron_record::{Contents, open};
-use cyclotron_storage::checkpoint::{self, CheckpointReader, PAGE_BYTES};
+use cyclotron_storage::checkpoint::{self, PageFiles, StateReader, decode_entries};
 use cyclotron_storage::{FrameKind, StateDirectory};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Commands on state directories.
@@ -40,8 +41,9 @@ pub fn run(command: &StateCommand) -> Result<(), String> {
     }
     let mut lines = [subnet_lines(&genesis), contents_lines(&contents)].concat();
     let checkpoints = StateDirectory::<SystemDisk>::checkpoints_of(directory);
+    let mut verified = BTreeSet::new();
     for height in checkpoint::list(&SystemDisk, &checkpoints).map_err(|error| error.to_string())? {
-        lines.push(format!("  Checkpoint   {}", checkpoint_line(&checkpoints, height, command)?));
+        lines.push(format!("  Checkpoint   {}", checkpoint_line(&checkpoints, height, command, &mut verified)?));
     }
     lines.extend(left_over_line(log.left_over()));
     if matches!(command, StateCommand::Verify(_)) {
@@ -53,20 +55,38 @@ pub fn run(command: &StateCommand) -> Result<(), String> {
     print(&lines.join("\n"))
 }
 
-/// What a checkpoint holds; its pages are read only to be verified.
-fn checkpoint_line(folder: &Path, height: u64, command: &StateCommand) -> Result<String, String> {
+/// What a checkpoint holds; the files of pages that it needs are read only to be verified, each once.
+fn checkpoint_line(
+    folder: &Path,
+    height: u64,
+    command: &StateCommand,
+    verified: &mut BTreeSet<u32>,
+) -> Result<String, String> {
     let words = |error: cyclotron_storage::StorageError| error.to_string();
-    let mut reader = CheckpointReader::open(&SystemDisk, folder, height).map_err(words)?;
-    let (mut canisters, mut modules) = (0, 0);
-    while let Some(frame) = reader.next_record().map_err(words)? {
-        canisters += u64::from(frame.kind == FrameKind::Canister);
-        modules += u64::from(frame.kind == FrameKind::Module);
-    }
-    if matches!(command, StateCommand::Verify(_)) {
-        let mut page = [0; PAGE_BYTES];
-        for index in 0..reader.pages() {
-            reader.page(index, &mut page).map_err(words)?;
+    let mut reader = StateReader::open(&SystemDisk, folder, height).map_err(words)?;
+    let files = reader.files().map_err(words)?;
+    let open = PageFiles::default();
+    for file in &files {
+        let pages = open.open(&SystemDisk, folder, file.number).map_err(words)?;
+        if pages != file.pages {
+            return Err(words(reader.malformed("a file of pages is not as long as it should be")));
+        }
+        if matches!(command, StateCommand::Verify(_)) && verified.insert(file.number) {
+            open.verify(file.number).map_err(words)?;
         }
     }
-    Ok(format!("height {height}: {canisters} canisters, {modules} modules, {} pages", reader.pages()))
+    let (mut canisters, mut modules) = (0, 0);
+    while let Some(frame) = reader.next_record().map_err(words)? {
+        let count = match frame.kind {
+            FrameKind::Canisters => &mut canisters,
+            FrameKind::Modules => &mut modules,
+            _ => continue,
+        };
+        for entry in decode_entries(&frame.content) {
+            entry.ok_or_else(|| words(reader.malformed("an entry is cut off")))?;
+            *count += 1;
+        }
+    }
+    let used: u64 = files.iter().map(|file| file.used).sum();
+    Ok(format!("height {height}: {canisters} canisters, {modules} modules, {used} bytes in {} files", files.len()))
 }

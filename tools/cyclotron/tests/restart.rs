@@ -89,7 +89,7 @@ async fn a_node_killed_at_any_moment_has_lost_nothing_that_it_acknowledged() {
         assert!((done..=done + unanswered).contains(&now), "kill {kill}: {now} of {done} and {unanswered} calls");
     }
     println!("{kills} kills, {done} calls acknowledged, {unanswered} unanswered");
-    assert!(directory.join("checkpoints").read_dir().unwrap().count() >= 4, "two checkpoints of two files");
+    assert!(directory.join("checkpoints").read_dir().unwrap().count() >= 3, "two checkpoints and their pages");
     assert!(done >= kills, "the users were heard");
     directory = node.kill();
     let (one, four) = (replay(&directory, "1"), replay(&directory, "4"));
@@ -228,7 +228,8 @@ async fn a_damaged_checkpoint_stops_the_start_and_the_one_before_it_brings_the_s
     let mut files: Vec<_> =
         directory.join("checkpoints").read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    assert_eq!(files.len(), 4, "two are kept: {files:?}");
+    let (states, pages): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| path.extension().unwrap() == "state");
+    assert_eq!(states.len(), 2, "two are kept");
     let state = |command| run(&["state", command, directory.to_str().unwrap()]);
     let inspected = state("inspect").unwrap();
     assert!(
@@ -236,26 +237,24 @@ async fn a_damaged_checkpoint_stops_the_start_and_the_one_before_it_brings_the_s
         "{inspected}"
     );
     assert!(state("verify").unwrap().contains("All of it is whole"));
-    let newest = &files[2..];
-    for path in newest {
+    let start = || run(&["start", "--no-metrics", "--bind", "127.0.0.1:0", "--state-dir", directory.to_str().unwrap()]);
+    let newest = &states[1];
+    for path in [newest, pages.last().unwrap()] {
         let good = std::fs::read(path).unwrap();
-        for at in [10, 4_100, good.len() / 2, good.len() - 3] {
+        // Of the pages, their checksums: those of memories are read when somebody needs them.
+        for at in [17, 4_100, if path == newest { good.len() / 2 } else { 4_096 * 2 - 1 }] {
             let mut damaged = good.clone();
             damaged[at] ^= 1;
             std::fs::write(path, &damaged).unwrap();
-            let said =
-                run(&["start", "--no-metrics", "--bind", "127.0.0.1:0", "--state-dir", directory.to_str().unwrap()])
-                    .expect_err("the node does not start");
+            let said = start().expect_err("the node does not start");
             assert!(said.contains(path.to_str().unwrap()) && said.contains("is damaged at byte "), "{at}: {said}");
-            assert!(said.contains("or remove ") && said.contains(".*: the checkpoint before it"), "{said}");
+            assert!(said.contains("or remove ") && said.contains(".state: the checkpoint before it"), "{said}");
             assert!(state("verify").unwrap_err().contains("is damaged at byte "));
             assert_eq!(std::fs::read(path).unwrap(), damaged);
         }
         std::fs::write(path, &good).unwrap();
     }
-    for path in newest {
-        std::fs::remove_file(path).unwrap();
-    }
+    std::fs::remove_file(newest).unwrap();
     let node = TestNode::start_in(PROGRAM, directory);
     assert_eq!(count(&agent(&node, key(1)), counter).await, 5);
     // All of them, and their folder.
@@ -263,6 +262,42 @@ async fn a_damaged_checkpoint_stops_the_start_and_the_one_before_it_brings_the_s
     std::fs::remove_dir_all(directory.join("checkpoints")).unwrap();
     let node = TestNode::start_in(PROGRAM, directory);
     assert_eq!(count(&agent(&node, key(1)), counter).await, 5);
+}
+
+#[tokio::test]
+async fn a_page_that_is_damaged_stops_the_node_before_anybody_sees_it() {
+    let mut node = TestNode::start_in(PROGRAM, directory("page"));
+    let ours = agent(&node, key(1));
+    let counter = install_new(&ours, &canister("counter")).await;
+    increment(&ours, counter).await;
+    node.interrupt();
+    assert!(node.wait().success());
+    let directory = node.kill();
+    // The first page of the first file is one of the canister's memory.
+    let path = directory.join("checkpoints/00000001.pages");
+    let good = std::fs::read(&path).unwrap();
+    let mut damaged = good.clone();
+    damaged[2 * 4_096 + 5] ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    let mut node = program(PROGRAM, &["start", "--json", "--no-metrics", "--bind", "127.0.0.1:0"])
+        .args(["--state-dir", directory.to_str().unwrap()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(node.stdout.take().unwrap()), &mut line).unwrap();
+    let banner: serde_json::Value = serde_json::from_str(&line).expect("the node serves: nobody needs the page yet");
+    let url = banner["api"].as_str().unwrap().to_owned();
+    let asked = run(&["query", "--url", &url, &counter.to_text(), "get"]);
+    asked.expect_err("no answer comes of a damaged page");
+    let output = node.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(path.to_str().unwrap()), "{said}");
+    assert!(said.contains("is damaged at byte 8192"), "{said}");
+    std::fs::write(&path, &good).unwrap();
+    let node = TestNode::start_in(PROGRAM, directory);
+    assert_eq!(count(&agent(&node, key(1)), counter).await, 1);
 }
 
 #[test]

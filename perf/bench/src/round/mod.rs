@@ -3,7 +3,7 @@
 //! The time of an update is that of its round divided by the messages in it: induction, scheduling, execution, charging, routing of the answer,
 //! ingress history. `cyclotron-certified` also hashes the state tree and signs its root each round.
 
-mod subnet;
+pub mod subnet;
 
 use crate::machine::Clock;
 use crate::report::{Bound, Report};
@@ -20,7 +20,7 @@ const BOTH: [(&str, Setup); 2] = [("cyclotron", OURS), ("cyclotron-certified", S
 const THREADS: [(&str, Setup); 3] = [BOTH[0], BOTH[1], ("cyclotron-2t", Setup { threads: 2, ..OURS })];
 
 /// `go` counts and replies; `relay` calls the canister named in its argument and replies when that has; `get` answers the count.
-const MODULE: &str = r#"(module
+pub const MODULE: &str = r#"(module
   (import "ic0" "msg_reply" (func $reply))
   (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
   (import "ic0" "msg_arg_data_size" (func $arg_size (result i32)))
@@ -154,7 +154,11 @@ fn checkpoints(runner: &Runner, report: &mut Report, wasm: &[u8], canisters: usi
         let batch = ids.iter().map(|id| bench.ingress(*id, Some(*id), "go", &[])).collect();
         bench.round_of_replies(batch)?;
     }
-    let make = Subject::new(BOTH[0].0, || sample(Unit::Us, bench.checkpoint(&folder)?, canisters));
+    let make = Subject::new(BOTH[0].0, || {
+        // A new one knows of no checkpoint before, and keeps all records; pages that were saved stay where they are.
+        let mut checkpointer = bench.checkpointer(&folder)?;
+        sample(Unit::Us, bench.checkpoint(&mut checkpointer)?.1, canisters)
+    });
     report.case("checkpoint", Unit::Us, BOTH[0].0, &runner.measure("checkpoint", Unit::Us, vec![make])?);
     let load = Subject::new(BOTH[0].0, || sample(Unit::Us, bench.restore(&folder)?, canisters));
     report.case("restore", Unit::Us, BOTH[0].0, &runner.measure("restore", Unit::Us, vec![load])?);

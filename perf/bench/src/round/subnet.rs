@@ -11,9 +11,11 @@ use cyclotron_execution::{ExecutionLimits, InstructionLimits, Machine, SubnetCon
 use cyclotron_ports::SystemDisk;
 use cyclotron_queries::Query;
 use cyclotron_record::Recorder;
-use cyclotron_storage::checkpoint::{list, prune};
+use cyclotron_storage::checkpoint::list;
 use cyclotron_storage::log::{LOG_FILE_BYTES, LogWriter};
-use cyclotron_subnet::{Genesis, LogSink, RoundObserver, RoundSet, SchedulingOptions, Subnet, SubnetOptions};
+use cyclotron_subnet::{
+    Checkpointer, Genesis, LogSink, RoundObserver, RoundSet, SchedulingOptions, Subnet, SubnetOptions,
+};
 use cyclotron_types::Principal;
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::canister::LogRecord;
@@ -173,14 +175,32 @@ impl Bench {
         }
     }
 
-    /// Runs a round at a checkpoint height, and makes the checkpoint; seconds of that alone.
-    pub fn checkpoint(&mut self, folder: &Path) -> Result<f64, Failure> {
+    /// Who makes checkpoints in a folder.
+    pub fn checkpointer(&self, folder: &Path) -> Result<Checkpointer<SystemDisk>, Failure> {
+        Checkpointer::new(Arc::new(SystemDisk), folder).map_err(failed)
+    }
+
+    /// Runs a round at a checkpoint height, and makes the checkpoint; seconds for which rounds wait, and of all of it.
+    pub fn checkpoint(&mut self, checkpointer: &mut Checkpointer<SystemDisk>) -> Result<(f64, f64), Failure> {
         let batch = Batch { checkpoint: true, ..self.batch(Vec::new()) };
         self.subnet.execute(batch).map_err(failed)?;
-        let (seconds, outcome) = self.clock.time(|| self.subnet.checkpoint(&SystemDisk, folder));
+        let (begun, outcome) = self.clock.time(|| checkpointer.begin(&mut self.subnet));
         outcome.map_err(failed)?;
-        prune(&SystemDisk, folder, 1).map_err(failed)?;
-        Ok(seconds)
+        let (written, made) = self.clock.time(|| checkpointer.finish(&mut self.subnet));
+        made.expect("one was begun").map_err(failed)?;
+        Ok((begun, begun + written))
+    }
+
+    /// Runs idle rounds until all ingress messages are forgotten.
+    pub fn forget_statuses(&mut self) {
+        while self.subnet.statistics().history > 0 {
+            self.round(Vec::new());
+        }
+    }
+
+    /// The subnet itself.
+    pub fn subnet(&mut self) -> &mut Subnet {
+        &mut self.subnet
     }
 
     /// Loads the newest checkpoint into a new subnet; seconds of that alone.
@@ -188,7 +208,8 @@ impl Bench {
         let options = SubnetOptions::unsigned(self.genesis.clone(), self.setup.threads).map_err(failed)?;
         let mut subnet = Subnet::new(options).map_err(failed)?;
         let newest = list(&SystemDisk, folder).map_err(failed)?.pop().ok_or_else(|| failed("no checkpoint"))?;
-        let (seconds, outcome) = self.clock.time(|| subnet.restore(&SystemDisk, folder, Height(newest)));
+        let mut checkpointer = Checkpointer::new(Arc::new(SystemDisk), folder).map_err(failed)?;
+        let (seconds, outcome) = self.clock.time(|| checkpointer.restore(&mut subnet, Height(newest)));
         outcome.map_err(failed)?;
         Ok(seconds)
     }

@@ -1,28 +1,32 @@
-//! When checkpoints are made, and which are kept.
+//! When checkpoints are made, and when memory is given back that they keep too.
 //!
-//! Enters: the subnet after a round that named one. Leaves: files in the state directory. Never here: a reason for the node to stop: the
+//! Enters: the subnet after each round. Leaves: files in the state directory, written beside the rounds. Never here: a reason for the node to stop: the
 //! log alone brings the state back.
 
 use cyclotron_ports::SystemDisk;
-use cyclotron_storage::checkpoint::prune;
-use cyclotron_subnet::Subnet;
-use cyclotron_trace::{error, info};
-use std::path::PathBuf;
+use cyclotron_storage::StorageError;
+use cyclotron_subnet::{Checkpointer, Made, Subnet};
+use cyclotron_trace::{error, info, warn};
+use cyclotron_types::units::Bytes;
 use std::time::{Duration, Instant};
 
-/// Checkpoints kept: should one be damaged, there is another.
-const KEPT: usize = 2;
 /// Rounds without any message after which a checkpoint is made all the same: the log behind it is run again at a start.
 const IDLE_ROUNDS: u64 = 500;
-/// A checkpoint holds rounds up: it may take one part of so many of the time.
+/// The beginning of a checkpoint holds rounds up: it may take one part of so many of the time.
 const SHARE: u32 = 20;
+/// Time from one checkpoint to the next when memory is short, at least.
+const SHORT_EVERY: Duration = Duration::from_secs(5);
+/// Canisters that are looked at for memory between two rounds: about a millisecond.
+const RELEASED_MAX: usize = 500;
 
 /// Makes checkpoints of one subnet.
 pub struct Checkpoints {
-    folder: PathBuf,
+    checkpointer: Checkpointer<SystemDisk>,
     /// Time from one to the next, at least.
     every: Duration,
-    /// When the last one was made, and how long it took.
+    /// Bytes that memories may take before those are given back that a checkpoint keeps.
+    memory_max: Bytes,
+    /// When the last one was begun, and how long that took.
     last: Instant,
     took: Duration,
     /// Height and messages executed then.
@@ -32,15 +36,17 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// None made yet by this process.
-    pub fn new(folder: PathBuf, every: Duration, subnet: &Subnet) -> Self {
+    pub fn new(checkpointer: Checkpointer<SystemDisk>, every: Duration, memory_max: Bytes, subnet: &Subnet) -> Self {
         let (height, executed) = (subnet.height().0, subnet.statistics().executed);
-        Self { folder, every, last: Instant::now(), took: Duration::ZERO, height, executed }
+        Self { checkpointer, every, memory_max, last: Instant::now(), took: Duration::ZERO, height, executed }
     }
 
     /// Whether the next batch should name one.
     pub fn is_due(&self, subnet: &Subnet) -> bool {
         let worthwhile = subnet.statistics().executed > self.executed || subnet.height().0 >= self.height + IDLE_ROUNDS;
-        worthwhile && self.last.elapsed() >= self.every.max(self.took * SHARE)
+        // What changed since the last one can be given back only after the next.
+        let every = if subnet.memory_taken() > self.memory_max { self.every.min(SHORT_EVERY) } else { self.every };
+        worthwhile && !self.checkpointer.is_making() && self.last.elapsed() >= every.max(self.took * SHARE)
     }
 
     /// Whether anything would be gained by one at the end.
@@ -48,19 +54,42 @@ impl Checkpoints {
         subnet.height().0 > self.height
     }
 
-    /// Makes one of the last round, whose batch named it.
-    pub fn make(&mut self, subnet: &mut Subnet) {
+    /// Begins one of the last round, whose batch named it.
+    pub fn begin(&mut self, subnet: &mut Subnet) {
         let began = Instant::now();
-        let height = subnet.height();
-        match subnet.checkpoint(&SystemDisk, &self.folder) {
-            Ok(()) => info!("checkpoint of height {height} made in {:.1} s", began.elapsed().as_secs_f64()),
-            Err(error) => error!("no checkpoint of height {height}, and the log goes on: {error}"),
+        if let Err(error) = self.checkpointer.begin(subnet) {
+            report(&Err(error), began);
         }
-        // What is left of one that failed goes too.
-        if let Err(error) = prune(&SystemDisk, &self.folder, KEPT) {
-            error!("old checkpoints are still there: {error}");
+        (self.last, self.took) = (began, began.elapsed());
+        (self.height, self.executed) = (subnet.height().0, subnet.statistics().executed);
+    }
+
+    /// What is to be done after each round: ends a checkpoint that is written, and gives memory back when it is short.
+    pub fn after_round(&mut self, subnet: &mut Subnet) {
+        if let Some(made) = self.checkpointer.poll(subnet) {
+            report(&made, self.last);
         }
-        (self.last, self.took) = (Instant::now(), began.elapsed());
-        (self.height, self.executed) = (height.0, subnet.statistics().executed);
+        if subnet.memory_taken() > self.memory_max {
+            subnet.release_memory(RELEASED_MAX);
+        }
+    }
+
+    /// Waits for the one that is being made.
+    pub fn finish(&mut self, subnet: &mut Subnet) {
+        if let Some(made) = self.checkpointer.finish(subnet) {
+            report(&made, self.last);
+        }
+    }
+}
+
+fn report(made: &Result<Made, StorageError>, began: Instant) {
+    match made {
+        Ok(made) => {
+            info!("checkpoint of height {} made in {:.1} s", made.height, began.elapsed().as_secs_f64());
+            if let Some(error) = &made.not_removed {
+                warn!("files of old checkpoints are still there: {error}");
+            }
+        }
+        Err(error) => error!("no checkpoint, and the log goes on: {error}"),
     }
 }

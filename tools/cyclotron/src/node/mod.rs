@@ -21,14 +21,13 @@ use checkpoints::Checkpoints;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use cyclotron_crypto::{NodeKey, RootSigner};
 use cyclotron_net::Request;
-use cyclotron_ports::{Clock, SystemClock};
+use cyclotron_ports::{Clock, SystemClock, SystemDisk};
 use cyclotron_queries::Certified;
 use cyclotron_storage::NodeKeys;
-use cyclotron_subnet::Subnet;
+use cyclotron_subnet::{Checkpointer, Subnet};
 use cyclotron_trace::Metrics;
-use cyclotron_types::units::Time;
+use cyclotron_types::units::{Bytes, Time};
 pub use restart::{FIRST_CANISTER, Restart, genesis};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -45,10 +44,10 @@ pub struct NodeOptions {
     pub query_threads: usize,
     /// Whether somebody records its rounds, and wants to compare states later.
     pub recorded: bool,
-    /// Folder of checkpoints.
-    pub checkpoints: PathBuf,
     /// Time from one checkpoint to the next, at least.
     pub checkpoint_every: Duration,
+    /// Bytes that canisters' memories may take before those are given back that a checkpoint keeps.
+    pub memory_max: Bytes,
 }
 
 /// What all threads share.
@@ -94,7 +93,7 @@ impl Node {
     /// Starts the threads around a subnet. Requests come out of `requests` until its senders are gone.
     pub fn start(
         keys: &NodeKeys,
-        mut subnet: Subnet,
+        (mut subnet, checkpointer): (Subnet, Checkpointer<SystemDisk>),
         options: NodeOptions,
         requests: Receiver<Request>,
         metrics: Arc<Metrics>,
@@ -123,7 +122,7 @@ impl Node {
         };
         let rounds = {
             let shared = shared.clone();
-            let checkpoints = Checkpoints::new(options.checkpoints, options.checkpoint_every, &subnet);
+            let checkpoints = Checkpoints::new(checkpointer, options.checkpoint_every, options.memory_max, &subnet);
             let run = move || rounds::run(&shared, subnet, options.recorded, checkpoints, &woken, &submitted);
             spawn("round".into(), Box::new(run))?
         };

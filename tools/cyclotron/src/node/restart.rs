@@ -10,7 +10,7 @@ use cyclotron_ports::SystemDisk;
 use cyclotron_record::Recorder;
 use cyclotron_storage::log::{LOG_FILE_BYTES, LogReader};
 use cyclotron_storage::{FrameKind, NodeKeys, StateDirectory};
-use cyclotron_subnet::{Genesis, LogSink, Program, Replayed, SchedulingOptions, Subnet, SubnetOptions};
+use cyclotron_subnet::{Checkpointer, Genesis, LogSink, Program, Replayed, SchedulingOptions, Subnet, SubnetOptions};
 use cyclotron_trace::info;
 use cyclotron_types::fees::Fees;
 use cyclotron_types::units::Height;
@@ -61,8 +61,10 @@ pub fn genesis(keys: &NodeKeys, priced_as: u64) -> Genesis {
 /// A subnet that is not brought back yet.
 pub struct Restart {
     log: LogReader<SystemDisk>,
-    /// Where to begin, in which folder.
-    checkpoint: Option<(PathBuf, Height)>,
+    /// Where to begin.
+    checkpoint: Option<Height>,
+    /// Folder of checkpoints.
+    folder: PathBuf,
     subnet: Subnet,
     root: BlsSecretKey,
 }
@@ -96,8 +98,7 @@ impl Restart {
         let root = BlsSecretKey::from_bytes(&keys.root.to_bytes()).ok_or("the root key is no secret key")?;
         let subnet = Subnet::new(SubnetOptions::unsigned(genesis, threads)?)
             .map_err(|error| format!("cannot start worker threads: {error}"))?;
-        let checkpoint = checkpoint.map(|height| (state.checkpoints(), Height(height)));
-        Ok(Self { log, checkpoint, subnet, root })
+        Ok(Self { log, checkpoint: checkpoint.map(Height), folder: state.checkpoints(), subnet, root })
     }
 
     /// Records all batches, those of the log included.
@@ -107,13 +108,15 @@ impl Restart {
         Ok(())
     }
 
-    /// Loads the checkpoint, and runs the batches behind it again.
-    pub fn bring_back(self) -> Result<Subnet, String> {
-        let Self { mut log, checkpoint, mut subnet, root } = self;
+    /// Loads the checkpoint, and runs the batches behind it again. Returns the subnet, and who makes its next checkpoints.
+    pub fn bring_back(self) -> Result<(Subnet, Checkpointer<SystemDisk>), String> {
+        let Self { mut log, checkpoint, folder, mut subnet, root } = self;
         let began = Instant::now();
-        if let Some((folder, height)) = checkpoint {
-            subnet.restore(&SystemDisk, &folder, height).map_err(|error| {
-                let files = folder.join(format!("{:016x}.*", height.0));
+        let checkpointer = Checkpointer::new(Arc::new(SystemDisk), &folder);
+        let mut checkpointer = checkpointer.map_err(|error| error.to_string())?;
+        if let Some(height) = checkpoint {
+            checkpointer.restore(&mut subnet, height).map_err(|error| {
+                let files = folder.join(format!("{:016x}.state", height.0));
                 format!(
                     "{error}; or remove {}: the checkpoint before it, or the log, brings the same state back",
                     files.display()
@@ -154,6 +157,6 @@ impl Restart {
         let sink = LogSink::new(writer).map_err(|error| format!("cannot start a thread: {error}"))?;
         subnet.note(Box::new(sink));
         subnet.run_as(Program::this()).map_err(|error| error.to_string())?;
-        Ok(subnet)
+        Ok((subnet, checkpointer))
     }
 }

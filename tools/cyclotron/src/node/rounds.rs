@@ -41,6 +41,7 @@ pub fn run(
         }
         let checkpoint = checkpoints.is_due(&subnet);
         one_round(shared, &mut subnet, submitted, checkpoint.then_some(&mut checkpoints));
+        checkpoints.after_round(&mut subnet);
         if recorded && subnet.height().0.is_multiple_of(HASH_ROUNDS) {
             note_state_hash(&mut subnet);
         }
@@ -49,8 +50,10 @@ pub fn run(
             reply.send(Response::empty(202));
         }
     }
+    checkpoints.finish(&mut subnet);
     if checkpoints.is_worthwhile(&subnet) {
         one_round(shared, &mut subnet, submitted, Some(&mut checkpoints));
+        checkpoints.finish(&mut subnet);
     }
     if recorded {
         note_state_hash(&mut subnet);
@@ -84,7 +87,7 @@ fn wait_for_work(shared: &Shared, subnet: &Subnet, submitted: &Receiver<Ingress>
     alarm.map_or(idle, |alarm| alarm.min(idle))
 }
 
-/// Runs one round, and makes a checkpoint of it if there are `checkpoints`.
+/// Runs one round, and begins a checkpoint of it if there are `checkpoints`.
 fn one_round(
     shared: &Shared,
     subnet: &mut Subnet,
@@ -113,7 +116,7 @@ fn one_round(
         }
     }
     if let Some(checkpoints) = checkpoints {
-        checkpoints.make(subnet);
+        checkpoints.begin(subnet);
     }
 }
 

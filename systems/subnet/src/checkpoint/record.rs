@@ -1,24 +1,24 @@
-//! The Replicated world as a checkpoint keeps it, and the world again from that.
-//!
-//! Enters: the world after a round that named a checkpoint, in which suspended messages were aborted. Leaves: frames and pages; and from
-//! them a world that does what the first one would have done. What follows from something else is not written: counts, sums, the state tree.
-//! Never here: bytes of files (`storage/FORMAT.md`).
+//! Records: the subnet and its canisters as a checkpoint keeps them, and the world again from them.
 
 use crate::certify::{Shown, certify};
+use crate::checkpoint::kept::{Held, Kept};
 use crate::management::{Deferred, Ids};
 use crate::program::Program;
 use crate::totals::{Counted, Totals, use_of};
 use cyclotron_execution::management::{CanisterIds, ManagementCall, PendingInstall};
-use cyclotron_execution::record::{Modules, PageSink, PageSource, ProgramRecord, RestoreError};
-use cyclotron_execution::{CanisterBundle, CanisterData, CanisterMut, LowMemoryHook, Machine, OpenCalls, RoundEnv};
+use cyclotron_execution::record::{Malformed, Modules, PageSink, ProgramRecord, SavedProgram, Stored};
+use cyclotron_execution::{
+    CanisterBundle, CanisterData, CanisterMut, LowMemoryHook, Machine, OpenCalls, Program as CanisterProgram, RoundEnv,
+};
 use cyclotron_heap::layout::PAGE;
-use cyclotron_ports::{Disk, DiskFile};
+use cyclotron_heap::{PageAt, PageStore};
+use cyclotron_ports::DiskFile;
 use cyclotron_routing::{
     ActiveSet, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, ManagementInbox, ManagementLines,
     Outbox, StopDeadlines, Stopping, Tally, Timers, Touched, enqueue, place_of,
 };
 use cyclotron_scheduling::{Heartbeats, Installing};
-use cyclotron_storage::checkpoint::{CheckpointReader, CheckpointWriter};
+use cyclotron_storage::checkpoint::{Entry as Named, PageFiles, RecordAt, StateReader, decode_entries};
 use cyclotron_storage::{FrameKind, StorageError};
 use cyclotron_types::canister::{
     CallContexts, CanisterHistory, CanisterLog, CanisterVersion, CertifiedData, ChunkStore, Controllers, CyclesBalance,
@@ -34,9 +34,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Version of the records; part of the first one.
-const VERSION: u32 = 1;
-/// Bytes of remembered ingress messages beyond which another record is begun.
-const STATUSES_BYTES: usize = 1 << 20;
+const VERSION: u32 = 2;
+/// Pages of records read at once.
+const PIECE_PAGES: u32 = 64;
 
 /// Where the subnet was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ struct Versioned {
 /// What belongs to no canister.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SubnetRecord {
+pub(super) struct SubnetRecord {
     version: u32,
     position: Position,
     /// What made the last round.
@@ -73,13 +73,15 @@ struct SubnetRecord {
     open: BTreeSet<(Time, CanisterId, CallbackId)>,
     timed_out: BTreeSet<(CanisterId, CallbackId)>,
     installing: BTreeMap<CanisterId, PendingInstall>,
+    /// Canisters that have something to do.
+    active: BTreeSet<CanisterId>,
     answered_count: u64,
 }
 
 /// One canister.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CanisterRecord {
+pub(super) struct CanisterRecord {
     id: CanisterId,
     controllers: Controllers,
     balance: CyclesBalance,
@@ -95,109 +97,58 @@ struct CanisterRecord {
     chunks: ChunkStore,
     history: CanisterHistory,
     low_memory: LowMemoryHook,
-    program: ProgramRecord,
+    pub(super) program: ProgramRecord,
     messages: Vec<Message>,
     tasks: VecDeque<SystemTask>,
     priority: Priority,
-    /// Whether it has something to do.
-    active: bool,
     /// When it is looked at: these were computed when it last ran, from the time of that round.
     timer_at: Option<Time>,
     due_at: Option<Time>,
     stop_at: Option<Time>,
 }
 
-struct Pages<'a, 'd, D: Disk>(&'a mut CheckpointWriter<'d, D>);
-
-impl<D: Disk> PageSink for Pages<'_, '_, D> {
-    type Error = StorageError;
-    fn page(&mut self, content: &[u8; PAGE]) -> Result<u64, StorageError> {
-        self.0.page(content)
-    }
-}
-
-struct Source<'a, F>(&'a mut CheckpointReader<F>);
-
-impl<F: DiskFile> PageSource for Source<'_, F> {
-    type Error = StorageError;
-    fn page(&mut self, index: u64, into: &mut [u8; PAGE]) -> Result<(), StorageError> {
-        self.0.page(index, into)
-    }
-}
-
-fn put<D: Disk>(
-    writer: &mut CheckpointWriter<'_, D>,
-    kind: FrameKind,
-    record: &impl Serialize,
-) -> Result<(), StorageError> {
-    let mut bytes = Vec::new();
-    append(record, &mut bytes);
-    writer.record(kind, &bytes)
-}
-
-fn append(record: &impl Serialize, out: &mut Vec<u8>) {
+/// Appends the CBOR of a record.
+pub(super) fn append(record: &impl Serialize, out: &mut Vec<u8>) {
     ciborium::into_writer(record, out).expect("records have a CBOR form, and a vector takes any bytes");
 }
 
-/// Writes the world. Cost: O(world).
-///
-/// Panics: when a message is suspended, which only a round at a checkpoint height rules out.
-pub fn write<D: Disk>(
-    world: &mut World,
-    position: Position,
-    program: &Program,
-    writer: &mut CheckpointWriter<'_, D>,
-) -> Result<(), StorageError> {
-    assert!(world.resource::<Outbox>().0.is_empty() && world.resource::<Stopping>().0.is_empty(), "the round is over");
-    let Deferred { next_round, busy } = world.resource::<Deferred>().clone();
-    let Deadlines { open, timed_out } = world.resource::<Deadlines>().clone();
-    let record = SubnetRecord {
-        version: VERSION,
-        position,
-        program: program.clone(),
-        randomness: world.resource::<CurrentRound>().0.randomness,
-        tally: *world.resource::<Tally>(),
-        inbox: world.resource::<ManagementInbox>().0.clone(),
-        next_round,
-        busy,
-        ids: world.resource::<Ids>().0.clone(),
-        open,
-        timed_out,
-        installing: world.resource::<Installing>().0.clone(),
-        answered_count: world.resource::<IngressHistory>().answered_count(),
-    };
-    put(writer, FrameKind::Subnet, &record)?;
-    let mut statuses = Vec::new();
-    for entry in world.resource::<IngressHistory>().entries() {
-        append(&entry, &mut statuses);
-        if statuses.len() >= STATUSES_BYTES {
-            writer.record(FrameKind::Statuses, &statuses)?;
-            statuses.clear();
+impl SubnetRecord {
+    /// Panics: within a round.
+    pub(super) fn of(world: &World, position: Position, program: &Program) -> Self {
+        assert!(
+            world.resource::<Outbox>().0.is_empty() && world.resource::<Stopping>().0.is_empty(),
+            "the round is over"
+        );
+        let Deferred { next_round, busy } = world.resource::<Deferred>().clone();
+        let Deadlines { open, timed_out } = world.resource::<Deadlines>().clone();
+        Self {
+            version: VERSION,
+            position,
+            program: program.clone(),
+            randomness: world.resource::<CurrentRound>().0.randomness,
+            tally: *world.resource::<Tally>(),
+            inbox: world.resource::<ManagementInbox>().0.clone(),
+            next_round,
+            busy,
+            ids: world.resource::<Ids>().0.clone(),
+            open,
+            timed_out,
+            installing: world.resource::<Installing>().0.clone(),
+            active: world.resource::<ActiveSet>().iter().map(|(id, _)| id).collect(),
+            answered_count: world.resource::<IngressHistory>().answered_count(),
         }
     }
-    writer.record(FrameKind::Statuses, &statuses)?;
-    let ids: Vec<CanisterId> = world.resource::<Directory>().iter().map(|(id, _)| id).collect();
-    let mut written = BTreeSet::new();
-    for id in ids {
-        let mut modules = Modules::new();
-        let record = record_of(world, id, &mut modules, writer)?;
-        // A module comes before the first canister that names it.
-        for (key, module) in modules {
-            if written.insert(key) {
-                writer.record(FrameKind::Module, module.wasm())?;
-            }
-        }
-        put(writer, FrameKind::Canister, &record)?;
-    }
-    Ok(())
 }
 
-fn record_of<D: Disk>(
+/// Records a canister, and what was taken of its memories.
+///
+/// Panics: when it is not there, or a message is suspended.
+pub(super) fn record_of(
     world: &mut World,
     id: CanisterId,
     modules: &mut Modules,
-    writer: &mut CheckpointWriter<'_, D>,
-) -> Result<CanisterRecord, StorageError> {
+    pages: &mut impl PageSink,
+) -> (CanisterRecord, Option<SavedProgram>) {
     let entity = world.resource::<Directory>().entity(id).expect("a listed canister has an entity");
     let queue = world.get::<InputQueue>(entity).expect("a canister has a queue");
     let pool = world.resource::<Pool<Message>>();
@@ -207,14 +158,13 @@ fn record_of<D: Disk>(
     };
     let (messages, tasks) = (queue.messages.iter().map(message).collect(), queue.tasks.clone());
     let priority = *world.get::<Priority>(entity).expect("a canister has a priority");
-    let active = world.resource::<ActiveSet>().contains(id);
     let timer_at = world.resource::<Timers>().0.get(id);
     let due_at = world.resource::<Dues>().0.get(id);
     let stop_at = world.resource::<StopDeadlines>().0.get(id);
     let mut state = world.query::<CanisterData>();
     let canister = CanisterMut::from(state.get_mut(world, entity).expect("a listed canister has its components"));
-    let program = ProgramRecord::of(canister.program, canister.paused, modules, &mut Pages(writer))?;
-    Ok(CanisterRecord {
+    let (program, saved) = ProgramRecord::of(canister.program, canister.paused, modules, pages);
+    let record = CanisterRecord {
         id,
         controllers: canister.controllers.clone(),
         balance: *canister.balance,
@@ -234,24 +184,73 @@ fn record_of<D: Disk>(
         messages,
         tasks,
         priority,
-        active,
         timer_at,
         due_at,
         stop_at,
-    })
+    };
+    (record, saved)
 }
 
-/// Fills an empty world; `env` gives what a round is told of its batch. Returns where the subnet was, and what made its last round.
+/// Records on pages, read in pieces.
+struct Records<'a, F> {
+    files: &'a PageFiles<F>,
+    /// How many pages each file has.
+    pages: &'a BTreeMap<u32, u32>,
+    /// The piece read last, and where it is.
+    piece: Vec<u8>,
+    at: PageAt,
+}
+
+impl<F: DiskFile> Records<'_, F> {
+    /// The bytes of a record; `None`: it is not in its file.
+    fn get(&mut self, at: RecordAt) -> Result<Option<&[u8]>, StorageError> {
+        let needed = (u64::from(at.offset) + u64::from(at.length)).div_ceil(PAGE as u64);
+        let Some(left) = self.pages.get(&at.page.file).and_then(|pages| pages.checked_sub(at.page.index)) else {
+            return Ok(None);
+        };
+        if at.offset >= PAGE as u32 || needed > u64::from(left) {
+            return Ok(None);
+        }
+        let held = (self.piece.len() / PAGE) as u64;
+        let behind = u64::from(at.page.index).checked_sub(u64::from(self.at.index));
+        let first = behind.filter(|behind| at.page.file == self.at.file && behind + needed <= held);
+        let first = match first {
+            Some(first) => first as usize,
+            None => {
+                let count = needed.max(u64::from(left.min(PIECE_PAGES)));
+                self.piece.resize(count as usize * PAGE, 0);
+                self.at = at.page;
+                self.files.pages(at.page, &mut self.piece)?;
+                0
+            }
+        };
+        let start = first * PAGE + at.offset as usize;
+        Ok(Some(&self.piece[start..start + at.length as usize]))
+    }
+}
+
+/// What a round is told of its batch: position and randomness of the last one.
+pub(crate) type EnvOf<'a> = dyn Fn(Position, [u8; 32], &World) -> RoundEnv + 'a;
+
+/// What the files of a checkpoint hold.
+pub(crate) struct Restored {
+    pub position: Position,
+    pub program: Program,
+    pub kept: Kept,
+}
+
+/// Fills an empty world; `env` gives what a round is told of its batch. The files that `reader` names are open in `files`, `pages` long.
 ///
 /// Errors: the checkpoint is damaged, of another version, or does not come to the root that it names.
-pub fn restore<F: DiskFile>(
+pub(super) fn restore<F: DiskFile + 'static>(
     world: &mut World,
     machine: &Arc<Machine>,
-    reader: &mut CheckpointReader<F>,
-    env: impl FnOnce(Position, [u8; 32], &World) -> RoundEnv,
-) -> Result<(Position, Program), StorageError> {
+    reader: &mut StateReader<F>,
+    (files, pages): (&Arc<PageFiles<F>>, &BTreeMap<u32, u32>),
+    env: &EnvOf<'_>,
+) -> Result<Restored, StorageError> {
     let Some(frame) = reader.next_record()?.filter(|frame| frame.kind == FrameKind::Subnet) else {
-        return Err(reader.malformed("it does not begin with the subnet"));
+        return Err(reader.malformed("it does not go on with the subnet"));
     };
     let Versioned { version } = decode(reader, &frame.content)?;
     if version != VERSION {
@@ -263,6 +262,12 @@ pub fn restore<F: DiskFile>(
     }
     let mut history = Vec::new();
     let mut modules = Modules::new();
+    let stored = Stored { store: Arc::clone(files) as _, files: pages.clone() };
+    let mut records = Records { files, pages, piece: Vec::new(), at: PageAt { file: 0, index: 0 } };
+    let mut kept = Kept::default();
+    for (&number, &pages) in pages {
+        kept.file(number, pages);
+    }
     while let Some(frame) = reader.next_record()? {
         match frame.kind {
             FrameKind::Statuses => {
@@ -272,17 +277,41 @@ pub fn restore<F: DiskFile>(
                     history.push(entry.map_err(|_| reader.malformed("a record is not of its kind"))?);
                 }
             }
-            FrameKind::Module => {
-                let module = machine.engine.compile(&frame.content);
-                let module = module.map_err(|_| reader.malformed("a module is none that this program takes"))?;
-                modules.insert(*module.hash(), module);
+            FrameKind::Modules => {
+                for (key, at) in entries(reader, &frame.content)? {
+                    let Some(wasm) = records.get(at)? else { return Err(reader.malformed(NO_RECORD)) };
+                    let module = machine.engine.compile(wasm);
+                    let module = module.map_err(|_| reader.malformed("a module is none that this program takes"))?;
+                    if module.hash() != key {
+                        return Err(reader.malformed("a module is not the one that is named"));
+                    }
+                    kept.module(&module, at);
+                    modules.insert(*module.hash(), module);
+                }
             }
-            FrameKind::Canister => {
-                let record = decode(reader, &frame.content)?;
-                restore_canister(world, machine, record, &modules, reader)?;
+            FrameKind::Canisters => {
+                let mut entries = entries(reader, &frame.content)?;
+                entries.sort_by_key(|(_, at)| *at);
+                for (name, at) in entries {
+                    let Some(bytes) = records.get(at)? else { return Err(reader.malformed(NO_RECORD)) };
+                    let record: CanisterRecord = decode(reader, bytes)?;
+                    if record.id.as_slice() != name {
+                        return Err(reader.malformed("a canister is not the one that is named"));
+                    }
+                    let (id, held) = (record.id, Held::of(&record.program, at, &kept));
+                    restore_canister(world, machine, record, &modules, &stored)
+                        .map_err(|Malformed(what)| reader.malformed(what))?;
+                    kept.canister(id, Some(held));
+                }
             }
             _ => return Err(reader.malformed("a frame has no place in a checkpoint")),
         }
+    }
+    for id in &subnet.active {
+        let Some(ix) = world.resource::<Directory>().ix(*id) else {
+            return Err(reader.malformed("a canister has something to do and is not there"));
+        };
+        world.resource_mut::<ActiveSet>().insert(*id, ix);
     }
     let (position, randomness, program) = (subnet.position, subnet.randomness, subnet.program.clone());
     restore_subnet(world, subnet, history);
@@ -293,12 +322,18 @@ pub fn restore<F: DiskFile>(
     world.run_system_cached(certify).expect("the system runs on this world");
     let view = world.resource_mut::<crate::certify::View>().0.take();
     match view {
-        Some(Ok(view)) if view.root == position.root => Ok((position, program)),
+        Some(Ok(view)) if view.root == position.root => Ok(Restored { position, program, kept }),
         _ => Err(reader.unfaithful()),
     }
 }
 
-fn decode<T: DeserializeOwned>(reader: &CheckpointReader<impl DiskFile>, bytes: &[u8]) -> Result<T, StorageError> {
+const NO_RECORD: &str = "a record is not where it should be";
+
+fn entries<'a>(reader: &StateReader<impl DiskFile>, content: &'a [u8]) -> Result<Vec<Named<'a>>, StorageError> {
+    decode_entries(content).collect::<Option<Vec<_>>>().ok_or_else(|| reader.malformed("an entry is cut off"))
+}
+
+fn decode<T: DeserializeOwned>(reader: &StateReader<impl DiskFile>, bytes: &[u8]) -> Result<T, StorageError> {
     ciborium::from_reader(bytes).map_err(|_| reader.malformed("a record is not of its kind"))
 }
 
@@ -324,25 +359,21 @@ fn restore_subnet(world: &mut World, subnet: SubnetRecord, history: Vec<(Message
     world.insert_resource(IngressHistory::of_entries(history, subnet.answered_count));
 }
 
-fn restore_canister<F: DiskFile>(
+fn restore_canister(
     world: &mut World,
     machine: &Arc<Machine>,
     record: CanisterRecord,
     modules: &Modules,
-    reader: &mut CheckpointReader<F>,
-) -> Result<(), StorageError> {
+    stored: &Stored,
+) -> Result<(), Malformed> {
     let CanisterRecord { id, contexts, program, messages, tasks, priority, .. } = record;
     if world.resource::<Directory>().entity(id).is_some() {
-        return Err(reader.malformed("a canister is there twice"));
+        return Err(Malformed("a canister is there twice"));
     }
     if messages.iter().any(|message| matches!(message, Message::Vacant)) {
-        return Err(reader.malformed("a message that waits is none"));
+        return Err(Malformed("a message that waits is none"));
     }
-    let restored = program.restore(machine, modules, &mut Source(reader));
-    let (program, paused) = restored.map_err(|error| match error {
-        RestoreError::Page(error) => error,
-        RestoreError::Record(what) => reader.malformed(what),
-    })?;
+    let (program, paused) = program.restore(machine, modules, stored)?;
     let mut open_calls = BTreeMap::new();
     for callback in contexts.callbacks.values() {
         *open_calls.entry(callback.callee).or_default() += 1;
@@ -382,9 +413,6 @@ fn restore_canister<F: DiskFile>(
     let entity = world.spawn((id, canister, queue, priority, counted, Shown::default())).id();
     let ix = world.resource_mut::<Directory>().insert(id, entity);
     world.entity_mut(entity).insert(ix);
-    if record.active {
-        world.resource_mut::<ActiveSet>().insert(id, ix);
-    }
     world.resource_mut::<Timers>().0.set(id, record.timer_at);
     world.resource_mut::<Dues>().0.set(id, record.due_at);
     world.resource_mut::<StopDeadlines>().0.set(id, record.stop_at);
@@ -397,4 +425,14 @@ fn store(
     mut slots: Query<&mut Message>,
 ) -> Option<u32> {
     pool.put(&mut slots, message).ok()
+}
+
+/// Tells memories that what was taken of them is in `store`, or that it is not kept.
+pub(crate) fn settle(world: &mut World, saved: &[(CanisterId, SavedProgram)], store: Option<&Arc<dyn PageStore>>) {
+    for (id, saved) in saved {
+        let entity = world.resource::<Directory>().entity(*id);
+        if let Some(mut program) = entity.and_then(|entity| world.get_mut::<CanisterProgram>(entity)) {
+            saved.settle(&mut program, store);
+        }
+    }
 }

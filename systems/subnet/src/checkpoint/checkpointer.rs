@@ -1,0 +1,229 @@
+//! Who makes checkpoints of a subnet, and brings it back from one.
+
+use crate::checkpoint::capture::{Frames, Piece, Saved, capture};
+use crate::checkpoint::kept::Kept;
+use crate::checkpoint::{Changed, record};
+use crate::subnet::Subnet;
+use cyclotron_heap::layout::PAGE;
+use cyclotron_heap::{PageAt, PageStore};
+use cyclotron_ports::Disk;
+use cyclotron_storage::StorageError;
+use cyclotron_storage::checkpoint::{FileUse, PageFiles, PageWriter, StateReader, StateWriter, next_number, prune};
+use cyclotron_types::units::Height;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+/// Pieces of about 1 MiB that wait to be written; beyond them capturing waits for the disk.
+const PIECES_MAX: usize = 256;
+/// Checkpoints that stay: should one be damaged, there is another.
+const KEPT: usize = 2;
+/// Pages that are copied from file to file at once.
+const COPIED_PAGES: u32 = 256;
+
+/// A checkpoint that exists.
+#[derive(Debug)]
+pub struct Made {
+    /// Its height.
+    pub height: Height,
+    /// Why files that are no longer needed are still there, if they are; the next checkpoint tries again.
+    pub not_removed: Option<StorageError>,
+}
+
+/// Makes checkpoints of one subnet in one directory.
+#[derive(Debug)]
+pub struct Checkpointer<D: Disk> {
+    disk: Arc<D>,
+    folder: PathBuf,
+    files: Arc<PageFiles<D::File>>,
+    kept: Kept,
+    making: Option<Making>,
+    /// Number of the next file of pages.
+    next: u32,
+}
+
+/// The files of pages that are there, as far as they are needed, and why others are.
+type Written = (BTreeSet<u32>, Option<StorageError>);
+
+/// A checkpoint that is being written.
+#[derive(Debug)]
+struct Making {
+    height: Height,
+    number: u32,
+    saved: Saved,
+    thread: JoinHandle<Result<Written, StorageError>>,
+}
+
+impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
+    /// For a directory that is there.
+    pub fn new(disk: Arc<D>, folder: &Path) -> Result<Self, StorageError> {
+        let next = next_number(&*disk, folder)?;
+        let files = Arc::default();
+        Ok(Self { disk, folder: folder.to_owned(), files, kept: Kept::default(), making: None, next })
+    }
+
+    /// Makes a new subnet the one of a checkpoint, which had the same genesis. Its memories lie in the files of the checkpoint.
+    /// Cost: O(canisters).
+    ///
+    /// Errors: the checkpoint cannot be read, or does not come to the root that it names; the subnet is then not to be used.
+    /// Panics: when the subnet has run a round.
+    pub fn restore(&mut self, subnet: &mut Subnet, height: Height) -> Result<(), StorageError> {
+        let mut reader = StateReader::open(&*self.disk, &self.folder, height.0)?;
+        let mut pages = BTreeMap::new();
+        for FileUse { number, pages: expected, .. } in reader.files()? {
+            if self.files.open(&*self.disk, &self.folder, number)? != expected {
+                return Err(reader.malformed("a file of pages is not as long as it should be"));
+            }
+            pages.insert(number, expected);
+        }
+        self.kept = subnet
+            .restore(|world, machine, env| record::restore(world, machine, &mut reader, (&self.files, &pages), env))?;
+        subnet.world().resource_mut::<Changed>().kept = true;
+        Ok(())
+    }
+
+    /// Whether one is being made.
+    pub fn is_making(&self) -> bool {
+        self.making.is_some()
+    }
+
+    /// Begins the checkpoint of the last round, whose batch named one; the subnet may go on. Cost: O(changed since the last one), in copies of
+    /// pages and records; beyond 256 MiB the disk's pace.
+    ///
+    /// Errors: no thread can be had, or no file be made. Panics: when one is being made; when a message is suspended, which only a round whose
+    /// batch names a checkpoint rules out.
+    pub fn begin(&mut self, subnet: &mut Subnet) -> Result<(), StorageError> {
+        assert!(self.making.is_none(), "one checkpoint is made at a time");
+        let (height, number) = (subnet.height(), self.next);
+        let pages = PageWriter::create(&*self.disk, &self.folder, number)?;
+        self.next += 1;
+        let (out, pieces) = sync_channel(PIECES_MAX);
+        let (hand, frames) = sync_channel(1);
+        let writing = Writing {
+            disk: Arc::clone(&self.disk),
+            folder: self.folder.clone(),
+            files: Arc::clone(&self.files),
+            height,
+        };
+        let thread =
+            std::thread::Builder::new().name("checkpoint".into()).spawn(move || writing.run(pages, &pieces, &frames));
+        let thread = thread.map_err(|source| StorageError::Io {
+            action: "start a thread for a checkpoint in",
+            path: self.folder.clone(),
+            source,
+        })?;
+        let (saved, frames) =
+            subnet.capture(|world, position, program| capture(world, position, program, &mut self.kept, number, &out));
+        drop(out);
+        // A thread that failed says why when it is joined.
+        let _ = hand.send((self.kept.files(), frames));
+        self.making = Some(Making { height, number, saved, thread });
+        Ok(())
+    }
+
+    /// Ends the checkpoint that was begun, if its files are written. None: there is none, or it is still being written.
+    pub fn poll(&mut self, subnet: &mut Subnet) -> Option<Result<Made, StorageError>> {
+        if self.making.as_ref()?.thread.is_finished() { self.finish(subnet) } else { None }
+    }
+
+    /// Waits for the checkpoint that was begun, and ends it. None: there is none.
+    ///
+    /// Errors: the disk's; there is no such checkpoint then, the one before is as it was, and the next one takes what this one took.
+    pub fn finish(&mut self, subnet: &mut Subnet) -> Option<Result<Made, StorageError>> {
+        let Making { height, number, saved, thread } = self.making.take()?;
+        let written = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let store: Arc<dyn PageStore> = Arc::clone(&self.files) as _;
+        let made = written.and_then(|(used, not_removed)| {
+            // Nothing may be in it: then it went with those that are not needed.
+            if used.contains(&number) {
+                self.files.open(&*self.disk, &self.folder, number)?;
+            }
+            Ok((used, not_removed))
+        });
+        subnet.settle(&saved, made.is_ok().then_some(&store));
+        Some(match made {
+            Ok((used, not_removed)) => {
+                self.kept.forget_unused_files();
+                self.files.keep(&used);
+                Ok(Made { height, not_removed })
+            }
+            Err(error) => {
+                self.kept.start_over(number);
+                subnet.world().resource_mut::<Changed>().kept = false;
+                Err(error)
+            }
+        })
+    }
+
+    /// Makes the checkpoint of the last round, and waits for it.
+    ///
+    /// Errors and panics: as [`Checkpointer::begin`] and [`Checkpointer::finish`].
+    pub fn make(&mut self, subnet: &mut Subnet) -> Result<Made, StorageError> {
+        self.begin(subnet)?;
+        self.finish(subnet).expect("one was begun")
+    }
+}
+
+/// What the thread has that writes a checkpoint.
+struct Writing<D: Disk> {
+    disk: Arc<D>,
+    folder: PathBuf,
+    files: Arc<PageFiles<D::File>>,
+    height: Height,
+}
+
+impl<D: Disk> Writing<D> {
+    /// Writes both files; then removes what is no longer needed.
+    fn run(
+        self,
+        mut pages: PageWriter<D::File>,
+        pieces: &Receiver<Piece>,
+        frames: &Receiver<(Vec<FileUse>, Frames)>,
+    ) -> Result<Written, StorageError> {
+        if let Err(error) = self.write_pages(&mut pages, pieces) {
+            pages.discard(&*self.disk);
+            // Nobody waits for what is not taken.
+            while pieces.recv().is_ok() {}
+            return Err(error);
+        }
+        pages.finish(&*self.disk)?;
+        let Ok((files, frames)) = frames.recv() else { unreachable!("the capture ends with the frames") };
+        let mut state = StateWriter::create(&*self.disk, &self.folder, self.height.0, &files)?;
+        for (kind, content) in frames {
+            if let Err(error) = state.record(kind, &content) {
+                state.discard(&*self.disk);
+                return Err(error);
+            }
+        }
+        state.commit(&*self.disk)?;
+        // The checkpoint exists, whatever is still there of those before.
+        let (mut used, not_removed) = match prune(&*self.disk, &self.folder, KEPT) {
+            Ok(used) => (used, None),
+            Err(error) => (BTreeSet::new(), Some(error)),
+        };
+        used.extend(files.iter().map(|file| file.number));
+        Ok((used, not_removed))
+    }
+
+    fn write_pages(&self, pages: &mut PageWriter<D::File>, pieces: &Receiver<Piece>) -> Result<(), StorageError> {
+        let mut buffer = Vec::new();
+        for piece in pieces {
+            match piece {
+                Piece::Pages(bytes) => pages.append(&bytes)?,
+                Piece::Copy(at, count) => {
+                    let mut done = 0;
+                    while done < count {
+                        let now = (count - done).min(COPIED_PAGES);
+                        buffer.resize(now as usize * PAGE, 0);
+                        self.files.pages(PageAt { index: at.index + done, ..at }, &mut buffer)?;
+                        pages.append(&buffer)?;
+                        done += now;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

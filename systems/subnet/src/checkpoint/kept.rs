@@ -1,0 +1,230 @@
+//! What the last checkpoint keeps, and in which files.
+
+use cyclotron_execution::record::{ModuleKey, ProgramRecord};
+use cyclotron_heap::layout::PAGE;
+use cyclotron_storage::checkpoint::{FileUse, RecordAt};
+use cyclotron_types::ids::CanisterId;
+use cyclotron_wasm::Module;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Files of pages beyond which the smallest are left: each costs a descriptor.
+const FILES_MAX: usize = 48;
+/// How many are left then.
+const FILES_LEFT: usize = 24;
+
+/// A canister as a checkpoint keeps it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub at: RecordAt,
+    /// Bytes that its memories use of each file.
+    pub uses: Box<[(u32, u64)]>,
+    /// Held for each module that it names.
+    pub _modules: Box<[Arc<()>]>,
+}
+
+impl Held {
+    /// A canister whose record is at a place. The modules that it names are kept already.
+    pub fn of(program: &ProgramRecord, at: RecordAt, kept: &Kept) -> Self {
+        let mut uses = BTreeMap::<u32, u64>::new();
+        for (file, pages) in program.uses() {
+            *uses.entry(file).or_default() += u64::from(pages) * PAGE as u64;
+        }
+        let modules = program.modules().filter_map(|key| kept.name_module(&key, &BTreeSet::new()));
+        Self { at, uses: uses.into_iter().collect(), _modules: modules.collect() }
+    }
+}
+
+/// A module as a checkpoint keeps it.
+#[derive(Debug)]
+pub(crate) struct HeldModule {
+    pub at: RecordAt,
+    /// Its bytes, for when it is kept elsewhere.
+    pub code: Arc<Module>,
+    /// Cloned by each canister that names it.
+    named: Arc<()>,
+}
+
+/// Pages of a file, and bytes that are used of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct File {
+    pages: u32,
+    used: u64,
+}
+
+/// The index of a checkpoint, and its account of files.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    canisters: BTreeMap<CanisterId, Held>,
+    modules: BTreeMap<ModuleKey, HeldModule>,
+    files: BTreeMap<u32, File>,
+}
+
+impl Kept {
+    /// Notes a file. What is used of it is counted as it is named.
+    pub fn file(&mut self, number: u32, pages: u32) {
+        self.files.entry(number).or_default().pages = pages;
+    }
+
+    /// A file does not come to exist: all canisters and modules are kept anew, what memories use of older files as it is.
+    pub fn start_over(&mut self, number: u32) {
+        self.canisters.clear();
+        self.modules.clear();
+        self.files.remove(&number);
+        self.files.values_mut().for_each(|file| file.used = 0);
+    }
+
+    fn count(&mut self, number: u32, bytes: u64, sign: fn(u64, u64) -> u64) {
+        let file = self.files.get_mut(&number).expect("what is kept is in a file that is known");
+        file.used = sign(file.used, bytes);
+    }
+
+    fn count_held(&mut self, held: &Held, sign: fn(u64, u64) -> u64) {
+        self.count(held.at.page.file, u64::from(held.at.length), sign);
+        for (file, bytes) in &held.uses {
+            self.count(*file, *bytes, sign);
+        }
+    }
+
+    /// A canister is kept here from now on, and no longer where it was; or nowhere.
+    pub fn canister(&mut self, id: CanisterId, held: Option<Held>) {
+        if let Some(held) = &held {
+            self.count_held(held, u64::saturating_add);
+        }
+        let before = match held {
+            Some(held) => self.canisters.insert(id, held),
+            None => self.canisters.remove(&id),
+        };
+        if let Some(before) = before {
+            self.count_held(&before, u64::saturating_sub);
+        }
+    }
+
+    /// The place of a module, to be named by a canister; `None` if it is to be kept first.
+    pub fn name_module(&self, key: &ModuleKey, leave: &BTreeSet<u32>) -> Option<Arc<()>> {
+        let module = self.modules.get(key).filter(|module| !leave.contains(&module.at.page.file))?;
+        Some(Arc::clone(&module.named))
+    }
+
+    /// A module is kept here from now on.
+    pub fn module(&mut self, code: &Arc<Module>, at: RecordAt) {
+        self.count(at.page.file, u64::from(at.length), u64::saturating_add);
+        let new = || HeldModule { at, code: Arc::clone(code), named: Arc::default() };
+        let module = self.modules.entry(*code.hash()).or_insert_with(new);
+        let before = std::mem::replace(&mut module.at, at);
+        if before != at {
+            self.count(before.page.file, u64::from(before.length), u64::saturating_sub);
+        }
+    }
+
+    /// Lets go of modules that no canister names.
+    pub fn forget_unnamed_modules(&mut self) {
+        let unnamed = self.modules.extract_if(.., |_, module| Arc::strong_count(&module.named) == 1);
+        for (_, module) in unnamed.collect::<Vec<_>>() {
+            self.count(module.at.page.file, u64::from(module.at.length), u64::saturating_sub);
+        }
+    }
+
+    /// The files that the next checkpoint should not need any more: those used by less than half, and the smallest if there are many.
+    pub fn files_to_leave(&self) -> BTreeSet<u32> {
+        let bytes = |file: &File| u64::from(file.pages) * PAGE as u64;
+        let half_empty = self.files.iter().filter(|(_, file)| file.used * 2 < bytes(file));
+        let mut leave: BTreeSet<u32> = half_empty.map(|(number, _)| *number).collect();
+        if self.files.len() - leave.len() > FILES_MAX {
+            let mut sizes: Vec<(u64, u32)> = self.files.iter().map(|(number, file)| (file.used, *number)).collect();
+            sizes.sort_unstable();
+            leave.extend(sizes.iter().take(FILES_LEFT).map(|(_, number)| *number));
+        }
+        leave
+    }
+
+    /// Canisters of which something is in one of these files, and modules that are.
+    pub fn in_files(&self, files: &BTreeSet<u32>) -> (Vec<CanisterId>, Vec<Arc<Module>>) {
+        let uses =
+            |held: &Held| files.contains(&held.at.page.file) || held.uses.iter().any(|(file, _)| files.contains(file));
+        let canisters = self.canisters.iter().filter(|(_, held)| uses(held)).map(|(id, _)| *id);
+        let modules = self.modules.iter().filter(|(_, module)| files.contains(&module.at.page.file));
+        (canisters.collect(), modules.map(|(_, module)| Arc::clone(&module.code)).collect())
+    }
+
+    /// The files of which something is used.
+    pub fn files(&self) -> Vec<FileUse> {
+        let used = self.files.iter().filter(|(_, file)| file.used > 0);
+        used.map(|(number, file)| FileUse { number: *number, pages: file.pages, used: file.used }).collect()
+    }
+
+    /// Forgets files of which nothing is used.
+    pub fn forget_unused_files(&mut self) {
+        self.files.retain(|_, file| file.used > 0);
+    }
+
+    pub fn canisters(&self) -> impl Iterator<Item = (&CanisterId, &Held)> {
+        self.canisters.iter()
+    }
+
+    pub fn modules(&self) -> impl Iterator<Item = (&ModuleKey, &HeldModule)> {
+        self.modules.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cyclotron_heap::PageAt;
+    use cyclotron_wasm::{Engine, EngineConfig};
+
+    fn at(file: u32, length: u32) -> RecordAt {
+        RecordAt { page: PageAt { file, index: 0 }, offset: 0, length }
+    }
+
+    fn held(kept: &Kept, code: &Module, file: u32, uses: &[(u32, u64)]) -> Held {
+        let modules = kept.name_module(code.hash(), &BTreeSet::new()).into_iter().collect();
+        Held { at: at(file, 10), uses: uses.into(), _modules: modules }
+    }
+
+    #[test]
+    fn what_is_used_of_files_is_what_canisters_and_modules_name() {
+        let code = Engine::new(EngineConfig::canister()).unwrap().compile(b"\0asm\x01\0\0\0").unwrap();
+        let mut kept = Kept::default();
+        let id = CanisterId::from_u64;
+        for (number, pages) in [(1, 4), (2, 2), (3, 1)] {
+            kept.file(number, pages);
+        }
+        kept.module(&code, at(1, 100));
+        for n in 0..2 {
+            let held = held(&kept, &code, 1, &[(1, 4_096), (2, 4_096)]);
+            kept.canister(id(n), Some(held));
+        }
+        let used = |kept: &Kept| kept.files().iter().map(|file| (file.number, file.used)).collect::<Vec<_>>();
+        assert_eq!(used(&kept), [(1, 100 + 2 * 4_106), (2, 8_192)]);
+        assert_eq!(kept.files_to_leave(), BTreeSet::from([3]));
+        // One moves on, the other goes.
+        let moved = held(&kept, &code, 3, &[(3, 4_096)]);
+        kept.canister(id(0), Some(moved));
+        kept.canister(id(1), None);
+        kept.forget_unnamed_modules();
+        assert_eq!(used(&kept), [(1, 100), (3, 4_106)]);
+        assert_eq!(kept.files_to_leave(), BTreeSet::from([1, 2]));
+        let in_file = |kept: &Kept, number| {
+            let (canisters, modules) = kept.in_files(&BTreeSet::from([number]));
+            (canisters, modules.len())
+        };
+        assert_eq!((in_file(&kept, 1), in_file(&kept, 3)), ((vec![], 1), (vec![id(0)], 0)));
+        kept.canister(id(0), None);
+        kept.forget_unnamed_modules();
+        assert_eq!((used(&kept), kept.modules().count()), (vec![], 0));
+    }
+
+    #[test]
+    fn many_files_become_fewer() {
+        let mut kept = Kept::default();
+        for n in 0..FILES_MAX as u32 + 1 {
+            kept.file(n, 1);
+            kept.canister(
+                CanisterId::from_u64(u64::from(n)),
+                Some(Held { at: at(n, 3_000 + n), uses: Box::default(), _modules: Box::default() }),
+            );
+        }
+        assert_eq!(kept.files_to_leave(), (0..FILES_LEFT as u32).collect());
+    }
+}
