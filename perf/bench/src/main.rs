@@ -13,6 +13,7 @@ mod host;
 mod jit;
 mod kernels;
 mod machine;
+mod node;
 mod report;
 mod round;
 mod runner;
@@ -79,12 +80,14 @@ enum Suite {
     Scale,
     /// Large memories: checkpoints in proportion to what changed, forks, and the disk's own pace.
     Storage,
+    /// The whole node over HTTP: processor time and latency of updates and queries.
+    Node,
     /// All but `scale` and `storage`, which take gigabytes.
     All,
 }
 
 impl Suite {
-    const EACH: [Suite; 5] = [Suite::Jit, Suite::Compile, Suite::Host, Suite::Heap, Suite::Round];
+    const EACH: [Suite; 6] = [Suite::Jit, Suite::Compile, Suite::Host, Suite::Heap, Suite::Round, Suite::Node];
 
     fn run(self, runner: &Runner, report: &mut Report) -> Result<(), Failure> {
         match self {
@@ -95,6 +98,7 @@ impl Suite {
             Suite::Round => round::run(runner, report),
             Suite::Scale => scale::run(runner, report),
             Suite::Storage => storage::run(runner, report),
+            Suite::Node => node::run(runner, report),
             Suite::All => Suite::EACH.iter().try_for_each(|suite| suite.run(runner, report)),
         }
     }

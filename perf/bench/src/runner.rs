@@ -97,6 +97,13 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Figures of these rounds.
+    pub fn of(subject: &'static str, unit: Unit, rounds: Vec<f64>) -> Self {
+        let better = if matches!(unit, Unit::MbPerS | Unit::PerS) { f64::max } else { f64::min };
+        let best = rounds.iter().copied().fold(f64::NAN, better);
+        Self { subject, median: median(rounds.clone()), best, rounds }
+    }
+
     /// Median over the rounds of this value over the other subject's of the same round: a phase in which the machine is slow hits both.
     pub fn ratio(&self, base: &Measured) -> f64 {
         median(self.rounds.iter().zip(&base.rounds).map(|(ours, theirs)| ours / theirs).collect())

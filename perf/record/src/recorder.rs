@@ -24,19 +24,28 @@ pub struct Recorder<D: Disk> {
     log: Option<LogWriter<D>>,
     /// When a block was last written.
     written: Instant,
+    /// How long frames wait at most.
+    block_time: Duration,
 }
 
 impl<D: Disk> Recorder<D> {
     /// Begins a recording whose first batch has this height. Errors: also when the file exists.
     pub fn create(disk: &D, path: &Path, first_height: u64, configuration: &[u8]) -> Result<Self, StorageError> {
         let log = LogWriter::create_file(disk, path, first_height, configuration)?;
-        Ok(Self { log: Some(log), written: Instant::now() })
+        Ok(Self { log: Some(log), written: Instant::now(), block_time: BLOCK_TIME })
+    }
+
+    /// Writes blocks when they are large enough, however long that takes: the same batches are the same bytes then.
+    #[must_use]
+    pub fn by_size_alone(mut self) -> Self {
+        self.block_time = Duration::MAX;
+        self
     }
 
     fn add(&mut self, kind: FrameKind, height: Height, content: impl FnOnce(&mut Vec<u8>)) {
         let Some(log) = &mut self.log else { return };
         log.append(kind, height.0, content);
-        if log.pending_bytes() < BLOCK_BYTES && self.written.elapsed() < BLOCK_TIME {
+        if log.pending_bytes() < BLOCK_BYTES && self.written.elapsed() < self.block_time {
             return;
         }
         self.written = Instant::now();

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod load;
 mod node;
 mod recordings;
 mod start;
@@ -34,6 +35,8 @@ enum Command {
     Record(recordings::RecordCommand),
     /// Run a recording again, as fast as this machine can, and compare what it comes to
     Replay(recordings::ReplayArguments),
+    /// Ask a node what many users would, at a steady rate, or make a recording of it
+    Load(load::LoadArguments),
     /// Look into a state directory
     #[command(subcommand)]
     State(state::StateCommand),
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Start(arguments) => start::run(arguments),
         Command::Record(command) => recordings::record(&command),
         Command::Replay(arguments) => recordings::replay(&arguments),
+        Command::Load(arguments) => load::run(&arguments),
         Command::State(command) => state::run(&command),
         Command::Client(command) => client::run(command),
     };

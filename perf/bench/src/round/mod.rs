@@ -45,8 +45,16 @@ pub const MODULE: &str = r#"(module
     (call $append (i32.const 0) (i32.const 4))
     (call $reply)))"#;
 
+/// The method of [`module`] that counts.
+pub const COUNTER: &str = "go";
+
+/// The canister of most cases.
+pub fn module() -> Result<Vec<u8>, Failure> {
+    wat::parse_str(MODULE).map_err(failed)
+}
+
 pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
-    let wasm = wat::parse_str(MODULE).map_err(failed)?;
+    let wasm = module()?;
     report.suite("round", "us a message, ms an idle round; cyclotron without certification, one thread");
     let messages = runner.size(1_000, 100);
     updates(runner, report, &wasm, "update_1x1000", 1, messages)?;

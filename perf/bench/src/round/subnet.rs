@@ -137,6 +137,16 @@ impl Bench {
         Ok(Self { subnet, stages, genesis: made_of, setup, clock, now: Time(1_700_000_000_000_000_000), sent: 0 })
     }
 
+    /// Time of its last round.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The subnet's name.
+    pub fn subnet_id(&self) -> Principal {
+        self.genesis.config.subnet
+    }
+
     /// A message of the anonymous user.
     pub fn ingress(&mut self, receiver: CanisterId, paying: Option<CanisterId>, method: &str, arg: &[u8]) -> Ingress {
         self.sent += 1;
