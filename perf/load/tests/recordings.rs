@@ -23,10 +23,10 @@ impl Drop for Folder {
 
 fn make(mix: Mix, seed: u64, threads: usize, file: &Path) -> Recorded {
     let workload = Workload { mix, seed, ledger: None };
-    let options = RecordingOptions { plan: Plan { rate: 10, seconds: 4 }, rounds: 8, threads };
+    let options = RecordingOptions { plan: Plan { rate: 10, seconds: 2 }, rounds: 4, threads };
     let mut rounds = 0;
     let recorded = record(&workload, options, file, |round| rounds = round).unwrap();
-    assert_eq!(rounds, 8);
+    assert_eq!(rounds, 4);
     recorded
 }
 
@@ -36,13 +36,13 @@ fn a_recording_of_each_mix_replays_to_the_same_hash_on_any_number_of_threads() {
     for mix in [Mix::Counters, Mix::Heaps, Mix::Graphs, Mix::Timers, Mix::Ingress, Mix::Mixed] {
         let file = folder.0.join(mix.name());
         let recorded = make(mix, 11, 2, &file);
-        assert_eq!(recorded.updates + recorded.queries, 40, "{mix}");
+        assert_eq!(recorded.updates + recorded.queries, 20, "{mix}");
         assert_eq!(recorded.refused, 0, "{mix}");
         let (genesis, log) = open(&file).unwrap();
         let report = Replayer::new(genesis, log, 1).unwrap().run(u64::MAX, |_| {}).unwrap();
         assert_eq!((report.state_hash, report.root), (recorded.state_hash, recorded.root), "{mix}");
         assert_eq!((report.executed, report.left_over_bytes), (recorded.executed, 0), "{mix}");
-        assert_eq!(report.contents.rounds, recorded.set_up_rounds + 8, "{mix}");
+        assert_eq!(report.contents.rounds, recorded.set_up_rounds + 4, "{mix}");
         let calls = report.methods.iter().filter(|method| method.canister != "aaaaa-aa").map(|method| method.messages);
         assert!(calls.sum::<u64>() >= recorded.updates, "{mix}: its canisters ran");
     }

@@ -11,26 +11,38 @@ mod common;
 
 use candid::{CandidType, Encode, Nat, Principal};
 use common::*;
-use cyclotron_conformance::{Package, TestNode, fetch};
+use cyclotron_conformance::{Package, TestNode, fetch, program};
 use ic_management_canister_types::CanisterInstallMode;
 use std::path::PathBuf;
 
 /// A file of a package, or why the package cannot be had.
 fn find(package: Package, file: &str) -> Result<Vec<u8>, String> {
+    Ok(std::fs::read(place(package, file)?).unwrap())
+}
+
+/// Where a file of a package is.
+fn place(package: Package, file: &str) -> Result<PathBuf, String> {
     let directory = fetch(package)?;
     let found: Vec<PathBuf> = std::fs::read_dir(&directory)
         .unwrap()
         .map(|entry| entry.unwrap().path().join(file))
         .filter(|path| path.exists())
         .collect();
-    Ok(std::fs::read(found.first().unwrap_or_else(|| panic!("no {file} in {}", directory.display()))).unwrap())
+    Ok(found.into_iter().next().unwrap_or_else(|| panic!("no {file} in {}", directory.display())))
 }
+
+/// The published ICRC ledger.
+const LEDGER: (Package, &str) =
+    (Package::PypiSource("pocket-ic==3.1.2"), "examples/ledger_canister/ledger_canister.wasm");
 
 /// One test: its name, and what it shows if the package is there.
 type Test = (&'static str, fn(&tokio::runtime::Runtime) -> Result<(), String>);
 
-const TESTS: [Test; 2] = [
+const TESTS: [Test; 3] = [
     ("the_icrc_ledger_installs_and_transfers", |runtime| runtime.block_on(the_icrc_ledger_installs_and_transfers())),
+    ("transfers_of_a_workload_are_taken_by_the_ledger_and_their_recording_replays", |runtime| {
+        runtime.block_on(transfers_of_a_workload_are_taken_by_the_ledger())
+    }),
     ("azles_template_installs_in_chunks_and_answers", |runtime| {
         runtime.block_on(azles_template_installs_and_answers())
     }),
@@ -147,7 +159,7 @@ enum TransferResult {
 }
 
 async fn the_icrc_ledger_installs_and_transfers() -> Result<(), String> {
-    let wasm = find(Package::PypiSource("pocket-ic==3.1.2"), "examples/ledger_canister/ledger_canister.wasm")?;
+    let wasm = find(LEDGER.0, LEDGER.1)?;
     let node = TestNode::start(PROGRAM);
     let agent = agent(&node, key(1));
     let me = agent.get_principal().unwrap();
@@ -203,6 +215,41 @@ async fn the_icrc_ledger_installs_and_transfers() -> Result<(), String> {
     install(&agent, ledger, CanisterInstallMode::Upgrade(None), &wasm, &arg).await.unwrap();
     let (found,): (Nat,) = query(&agent, ledger, "icrc1_balance_of", Encode!(&account(other)).unwrap()).await.unwrap();
     assert_eq!(found, Nat::from(100u8));
+    Ok(())
+}
+
+/// Runs `cyclotron load` for transfers; its report.
+fn load_transfers(more: &[&str], ledger: &str) -> serde_json::Value {
+    let arguments = ["load", "--json", "--mix", "transfers", "--rate", "50", "--seconds", "1", "--ledger", ledger];
+    run_json(&[&arguments[..], more].concat())
+}
+
+fn run_json(arguments: &[&str]) -> serde_json::Value {
+    let output = program(PROGRAM, arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+async fn transfers_of_a_workload_are_taken_by_the_ledger() -> Result<(), String> {
+    let path = place(LEDGER.0, LEDGER.1)?;
+    let path = path.to_str().unwrap();
+    let node = TestNode::start(PROGRAM);
+    let report = load_transfers(&["--url", &node.banner.api], path);
+    let kinds = report["kinds"].as_array().unwrap();
+    assert!(kinds.iter().all(|kind| kind["answered"] == kind["requests"]), "{report}");
+    let transfers = kinds.iter().find(|kind| kind["kind"] == "update").unwrap()["answered"].as_u64().unwrap();
+    // Sixteen users began with 2^60 each, and each transfer that is taken burns its fee of ten.
+    let ledger = canister_id(FIRST_CANISTER);
+    let (supply,): (Nat,) =
+        query(&agent(&node, key(1)), ledger, "icrc1_total_supply", Encode!().unwrap()).await.unwrap();
+    assert_eq!(supply, Nat::from(16 * (1_u128 << 60) - 10 * u128::from(transfers)), "{report}");
+
+    let file = std::env::temp_dir().join(format!("cyclotron-transfers-{}.cyc", std::process::id()));
+    let name = file.to_str().unwrap();
+    let made = load_transfers(&["--record", name, "--rounds", "4"], path);
+    let replayed = run_json(&["replay", "--json", name]);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(replayed["state_hash"], made["state_hash"]);
     Ok(())
 }
 
