@@ -99,7 +99,11 @@ impl Suite {
             Suite::Scale => scale::run(runner, report),
             Suite::Storage => storage::run(runner, report),
             Suite::Node => node::run(runner, report),
-            Suite::All => Suite::EACH.iter().try_for_each(|suite| suite.run(runner, report)),
+            Suite::All => {
+                // Hours later would be late to say that it is missing.
+                node::find()?;
+                Suite::EACH.iter().try_for_each(|suite| suite.run(runner, report))
+            }
         }
     }
 }

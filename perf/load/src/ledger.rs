@@ -5,10 +5,10 @@
 use crate::user::Users;
 use candid::{CandidType, Encode, Nat, Principal};
 
-/// What each user has at first: more than anyone can transfer.
-const BALANCE: u64 = 1 << 60;
-/// Transactions from which on a ledger makes archives: never, they would be another canister's work.
-const ARCHIVE_FROM: u64 = 1 << 40;
+/// What each user has at first: more than anyone can transfer, and all of it together fits into the 64 bits of a ledger's supply.
+const BALANCE: u64 = 1 << 50;
+/// Transactions from which on a ledger makes archives, which would be other canisters: never. It must fit into 32 bits.
+const ARCHIVE_FROM: u64 = 1 << 31;
 
 #[derive(CandidType)]
 struct Account {

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// A request that leaves later than this behind its plan is counted as late.
 pub const LATE: Duration = Duration::from_millis(10);
 
+/// An hour: whatever takes longer is counted as this.
+const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
+
 /// What one kind of request came to.
 #[derive(Clone, Debug)]
 struct Kept {
@@ -46,8 +49,8 @@ impl Kept {
         Self {
             answered: 0,
             late: 0,
-            // Three digits; it grows with what is put in.
-            latency: Histogram::new(3).expect("three digits are a precision that histograms have"),
+            // Three digits from a nanosecond on: a quarter of a megabyte.
+            latency: Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("a histogram has these bounds"),
             errors: BTreeMap::new(),
         }
     }
@@ -66,8 +69,7 @@ impl Tally {
         let latency = times.ended.saturating_sub(times.planned);
         let kept = self.kept(kind, times);
         kept.answered += 1;
-        // It grows to any number of nanoseconds below 2^63.
-        kept.latency.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX >> 1));
+        kept.latency.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(LATENCY_MAX_NS));
     }
 
     /// Counts a request that came to nothing.

@@ -238,11 +238,11 @@ async fn transfers_of_a_workload_are_taken_by_the_ledger() -> Result<(), String>
     let kinds = report["kinds"].as_array().unwrap();
     assert!(kinds.iter().all(|kind| kind["answered"] == kind["requests"]), "{report}");
     let transfers = kinds.iter().find(|kind| kind["kind"] == "update").unwrap()["answered"].as_u64().unwrap();
-    // Sixteen users began with 2^60 each, and each transfer that is taken burns its fee of ten.
+    // Sixteen users began with 2^50 each, and each transfer that is taken burns its fee of ten.
     let ledger = canister_id(FIRST_CANISTER);
     let (supply,): (Nat,) =
         query(&agent(&node, key(1)), ledger, "icrc1_total_supply", Encode!().unwrap()).await.unwrap();
-    assert_eq!(supply, Nat::from(16 * (1_u128 << 60) - 10 * u128::from(transfers)), "{report}");
+    assert_eq!(supply, Nat::from(16 * (1_u128 << 50) - 10 * u128::from(transfers)), "{report}");
 
     let file = std::env::temp_dir().join(format!("cyclotron-transfers-{}.cyc", std::process::id()));
     let name = file.to_str().unwrap();

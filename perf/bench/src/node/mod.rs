@@ -11,6 +11,7 @@ mod stream;
 use crate::report::{Bound, Report};
 use crate::runner::{Failure, Measured, Runner, Sample, Subject, Unit, failed};
 use cyclotron_load::{DriveOptions, Endpoint, Kind, Mix, Plan, Report as LoadReport, Workload};
+pub use process::find;
 use process::{NodeProcess, Seconds, Used};
 
 /// Requests under way at a time.

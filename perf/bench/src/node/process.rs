@@ -65,7 +65,7 @@ impl Used {
 }
 
 /// The node's program: built beside this one.
-fn program() -> Result<PathBuf, Failure> {
+pub fn find() -> Result<PathBuf, Failure> {
     let path = std::env::current_exe().map_err(failed)?.with_file_name("cyclotron");
     if path.exists() {
         return Ok(path);
@@ -80,7 +80,7 @@ impl NodeProcess {
     /// Starts a node on free ports.
     pub fn start() -> Result<Self, Failure> {
         let directory = std::env::temp_dir().join(format!("cyclotron-bench-node-{}", std::process::id()));
-        let mut child = Command::new(program()?)
+        let mut child = Command::new(find()?)
             .args(["start", "--json", "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--log", "warn"])
             .arg("--state-dir")
             .arg(&directory)

@@ -24,7 +24,7 @@ pub const EXPIRY: Seconds = Seconds(270);
 /// How long before its departure a request is signed, at most.
 const AHEAD: Duration = Duration::from_secs(2);
 /// Signed requests that wait for their departure, of each signer: large arguments must fit into memory.
-const WAITING_MAX: usize = 512;
+const WAITING_MAX: usize = 256;
 
 /// A request that only has to be sent.
 #[derive(Debug)]
