@@ -1,12 +1,14 @@
-//! What people see of a running node: metrics and log lines.
+//! What people see of a running node: metrics, log lines, and what a profiler shows.
 //!
-//! Enters: counts, durations, events. Leaves: the Prometheus page, lines on standard error. It may read a clock; nobody in the node
-//! ever reads any of it back.
-#![forbid(unsafe_code)]
+//! Enters: counts, durations, events, zones. Leaves: the Prometheus page, lines on standard error, events to a profiler. It may read a
+//! clock; nobody in the node ever reads any of it back.
+#![cfg_attr(not(feature = "tracy"), forbid(unsafe_code))]
 
 mod log;
 mod metrics;
+mod profiler;
 
 pub use log::{LogFormat, init_log};
 pub use metrics::{Metrics, Outcome, Stage, StageClock};
+pub use profiler::*;
 pub use tracing::{debug, error, info, warn};

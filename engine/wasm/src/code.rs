@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::compiled::{CallSite, CheckSite, CompiledFunction, CompiledModule, TrapSite};
@@ -47,6 +47,8 @@ impl std::error::Error for CodeError {}
 /// The tables that explain a module's code, at an address that does not move while the code is mapped.
 #[derive(Debug)]
 pub struct CodeTables {
+    /// No other code of this process has it, not even at the same address later.
+    serial: u64,
     /// Address of the first byte.
     start: usize,
     /// Bytes of code (the mapping is rounded up to whole granules).
@@ -64,6 +66,11 @@ pub struct CodeTables {
 }
 
 impl CodeTables {
+    /// A number that no other code of this process has.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// The offset of `pc` in the module's code, if it lies inside.
     pub fn offset(&self, pc: usize) -> Option<u32> {
         let offset = pc.checked_sub(self.start)?;
@@ -155,6 +162,8 @@ static REGION: OnceLock<Result<Region, CodeError>> = OnceLock::new();
 /// Bounds for `lookup`, readable in a signal handler; 0 until the region exists.
 static REGION_BASE: AtomicUsize = AtomicUsize::new(0);
 static OWNERS: AtomicPtr<AtomicPtr<CodeTables>> = AtomicPtr::new(null_mut());
+/// What the next code is numbered.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 /// Granules in use, for leak tests and metrics.
 static GRANULES_USED: AtomicUsize = AtomicUsize::new(0);
 
@@ -253,6 +262,7 @@ impl Code {
             module.functions.iter().enumerate().map(|(at, function)| (function.offset, at as u32)).collect();
         by_offset.sort_unstable();
         let tables = Box::new(CodeTables {
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             start,
             len: bytes,
             functions: module.functions,
@@ -290,6 +300,11 @@ impl Code {
     pub fn entry_trampoline(&self, type_index: u32) -> Option<*const u8> {
         let offset = *self.entry_trampolines.get(type_index as usize)?;
         Some((self.tables.start + offset as usize) as *const u8)
+    }
+
+    /// Offsets of the wrappers of imported functions, and of what enters and helps all functions, in the order of the code.
+    pub(crate) fn beside_functions(&self) -> (&[u32], Option<u32>) {
+        (&self.import_wrappers, self.entry_trampolines.iter().min().copied())
     }
 
     /// The machine code.

@@ -24,6 +24,7 @@ use crate::lower::{
 use crate::meter::Meter;
 use crate::profile::{StoreProfile, TrackingPolicy};
 use crate::runtime::{ModuleShape, STACK_SLOTS_MAX, StackNeeded, ValType, Value, extern_reference, extern_word};
+use crate::symbols;
 use crate::validate::{ModuleError, Rules};
 
 /// Slots that an execution may use unless told otherwise: 16 MiB of words. The replica gives 5 MiB of native stack, in which a frame holds only what
@@ -335,6 +336,7 @@ impl Module {
         check_context(&shape)?;
         let stack = stack_needed(&compiled, config.stack_slots);
         let code = Code::publish(compiled, shape.imports.len() as u32).map_err(EngineError::Code)?;
+        symbols::note(&code, &shape, &hash);
         let func_refs = shape.functions.iter().zip(0u32..).map(|(ty, index)| FuncRef {
             code: code.function(index).unwrap_or(std::ptr::null()),
             type_id: shape.canonical_types.get(*ty as usize).copied().unwrap_or(*ty),

@@ -39,9 +39,12 @@ pub mod lower;
 pub mod meter;
 mod profile;
 pub mod runtime;
+pub mod sampler;
 mod standalone;
+mod symbols;
 pub mod validate;
 
 pub use engine::{Engine, EngineConfig, EngineError, Module};
 pub use profile::TrackingPolicy;
 pub use standalone::{Run, Standalone, StandaloneError};
+pub use symbols::write_perf_map;

@@ -8,6 +8,7 @@ mod describe;
 mod pool;
 mod rows;
 mod unique;
+mod zoned;
 
 pub use describe::{SystemLine, describe};
 pub use pool::Pool;
@@ -27,12 +28,17 @@ pub mod prelude {
 }
 
 use bevy_ecs::schedule::{LogLevel, Schedule, ScheduleBuildSettings, ScheduleLabel, SingleThreadedExecutor};
+use zoned::ZonedExecutor;
 
 /// A schedule whose systems run one after the other (parallelism lives inside systems), and which refuses to be built while two
-/// systems with conflicting access have no order.
+/// systems with conflicting access have no order. With a profiler compiled in, each system is a zone; see `zoned`.
 pub fn round_schedule(label: impl ScheduleLabel) -> Schedule {
     let mut schedule = Schedule::new(label);
-    schedule.set_executor(SingleThreadedExecutor::new());
+    if cyclotron_trace::COMPILED_IN {
+        schedule.set_executor(ZonedExecutor::new());
+    } else {
+        schedule.set_executor(SingleThreadedExecutor::new());
+    }
     schedule.set_build_settings(ScheduleBuildSettings {
         ambiguity_detection: LogLevel::Error,
         hierarchy_detection: LogLevel::Error,

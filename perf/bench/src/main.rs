@@ -20,6 +20,7 @@ mod runner;
 mod scale;
 mod storage;
 mod wasmtime_peer;
+mod zones;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use report::Report;
@@ -41,6 +42,8 @@ struct Arguments {
 enum Command {
     /// Runs a suite and prints medians over interleaved rounds, with the goals beside them.
     Bench(Bench),
+    /// Reads the zones of a program that was built with the feature `tracy`, as its profiler would, and prints how long they were open.
+    Zones(zones::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -62,6 +65,10 @@ struct Bench {
     /// Where single-threaded cases take the time from: on a machine that others use too, processor time says more.
     #[arg(long, value_enum, default_value_t = machine::Clock::Wall)]
     clock: machine::Clock,
+    /// Begin when a profiler has connected: what the zones of a connected profiler cost.
+    #[cfg(feature = "tracy")]
+    #[arg(long)]
+    await_profiler: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -109,7 +116,25 @@ impl Suite {
 }
 
 fn main() -> ExitCode {
-    let Command::Bench(bench) = Arguments::parse().command;
+    let outcome = match Arguments::parse().command {
+        Command::Bench(bench) => run(bench),
+        Command::Zones(arguments) => zones::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(bench: Bench) -> Result<(), Failure> {
+    cyclotron_trace::start_profiler();
+    #[cfg(feature = "tracy")]
+    if bench.await_profiler {
+        cyclotron_trace::await_profiler();
+    }
     let runner = Runner {
         rounds: if bench.quick { bench.rounds.min(3) } else { bench.rounds }.max(1),
         quick: bench.quick,
@@ -117,14 +142,7 @@ fn main() -> ExitCode {
         clock: bench.clock,
     };
     let mut report = Report::new(bench.json, bench.clock);
-    match bench.suite.run(&runner, &mut report) {
-        Ok(()) => {
-            report.end();
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            eprintln!("bench: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    bench.suite.run(&runner, &mut report)?;
+    report.end();
+    Ok(())
 }

@@ -4,11 +4,13 @@
 //! Leaves: a recording; or a report of what its rounds did here. Never here: a batch that was not recorded.
 #![forbid(unsafe_code)]
 
+mod flame;
 mod recorder;
 mod replayer;
 mod report;
 mod source;
 
+pub use flame::flame_graph;
 pub use recorder::Recorder;
 pub use replayer::{Progress, ReplayFailed, Replayer};
 pub use report::{Contents, MethodTotals, Report, StageTimes};

@@ -13,6 +13,7 @@ use crate::StorageError;
 use crate::directory::{FILE_MODE, free_temporary, io};
 use cyclotron_heap::layout::PAGE;
 use cyclotron_ports::{Access, Disk, DiskFile};
+use cyclotron_trace::{sums, zone};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -133,6 +134,8 @@ impl<F: DiskFile> Output<F> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        let _zone = zone!("write a checkpoint");
+        sums::BYTES_WRITTEN.add(|| bytes.len() as u64);
         self.file.write_at(self.at, bytes).map_err(io("write", &self.temporary))?;
         self.at += bytes.len() as u64;
         Ok(())
@@ -140,6 +143,7 @@ impl<F: DiskFile> Output<F> {
 
     /// Writes the header, makes all of it last, gives the file its name, and makes that last.
     fn finish<D: Disk>(&mut self, disk: &D, header: &[u8; PAGE]) -> Result<(), StorageError> {
+        let _zone = zone!("flush a checkpoint");
         self.file.write_at(0, header).map_err(io("write", &self.temporary))?;
         self.file.sync().map_err(io("flush", &self.temporary))?;
         disk.rename(&self.temporary, &self.path).map_err(io("rename into place", &self.path))?;

@@ -6,6 +6,7 @@ use crate::frame::{FRAME_HEADER_BYTES, FrameKind, encode_block, encode_frame};
 use crate::log::file_name;
 use crate::log::segment::{self, Segment};
 use cyclotron_ports::{Disk, DiskFile};
+use cyclotron_trace::{sums, zone};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +58,7 @@ impl<F: DiskFile> Written<F> {
     /// Errors: when the disk refuses; no frame that was written since the last success may then be relied on, and none comes to last any
     /// more.
     pub fn make_lasting(&self) -> Result<(), StorageError> {
+        let _zone = zone!("flush the log");
         self.segment.make_lasting(self.end, false)
     }
 }
@@ -116,6 +118,8 @@ impl<D: Disk> LogWriter<D> {
 
     /// Hands what was added to the operating system.
     pub fn write(&mut self) -> Result<Written<D::File>, StorageError> {
+        let _zone = zone!("write the log");
+        sums::BYTES_WRITTEN.add(|| self.frames.len() as u64);
         self.begin_next_file()?;
         self.segment.file.write_at(self.end, &self.frames).map_err(io("write", &self.segment.path))?;
         self.end += self.frames.len() as u64;
@@ -127,6 +131,7 @@ impl<D: Disk> LogWriter<D> {
     /// Hands what was added to the operating system in compressed form.
     pub fn write_compressed(&mut self) -> Result<Written<D::File>, StorageError> {
         if !self.frames.is_empty() {
+            let _zone = zone!("compress the log");
             let mut block = Vec::new();
             encode_block(self.height, &self.frames, &mut block);
             self.frames = block;

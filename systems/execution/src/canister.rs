@@ -2,7 +2,7 @@
 //!
 //! Enters: components of `cyclotron_types::canister` and those defined here. Leaves: [`CanisterMut`]. Never here: the world.
 
-use crate::job::JobName;
+use crate::job::{INSTALLATION, JobName};
 use crate::machine::Installed;
 use crate::management::history_memory;
 use crate::message::install::Installing;
@@ -101,6 +101,16 @@ impl Paused {
             Self::None | Self::Installing(_) => None,
             Self::Suspended(suspended) => Some(suspended.name()),
             Self::Aborted(aborted) => Some(aborted.job.name()),
+        }
+    }
+
+    /// The same as text; of an installation too.
+    pub fn label(&self) -> &str {
+        match self {
+            Self::None => "",
+            Self::Installing(_) => INSTALLATION,
+            Self::Suspended(suspended) => suspended.label(),
+            Self::Aborted(aborted) => aborted.job.label(),
         }
     }
 }

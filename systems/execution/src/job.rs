@@ -25,7 +25,38 @@ impl Job {
             Self::Task(task) => JobName::Task(*task),
         }
     }
+
+    /// The same as text.
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Message(message) => message_label(message),
+            Self::Task(task) => task_label(*task),
+        }
+    }
 }
+
+/// What a message runs, as text.
+pub(crate) fn message_label(message: &Message) -> &str {
+    match message {
+        Message::Ingress(ingress) => &ingress.method,
+        Message::Request(request) => &request.method,
+        Message::Response(_) | Message::Vacant => CALLBACK,
+    }
+}
+
+/// A task as text.
+pub(crate) fn task_label(task: SystemTask) -> &'static str {
+    match task {
+        SystemTask::Heartbeat => "(heartbeat)",
+        SystemTask::GlobalTimer => "(global timer)",
+        SystemTask::OnLowWasmMemory => "(on low wasm memory)",
+    }
+}
+
+/// A slice of an installation as text.
+pub(crate) const INSTALLATION: &str = "(installation)";
+/// A callback as text.
+pub(crate) const CALLBACK: &str = "(callback)";
 
 /// What of a canister a job runs: for people who look at rounds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,10 +84,8 @@ impl fmt::Display for JobName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Method(name) => f.write_str(name),
-            Self::Callback => f.write_str("(callback)"),
-            Self::Task(SystemTask::Heartbeat) => f.write_str("(heartbeat)"),
-            Self::Task(SystemTask::GlobalTimer) => f.write_str("(global timer)"),
-            Self::Task(SystemTask::OnLowWasmMemory) => f.write_str("(on low wasm memory)"),
+            Self::Callback => f.write_str(CALLBACK),
+            Self::Task(task) => f.write_str(task_label(*task)),
         }
     }
 }

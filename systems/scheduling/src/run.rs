@@ -6,6 +6,7 @@ use cyclotron_execution::{
     CanisterData, CanisterMut, Effects, Job, JobName, LowMemoryHook, Paused, RoundEnv, Step, resume, start,
 };
 use cyclotron_routing::{CurrentRound, Directory, dequeue, place_of};
+use cyclotron_trace::{execution_zone, sums};
 use cyclotron_types::canister::{InputQueue, Priority, RunState};
 use cyclotron_types::ids::{CanisterId, MessageId, MessageIx};
 use cyclotron_types::message::{IngressStatus, Message, SystemTask};
@@ -221,6 +222,7 @@ impl Work<'_> {
                         _ => None,
                     };
                     name = self.profiled.then(|| job.name());
+                    let _zone = execution_zone(|| (self.result.id, job.label()));
                     (ingress, start(env, &mut self.canister, job))
                 }
                 None => {
@@ -232,8 +234,16 @@ impl Work<'_> {
                     return Instructions::ZERO;
                 }
             },
-            _ => (None, resume(env, &mut self.canister)),
+            _ => {
+                let _zone = execution_zone(|| (self.result.id, self.canister.paused.label()));
+                (None, resume(env, &mut self.canister))
+            }
         };
+        sums::EXECUTIONS.add(|| 1);
+        sums::INSTRUCTIONS.add(|| match &step {
+            Step::Suspended { used } => used.0,
+            Step::Done(outcome) => outcome.used.0,
+        });
         if let Some(name) = name {
             let (instructions, finished) = match &step {
                 Step::Suspended { used } => (*used, false),

@@ -9,6 +9,7 @@ use cyclotron_ports::Disk;
 use cyclotron_storage::FrameKind;
 use cyclotron_storage::StorageError;
 use cyclotron_storage::log::{LogWriter, Written, encode_batch};
+use cyclotron_trace::zone;
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::units::Height;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -104,6 +105,7 @@ impl<D: Disk + 'static> BatchSink for LogSink<D> {
     }
 
     fn before_shown(&mut self, height: Height) -> Result<(), StorageError> {
+        let _zone = zone!("wait for the log");
         let mut state = self.flusher.state();
         while state.lasting < height.0 {
             if state.dead {

@@ -3,9 +3,12 @@
 //! Enters: nothing. Leaves: calls of a [`RoundObserver`], which may read a clock. Never here: an effect on the round; nothing that an
 //! observer does is ever read back.
 
+use crate::pool::IngressPool;
 use crate::round::RoundSet;
-use cyclotron_routing::{Directory, Touched};
+use crate::totals::Totals;
+use cyclotron_routing::{ActiveSet, Directory, IngressHistory, ManagementInbox, Touched};
 use cyclotron_scheduling::{Profile, Ran};
+use cyclotron_trace::plot;
 use cyclotron_types::canister::{CanisterLog, LogRecord};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_world::prelude::*;
@@ -25,6 +28,16 @@ pub trait RoundObserver: Send + Sync {
     fn message_ran(&mut self, _: Ran) {}
     /// A canister has printed a line, or trapped. Lines of one round come in the order of the canisters' ids.
     fn canister_logged(&mut self, canister: CanisterId, line: &LogRecord);
+}
+
+/// Ends a profiler's frame, and shows it what waits now, and for how much memory canisters stand. Cost: nothing while none is connected.
+pub fn end_frame(world: &World, pool: &IngressPool) {
+    plot!("ingress pool, messages", || pool.len() as u64);
+    plot!("ingress history, messages", || world.resource::<IngressHistory>().len() as u64);
+    plot!("canisters with work", || world.resource::<ActiveSet>().len() as u64);
+    plot!("management calls waiting", || world.resource::<ManagementInbox>().0.len() as u64);
+    plot!("memory of canisters, bytes", || world.resource::<Totals>().0.memory.0);
+    cyclotron_trace::end_frame();
 }
 
 /// The stages in their order; [`stage_ended`] names one by its place.

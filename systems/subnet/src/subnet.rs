@@ -4,7 +4,7 @@ use crate::certify::{Outside, Signer, View};
 use crate::checkpoint::{self, Changed, EnvOf, Kept, Position, Restored, Saved, Search};
 use crate::genesis::Genesis;
 use crate::management::{Deferred, Ids, ManagementRound};
-use crate::observe::{Observer, RoundObserver, observe};
+use crate::observe::{Observer, RoundObserver, end_frame, observe};
 use crate::pool::{IngressPool, PoolFull, PoolLoad};
 use crate::program::Program;
 use crate::replay::Unsigned;
@@ -250,6 +250,7 @@ impl Subnet {
     pub fn execute(&mut self, batch: Batch) -> Result<CertifiedView, StorageError> {
         assert_eq!(batch.height.0, self.height.0 + 1, "batches come in order");
         assert!(batch.time > self.time, "block time increases");
+        let zone = zone!("round");
         (self.height, self.time) = (batch.height, batch.time);
         let facts = self.facts(batch.registry_version);
         let world = &mut self.replicated;
@@ -266,6 +267,8 @@ impl Subnet {
         let view = world.resource_mut::<View>().0.take().expect("a round leaves a view")?;
         self.root = view.root;
         world.resource_mut::<Sinks>().each(|sink| sink.round_ended(&view))?;
+        drop(zone);
+        end_frame(world, &self.pool);
         Ok(view)
     }
 

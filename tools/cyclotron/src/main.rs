@@ -4,6 +4,7 @@
 mod client;
 mod load;
 mod node;
+mod profiling;
 mod recordings;
 mod start;
 mod state;

@@ -1,11 +1,13 @@
 //! `cyclotron record` and `cyclotron replay`: what recordings hold, and what their rounds do on this machine.
 
 use crate::print;
+use crate::profiling::Profiling;
 use clap::{Args, Subcommand};
-use cyclotron_record::{Contents, Progress, Replayer, Report, open};
+use cyclotron_record::{Contents, Progress, Replayer, Report, flame_graph, open};
 use cyclotron_subnet::Genesis;
+use cyclotron_wasm::sampler::{RATE_MAX, Sampler, Samples};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Methods in a report for people.
@@ -46,6 +48,21 @@ pub struct ReplayArguments {
     /// The report as JSON
     #[arg(long)]
     json: bool,
+
+    /// Show in this SVG file which Wasm functions took the time, as a flame graph of samples
+    #[arg(long, value_name = "FILE")]
+    flame: Option<PathBuf>,
+
+    /// Write the samples to this file, a line for each stack of Wasm functions: what flame graphs are made of
+    #[arg(long, value_name = "FILE")]
+    folded: Option<PathBuf>,
+
+    /// Samples a second, of each thread that runs a canister
+    #[arg(long, value_name = "RATE", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
+    samples: u32,
+
+    #[command(flatten)]
+    profiling: Profiling,
 }
 
 /// Runs `cyclotron record`.
@@ -73,12 +90,21 @@ pub fn record(command: &RecordCommand) -> Result<(), String> {
 /// Runs `cyclotron replay`.
 pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
     let (genesis, log) = open(&arguments.file).map_err(|error| error.to_string())?;
+    arguments.profiling.begin()?;
+    let sampler = match arguments.flame.is_some() || arguments.folded.is_some() {
+        true => Some(Sampler::start(arguments.samples).map_err(|error| format!("cannot sample: {error}"))?),
+        false => None,
+    };
     let threads = arguments.threads.map_or_else(crate::start::cores, usize::from);
     let replayer = Replayer::new(genesis.clone(), log, threads).map_err(|error| error.to_string())?;
     let bar = progress_bar(arguments.json);
     let report = replayer.run(arguments.to.unwrap_or(u64::MAX), |progress| show(&bar, progress));
     bar.finish_and_clear();
+    let samples = sampler.map(Sampler::stop);
     let report = report.map_err(|error| format!("{}: {error}", arguments.file.display()))?;
+    if let Some(samples) = samples {
+        write_samples(arguments, &samples)?;
+    }
     if arguments.json {
         let text = serde_json::to_string(&report).map_err(|error| format!("the report has no JSON form: {error}"))?;
         return print(&text);
@@ -86,6 +112,25 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
     print(
         &[subnet_lines(&genesis), contents_lines(&report.contents), report_lines(&report, threads)].concat().join("\n"),
     )
+}
+
+/// Errors: also when there are none to write.
+fn write_samples(arguments: &ReplayArguments, samples: &Samples) -> Result<(), String> {
+    if samples.stacks.is_empty() {
+        return Err("no sample met a running canister: replay more rounds, or take more --samples a second".into());
+    }
+    if let Some(file) = &arguments.folded {
+        write_file(file, samples.folded().as_bytes())?;
+    }
+    if let Some(file) = &arguments.flame {
+        let title = format!("Wasm functions of {}", arguments.file.display());
+        write_file(file, flame_graph(&samples.stacks, &title, "samples").as_bytes())?;
+    }
+    Ok(())
+}
+
+fn write_file(file: &Path, content: &[u8]) -> Result<(), String> {
+    std::fs::write(file, content).map_err(|error| format!("cannot write {}: {error}", file.display()))
 }
 
 /// On a terminal only.

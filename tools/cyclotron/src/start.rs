@@ -2,6 +2,7 @@
 
 use crate::node::{Node, NodeOptions, Restart, genesis};
 use crate::print;
+use crate::profiling::Profiling;
 use clap::Args;
 use cyclotron_net::{Counters, Server, ServerConfig, serve};
 use cyclotron_ports::{SystemDisk, SystemEntropy};
@@ -70,6 +71,9 @@ pub struct StartArguments {
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     memory: Option<u64>,
 
+    #[command(flatten)]
+    profiling: Profiling,
+
     /// Log lines and the banner as JSON
     #[arg(long)]
     json: bool,
@@ -84,6 +88,7 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     abort_on_panic();
     let format = if arguments.json { LogFormat::Json } else { LogFormat::Text };
     init_log(format, &arguments.log).map_err(|error| format!("--log {}: {error}", arguments.log))?;
+    arguments.profiling.begin()?;
     let path = match arguments.state_dir.clone() {
         Some(path) => path,
         None => default_state_directory()?,

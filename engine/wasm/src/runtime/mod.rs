@@ -1,7 +1,8 @@
 //! Running compiled code: instances, executions, host calls, traps, suspension.
 //!
 //! Enters: a module and a seat. Leaves: outcomes. The parts: `instance` (what persists), `execution` (a message as a coroutine), `host` (the
-//! border to Rust), `libcalls` (what compiled code calls), `signals` (faults become traps), `stack` (native stacks), `activation` (the
+//! border to Rust), `libcalls` (what compiled code calls), `signals` (faults become traps), `stack` (native stacks), `samples` (where a thread is, for
+//! a profiler), `activation` (the
 //! record that ties them together), `arch` (all that depends on the processor). Never here: what host functions mean.
 
 mod activation;
@@ -10,6 +11,7 @@ mod execution;
 mod host;
 mod instance;
 mod libcalls;
+pub(crate) mod samples;
 mod shape;
 mod signals;
 mod stack;

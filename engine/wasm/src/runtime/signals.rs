@@ -12,9 +12,11 @@ use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::activation::{Activation, Exit};
 use super::arch::Context;
+use super::samples;
 use crate::abi::TrapCode;
 use crate::code;
 
@@ -25,14 +27,24 @@ const ALT_STACK_BYTES: usize = 64 << 10;
 static PREVIOUS: OnceLock<[libc::sigaction; SIGNALS.len()]> = OnceLock::new();
 
 thread_local! {
-    static CURRENT: Cell<*mut Activation> = const { Cell::new(null_mut()) };
+    static CURRENT: AtomicPtr<Activation> = const { AtomicPtr::new(null_mut()) };
     static ALT_STACK: Cell<bool> = const { Cell::new(false) };
     static ALT_STACK_MEMORY: AltStack = AltStack::install();
 }
 
 /// Makes `activation` the one that this thread runs; returns the one before.
 pub(crate) fn set_current(activation: *mut Activation) -> *mut Activation {
-    CURRENT.replace(activation)
+    // Two plain moves: no other thread writes it, and who samples only asks whether there is one.
+    CURRENT.with(|current| {
+        let before = current.load(Ordering::Relaxed);
+        current.store(activation, Ordering::Relaxed);
+        before
+    })
+}
+
+/// The activation that this thread runs, or null.
+pub(super) fn current() -> *mut Activation {
+    CURRENT.with(|current| current.load(Ordering::Relaxed))
 }
 
 /// Prepares the process (once) and this thread (once) for running compiled code.
@@ -47,6 +59,7 @@ pub(crate) fn prepare_thread() {
 fn prepare_thread_slow() {
     PREVIOUS.get_or_init(install_handlers);
     ALT_STACK_MEMORY.with(|_| ());
+    CURRENT.with(|current| samples::add_thread(current));
     ALT_STACK.set(true);
 }
 
@@ -92,6 +105,7 @@ impl AltStack {
 
 impl Drop for AltStack {
     fn drop(&mut self) {
+        samples::remove_thread();
         ALT_STACK.set(false);
         // SAFETY: the memory is ours and, once disabled, unused; this thread is ending and runs no compiled code any more.
         unsafe {
@@ -118,7 +132,7 @@ unsafe extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context:
 /// # Safety
 /// Called from the handler with its arguments.
 unsafe fn handle(signal: i32, info: *mut libc::siginfo_t, machine: &mut Context) -> bool {
-    let activation = CURRENT.get();
+    let activation = current();
     // SAFETY: `info` comes from the kernel. Sent by a process (0 or less), not raised by an instruction.
     if unsafe { (*info).si_code } <= 0 {
         return false;

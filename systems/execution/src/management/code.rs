@@ -141,7 +141,10 @@ fn install(
     check_mode(&canister, wanted.mode)?;
     // Compiling takes the node's time: who could not pay for it in any case is told first.
     check_funds(env, &canister, false)?;
-    let compiled = env.machine.engine.compile(&wanted.module);
+    let compiled = {
+        let _zone = cyclotron_trace::zone!("compile a module");
+        env.machine.engine.compile(&wanted.module)
+    };
     let module = match compiled {
         Ok(module) => module,
         Err(error) => return Err(refuse_module(env, &mut canister, run, &wanted, &error)),

@@ -14,10 +14,12 @@ use super::setup::{Facts, Setup, system_api};
 use crate::canister::{CanisterMut, LowMemoryHook, Paused, Program};
 use crate::charge;
 use crate::config::RoundEnv;
+use crate::job::INSTALLATION;
 use crate::machine::{Desk, Installed, missing_resource, take_apart};
 use crate::reject::Failure;
 use crate::system_api::{Entry, Message as ApiMessage, SystemApi, Written};
 use cyclotron_heap::StableAccess;
+use cyclotron_trace::{execution_zone, sums};
 use cyclotron_types::Principal;
 use cyclotron_types::canister::LogRecord;
 use cyclotron_types::host_costs::HEAP_DIRTY_PAGE;
@@ -240,6 +242,7 @@ enum Next {
 /// Panics: while another message of the canister is suspended.
 pub fn start_install(env: &RoundEnv, canister: &mut CanisterMut<'_>, install: Install) -> InstallStep {
     assert!(matches!(canister.paused, Paused::None), "one message at a time runs on a canister");
+    let _zone = execution_zone(|| (canister.id, INSTALLATION));
     begin(env, canister, install)
 }
 
@@ -250,6 +253,7 @@ pub fn resume_install(env: &RoundEnv, canister: &mut CanisterMut<'_>) -> Install
     let Paused::Installing(installing) = std::mem::take(canister.paused) else {
         panic!("no installation is suspended")
     };
+    let _zone = execution_zone(|| (canister.id, INSTALLATION));
     match *installing {
         Installing::Aborted(install) => begin(env, canister, install),
         Installing::Suspended(suspended) => {
@@ -447,6 +451,7 @@ fn drive(
             }
         };
         let (desk, mut api, result, instructions, pages) = take_apart(finished);
+        sums::DIRTY_PAGES.add(|| pages);
         let limit = run.install.limit.saturating_sub(run.used);
         let charged =
             Instructions(instructions).saturating_add(Instructions(pages.saturating_mul(HEAP_DIRTY_PAGE.0))).min(limit);

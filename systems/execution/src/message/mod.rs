@@ -18,10 +18,11 @@ pub use finish::{append_log, check_low_memory};
 use crate::canister::{CanisterMut, Paused, Program};
 use crate::charge;
 use crate::config::RoundEnv;
-use crate::job::{Job, JobName, Outcome, Step};
+use crate::job::{CALLBACK, Job, JobName, Outcome, Step, message_label, task_label};
 use crate::machine::{Desk, Installed, missing_resource, take_apart};
 use crate::reject::Failure;
 use crate::system_api::SystemApi;
+use cyclotron_trace::sums;
 use cyclotron_types::Principal;
 use cyclotron_types::canister::Callback;
 use cyclotron_types::host_costs::HEAP_DIRTY_PAGE;
@@ -58,6 +59,15 @@ impl Suspended {
             Kind::Task { task, .. } => JobName::Task(*task),
             Kind::Call { message, .. } => JobName::of(message),
             Kind::Callback(_) => JobName::Callback,
+        }
+    }
+
+    /// The same as text.
+    pub fn label(&self) -> &str {
+        match &self.run.kind {
+            Kind::Task { task, .. } => task_label(*task),
+            Kind::Call { message, .. } => message_label(message),
+            Kind::Callback(_) => CALLBACK,
         }
     }
 
@@ -362,6 +372,7 @@ fn drive(
 
 /// What a part of a message is charged: its instructions and its changed pages, at most its limit.
 fn stage_charge(finished: &Finished<Box<SystemApi>>, limit: Instructions) -> Instructions {
+    sums::DIRTY_PAGES.add(|| finished.dirty_pages);
     let pages = Instructions(finished.dirty_pages.saturating_mul(HEAP_DIRTY_PAGE.0));
     finished.instructions.saturating_add(pages).min(limit)
 }

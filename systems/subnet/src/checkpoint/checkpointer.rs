@@ -9,6 +9,7 @@ use cyclotron_heap::{PageAt, PageStore};
 use cyclotron_ports::Disk;
 use cyclotron_storage::StorageError;
 use cyclotron_storage::checkpoint::{FileUse, PageFiles, PageWriter, StateReader, StateWriter, next_number, prune};
+use cyclotron_trace::zone;
 use cyclotron_types::units::Height;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -96,6 +97,7 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
     /// batch names a checkpoint rules out.
     pub fn begin(&mut self, subnet: &mut Subnet) -> Result<(), StorageError> {
         assert!(self.making.is_none(), "one checkpoint is made at a time");
+        let _zone = zone!("checkpoint: take what changed");
         let (height, number) = (subnet.height(), self.next);
         let pages = PageWriter::create(&*self.disk, &self.folder, number)?;
         self.next += 1;
@@ -182,6 +184,7 @@ impl<D: Disk> Writing<D> {
         pieces: &Receiver<Piece>,
         frames: &Receiver<(Vec<FileUse>, Frames)>,
     ) -> Result<Written, StorageError> {
+        let _zone = zone!("checkpoint: write");
         if let Err(error) = self.write_pages(&mut pages, pieces) {
             pages.discard(&*self.disk);
             // Nobody waits for what is not taken.

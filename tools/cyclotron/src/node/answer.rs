@@ -8,7 +8,7 @@ use cyclotron_admission::{
 use cyclotron_certification::{ReadError, Reader};
 use cyclotron_net::{Reply, Request, Response};
 use cyclotron_queries::{CertifiedState, Query, inspect_ingress};
-use cyclotron_trace::{Outcome, Stage, StageClock};
+use cyclotron_trace::{Outcome, Stage, StageClock, execution_zone, zone};
 use cyclotron_types::ids::MessageId;
 use cyclotron_types::reject::Reject;
 use cyclotron_wire::{
@@ -67,12 +67,14 @@ fn fair_share(waiting: usize, threads: usize) -> usize {
 /// Empties `batch`: what is quick is answered first, then the queries, whose time is theirs to take.
 fn admit_and_answer(shared: &Shared, batch: &mut Vec<Request>, admitted: &mut Vec<Result<Admitted, AdmissionError>>) {
     let mut clock = StageClock::start();
+    let zone = zone!("admit requests");
     let checked: Vec<_> = batch
         .iter()
         .filter(|request| request.route != Route::Status)
         .map(|request| RequestBytes { route: request.route, body: &request.body })
         .collect();
     admit_batch(&checked, shared.now(), &shared.admission, admitted);
+    drop(zone);
     shared.metrics.mark(&mut clock, Stage::Admit);
     let mut queries = Vec::new();
     let mut results = admitted.drain(..);
@@ -87,12 +89,14 @@ fn admit_and_answer(shared: &Shared, batch: &mut Vec<Request>, admitted: &mut Ve
                 reply.send(refusal(shared, error, route));
             }
             Ok(Admitted::Call(call)) => {
+                let _zone = zone!("answer a call");
                 let outcome = answer_call(shared, call, reply);
                 shared.metrics.count_request(outcome);
             }
             Ok(Admitted::ReadState(read)) => {
                 shared.metrics.count_request(Outcome::Accepted);
                 let mut clock = StageClock::start();
+                let _zone = zone!("answer read_state");
                 reply.send(answer_read_state(&shared.certified.read(), &read));
                 shared.metrics.mark(&mut clock, Stage::ReadState);
             }
@@ -108,6 +112,7 @@ fn admit_and_answer(shared: &Shared, batch: &mut Vec<Request>, admitted: &mut Ve
             continue;
         }
         let mut clock = StageClock::start();
+        let _zone = zone!("answer a query");
         reply.send(answer_query(shared, query));
         shared.metrics.queries.inc();
         shared.metrics.mark(&mut clock, Stage::Query);
@@ -218,7 +223,11 @@ fn answer_query(shared: &Shared, query: AdmittedQuery) -> Response {
     if shared.height.load(Ordering::Acquire) == 0 {
         return unavailable(&ReadError::NotCertified);
     }
-    let outcome = cyclotron_queries::answer(&shared.certified, &Query { sender, receiver, method, arg });
+    let query = Query { sender, receiver, method, arg };
+    let outcome = {
+        let _zone = execution_zone(|| (query.receiver, &query.method));
+        cyclotron_queries::answer(&shared.certified, &query)
+    };
     signed_answer(shared, id, &outcome)
 }
 

@@ -8,7 +8,7 @@ use cyclotron_net::Response;
 use cyclotron_ports::{Entropy, SystemEntropy};
 use cyclotron_storage::StorageError;
 use cyclotron_subnet::{Statistics, Subnet};
-use cyclotron_trace::{Metrics, error};
+use cyclotron_trace::{Metrics, error, zone};
 use cyclotron_types::batch::Batch;
 use cyclotron_types::message::Ingress;
 use cyclotron_types::units::Height;
@@ -110,11 +110,13 @@ fn one_round(
     };
     shared.height.store(view.height.0, Ordering::Release);
     show(&shared.metrics, view.height, subnet.statistics());
+    let zone = zone!("answer calls");
     for id in &view.answered {
         for reply in shared.calls.take(id) {
             reply.send(certificate_of(&shared.certified.read(), *id));
         }
     }
+    drop(zone);
     if let Some(checkpoints) = checkpoints {
         checkpoints.begin(subnet);
     }

@@ -1,0 +1,133 @@
+//! A sampling profiler of compiled code: which Wasm functions run, asked many times a second.
+//!
+//! Enters: a rate. Leaves: [`Samples`], stacks of functions by their Wasm names with how often each was found. Never here: a result of an
+//! execution; what it costs and finds depends on the machine's time.
+//!
+//! Threads that execute messages are asked by a signal at even steps of time. One that waits within an execution (there is little to wait
+//! for) counts as running. Time outside of executions is not in the samples.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::runtime::samples::{self, RawFrame};
+use crate::symbols;
+
+/// Samples a second of each thread, at most: beyond that threads do little but answer.
+pub const RATE_MAX: u32 = 10_000;
+/// What code is called that was made executable before the first sampler.
+const UNKNOWN: &str = "[code from before the profile]";
+/// Code of the node that compiled code has called: the System API, the runtime.
+const HOST: &str = "[node]";
+
+/// Samples the threads of this process until it is stopped.
+#[derive(Debug)]
+pub struct Sampler {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Samples>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Samples {
+    /// How often each stack was found, as flame graphs are made of: the module and its functions from the outermost to the innermost, with
+    /// `;` between them.
+    pub stacks: BTreeMap<String, u64>,
+    /// How often a thread was asked and did not run compiled code any more, or was not done with the answer before.
+    pub unanswered: u64,
+}
+
+impl Samples {
+    /// Samples in all.
+    pub fn total(&self) -> u64 {
+        self.stacks.values().sum()
+    }
+
+    /// One line a stack: `module 01020304;outer;inner 17`.
+    pub fn folded(&self) -> String {
+        self.stacks.iter().map(|(stack, count)| format!("{stack} {count}\n")).collect()
+    }
+}
+
+impl Sampler {
+    /// Begins to take so many samples a second of each thread. Modules are to be compiled after this: others have no names.
+    ///
+    /// Errors: when the handler or the thread cannot be had. Panics: when the rate is zero or above [`RATE_MAX`].
+    pub fn start(rate: u32) -> io::Result<Sampler> {
+        assert!((1..=RATE_MAX).contains(&rate), "a rate within its limits");
+        symbols::keep();
+        samples::install()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::Builder::new().name("sampler".into()).spawn({
+            let stop = stop.clone();
+            move || sample(Duration::from_secs(1) / rate, &stop)
+        })?;
+        Ok(Sampler { stop, thread })
+    }
+
+    /// Ends it.
+    pub fn stop(self) -> Samples {
+        self.stop.store(true, Ordering::Release);
+        match self.thread.join() {
+            Ok(samples) => samples,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+/// A stack as it is counted: serial numbers of code, numbers of names; innermost first.
+type Stack = Vec<(u64, u32)>;
+/// Stands for [`HOST`].
+const HOST_FRAME: (u64, u32) = (u64::MAX, 0);
+
+fn sample(period: Duration, stop: &AtomicBool) -> Samples {
+    let mut counts: BTreeMap<Stack, u64> = BTreeMap::new();
+    let (mut asked, mut answered) = (0, 0);
+    let mut due = Instant::now();
+    while !stop.load(Ordering::Acquire) {
+        asked += samples::ask(|frames| {
+            answered += 1;
+            *counts.entry(frames.iter().map(key).collect()).or_default() += 1;
+        }) as u64;
+        due += period;
+        let now = Instant::now();
+        // A machine that is late does not make up for it by asking at once.
+        due = due.max(now);
+        std::thread::sleep(due - now);
+    }
+    let mut named = Samples { unanswered: asked.saturating_sub(answered), ..Samples::default() };
+    for (stack, count) in counts {
+        *named.stacks.entry(text(&stack)).or_default() += count;
+    }
+    named
+}
+
+/// A frame by function, not by instruction.
+fn key(frame: &RawFrame) -> (u64, u32) {
+    match *frame {
+        RawFrame::Host => HOST_FRAME,
+        RawFrame::Code { serial, offset } => {
+            (serial, symbols::kept(serial).and_then(|symbols| symbols.at(offset)).unwrap_or(u32::MAX))
+        }
+    }
+}
+
+fn text(stack: &[(u64, u32)]) -> String {
+    let module = stack.iter().find(|frame| **frame != HOST_FRAME).and_then(|(serial, _)| symbols::kept(*serial));
+    let mut text = module.as_ref().map_or(UNKNOWN, |symbols| &symbols.module).to_owned();
+    for (at, frame) in stack.iter().rev().enumerate() {
+        let name = match &module {
+            _ if *frame == HOST_FRAME => HOST,
+            // What enters every message says nothing.
+            Some(symbols) if at == 0 && symbols.name(frame.1) == symbols::HELPERS => continue,
+            Some(symbols) => symbols.name(frame.1),
+            None => continue,
+        };
+        text.push(';');
+        text.extend(name.chars().map(|c| if c == ';' { ':' } else { c }));
+    }
+    text
+}
