@@ -52,18 +52,27 @@ impl Samples {
     }
 }
 
+/// Is told of samples as they are found.
+pub trait Watch: Send {
+    /// This thread of the operating system was found in this module, in these functions, outermost first.
+    fn found(&mut self, thread: i32, module: &str, functions: &[&str]);
+    /// This thread was found outside of compiled code.
+    fn idle(&mut self, thread: i32);
+}
+
 impl Sampler {
-    /// Begins to take so many samples a second of each thread. Modules are to be compiled after this: others have no names.
+    /// Begins to take so many samples a second of each thread; `watch` is told of each. Modules are to be compiled after this: others have
+    /// no names.
     ///
     /// Errors: when the handler or the thread cannot be had. Panics: when the rate is zero or above [`RATE_MAX`].
-    pub fn start(rate: u32) -> io::Result<Sampler> {
+    pub fn start(rate: u32, watch: Option<Box<dyn Watch>>) -> io::Result<Sampler> {
         assert!((1..=RATE_MAX).contains(&rate), "a rate within its limits");
         symbols::keep();
         samples::install()?;
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name("sampler".into()).spawn({
             let stop = stop.clone();
-            move || sample(Duration::from_secs(1) / rate, &stop)
+            move || sample(Duration::from_secs(1) / rate, &stop, watch)
         })?;
         Ok(Sampler { stop, thread })
     }
@@ -83,14 +92,21 @@ type Stack = Vec<(u64, u32)>;
 /// Stands for [`HOST`].
 const HOST_FRAME: (u64, u32) = (u64::MAX, 0);
 
-fn sample(period: Duration, stop: &AtomicBool) -> Samples {
+fn sample(period: Duration, stop: &AtomicBool, mut watch: Option<Box<dyn Watch>>) -> Samples {
     let mut counts: BTreeMap<Stack, u64> = BTreeMap::new();
     let (mut asked, mut answered) = (0, 0);
     let mut due = Instant::now();
     while !stop.load(Ordering::Acquire) {
-        asked += samples::ask(|frames| {
+        asked += samples::ask(|thread, frames| {
+            let Some(frames) = frames else {
+                return watch.iter_mut().for_each(|watch| watch.idle(thread));
+            };
             answered += 1;
-            *counts.entry(frames.iter().map(key).collect()).or_default() += 1;
+            let stack: Stack = frames.iter().map(key).collect();
+            if let Some(watch) = &mut watch {
+                with_names(&stack, |module, functions| watch.found(thread, module, functions));
+            }
+            *counts.entry(stack).or_default() += 1;
         }) as u64;
         due += period;
         let now = Instant::now();
@@ -100,7 +116,11 @@ fn sample(period: Duration, stop: &AtomicBool) -> Samples {
     }
     let mut named = Samples { unanswered: asked.saturating_sub(answered), ..Samples::default() };
     for (stack, count) in counts {
-        *named.stacks.entry(text(&stack)).or_default() += count;
+        let text = with_names(&stack, |module, functions| {
+            let names = functions.iter().map(|name| name.replace(';', ":"));
+            [module.to_owned()].into_iter().chain(names).collect::<Vec<_>>().join(";")
+        });
+        *named.stacks.entry(text).or_default() += count;
     }
     named
 }
@@ -115,19 +135,15 @@ fn key(frame: &RawFrame) -> (u64, u32) {
     }
 }
 
-fn text(stack: &[(u64, u32)]) -> String {
+/// Hands on a stack's module, and its functions from the outermost on.
+fn with_names<R>(stack: &[(u64, u32)], take: impl FnOnce(&str, &[&str]) -> R) -> R {
     let module = stack.iter().find(|frame| **frame != HOST_FRAME).and_then(|(serial, _)| symbols::kept(*serial));
-    let mut text = module.as_ref().map_or(UNKNOWN, |symbols| &symbols.module).to_owned();
-    for (at, frame) in stack.iter().rev().enumerate() {
-        let name = match &module {
-            _ if *frame == HOST_FRAME => HOST,
-            // What enters every message says nothing.
-            Some(symbols) if at == 0 && symbols.name(frame.1) == symbols::HELPERS => continue,
-            Some(symbols) => symbols.name(frame.1),
-            None => continue,
-        };
-        text.push(';');
-        text.extend(name.chars().map(|c| if c == ';' { ':' } else { c }));
+    let Some(symbols) = module else { return take(UNKNOWN, &[]) };
+    let names = stack.iter().rev().map(|frame| if *frame == HOST_FRAME { HOST } else { symbols.name(frame.1) });
+    let mut names: Vec<&str> = names.collect();
+    // What enters every message says nothing.
+    if names.first() == Some(&symbols::HELPERS) {
+        names.remove(0);
     }
-    text
+    take(&symbols.module, &names)
 }

@@ -54,7 +54,7 @@ fn keep_calling(instance: &mut Standalone, export: &str) {
 
 #[test]
 fn samples_show_who_runs_and_who_called_it_by_wasm_names() {
-    let sampler = Sampler::start(1_000).unwrap();
+    let sampler = Sampler::start(1_000, None).unwrap();
     let module = engine().compile(&wat::parse_str(MODULE).unwrap()).unwrap();
     let name: String = module.hash()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
     let mut instance = Standalone::new(module, Slow).unwrap().0;

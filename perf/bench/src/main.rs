@@ -20,6 +20,7 @@ mod runner;
 mod scale;
 mod storage;
 mod wasmtime_peer;
+mod zone_costs;
 mod zones;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -44,6 +45,8 @@ enum Command {
     Bench(Bench),
     /// Reads the zones of a program that was built with the feature `tracy`, as its profiler would, and prints how long they were open.
     Zones(zones::Arguments),
+    /// Measures what zones cost: compiled in, and with a profiler connected.
+    ZoneCosts(zone_costs::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -119,6 +122,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Bench(bench) => run(bench),
         Command::Zones(arguments) => zones::run(&arguments),
+        Command::ZoneCosts(arguments) => zone_costs::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

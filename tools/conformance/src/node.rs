@@ -65,10 +65,20 @@ impl TestNode {
 
     /// Starts a node on free ports with this state directory and further arguments.
     pub fn start_in_with(binary: &str, directory: PathBuf, arguments: &[&str]) -> Self {
+        Self::start_command(binary, directory, arguments, &[])
+    }
+
+    /// Starts a node on free ports with further arguments and variables of its environment.
+    pub fn start_with_environment(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_command(binary, directory(), arguments, environment)
+    }
+
+    fn start_command(binary: &str, directory: PathBuf, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = program(binary, &["start", "--json", "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
             .args(["--log", "warn", "--state-dir"])
             .arg(&directory)
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the node's program runs");

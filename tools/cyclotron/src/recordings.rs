@@ -5,7 +5,7 @@ use crate::profiling::Profiling;
 use clap::{Args, Subcommand};
 use cyclotron_record::{Contents, Progress, Replayer, Report, flame_graph, open};
 use cyclotron_subnet::Genesis;
-use cyclotron_wasm::sampler::{RATE_MAX, Sampler, Samples};
+use cyclotron_wasm::sampler::{Sampler, Samples};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -57,10 +57,6 @@ pub struct ReplayArguments {
     #[arg(long, value_name = "FILE")]
     folded: Option<PathBuf>,
 
-    /// Samples a second, of each thread that runs a canister
-    #[arg(long, value_name = "RATE", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
-    samples: u32,
-
     #[command(flatten)]
     profiling: Profiling,
 }
@@ -91,10 +87,7 @@ pub fn record(command: &RecordCommand) -> Result<(), String> {
 pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
     let (genesis, log) = open(&arguments.file).map_err(|error| error.to_string())?;
     arguments.profiling.begin()?;
-    let sampler = match arguments.flame.is_some() || arguments.folded.is_some() {
-        true => Some(Sampler::start(arguments.samples).map_err(|error| format!("cannot sample: {error}"))?),
-        false => None,
-    };
+    let sampler = arguments.profiling.sampler(arguments.flame.is_some() || arguments.folded.is_some())?;
     let threads = arguments.threads.map_or_else(crate::start::cores, usize::from);
     let replayer = Replayer::new(genesis.clone(), log, threads).map_err(|error| error.to_string())?;
     let bar = progress_bar(arguments.json);
@@ -102,7 +95,7 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
     bar.finish_and_clear();
     let samples = sampler.map(Sampler::stop);
     let report = report.map_err(|error| format!("{}: {error}", arguments.file.display()))?;
-    if let Some(samples) = samples {
+    if let Some(samples) = samples.filter(|_| arguments.flame.is_some() || arguments.folded.is_some()) {
         write_samples(arguments, &samples)?;
     }
     if arguments.json {

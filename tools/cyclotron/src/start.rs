@@ -89,6 +89,7 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     let format = if arguments.json { LogFormat::Json } else { LogFormat::Text };
     init_log(format, &arguments.log).map_err(|error| format!("--log {}: {error}", arguments.log))?;
     arguments.profiling.begin()?;
+    let _sampler = arguments.profiling.sampler(false)?;
     let path = match arguments.state_dir.clone() {
         Some(path) => path,
         None => default_state_directory()?,

@@ -11,11 +11,15 @@
 mod off;
 #[cfg(feature = "tracy")]
 mod on;
+#[cfg(feature = "tracy")]
+mod timeline;
 
 #[cfg(not(feature = "tracy"))]
 pub use off::{COMPILED_IN, Place, Plot, Sum, Zone, await_profiler, end_frame, execution_zone, start_profiler};
 #[cfg(feature = "tracy")]
 pub use on::{COMPILED_IN, Place, Plot, Sum, Zone, await_profiler, end_frame, execution_zone, start_profiler};
+#[cfg(feature = "tracy")]
+pub use timeline::{Timeline, function_place};
 
 /// Times the rest of the block as a zone of this name: `let _zone = zone!("log flush");`
 #[macro_export]

@@ -105,8 +105,9 @@ pub(crate) fn install() -> std::io::Result<()> {
     outcome
 }
 
-/// Hands on what threads have answered since the last call, then asks those that run compiled code now. Returns how many were asked.
-pub(crate) fn ask(mut answer: impl FnMut(&[RawFrame])) -> usize {
+/// Hands on what threads, by their ids, have answered since the last call, then asks those that run compiled code now: `None` for those that
+/// do not. Returns how many were asked.
+pub(crate) fn ask(mut answer: impl FnMut(i32, Option<&[RawFrame]>)) -> usize {
     let mut asked = 0;
     // Held throughout: no thread ends meanwhile.
     for thread in threads().iter() {
@@ -114,13 +115,15 @@ pub(crate) fn ask(mut answer: impl FnMut(&[RawFrame])) -> usize {
             {
                 // SAFETY: the place is full: only we look at its frames.
                 let (frames, len) = unsafe { &*thread.place.frames.get() };
-                answer(&frames[..*len]);
+                answer(thread.id, Some(&frames[..*len]));
             }
             thread.place.full.store(false, Ordering::Release);
         }
         // SAFETY: the entry is there, so the thread's variable is.
         let current = unsafe { (*thread.current).load(Ordering::Relaxed) };
-        if !current.is_null() {
+        if current.is_null() {
+            answer(thread.id, None);
+        } else {
             // SAFETY: a signal to a thread of this process, which has a handler for it.
             let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.id, libc::SIGPROF) };
             asked += usize::from(sent == 0);

@@ -1,0 +1,134 @@
+//! A node built with the feature `tracy` tells the profiler's protocol what ran. Built with the feature alone:
+//! `cargo test --features tracy --test zones`.
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
+mod common;
+
+use common::*;
+use cyclotron_conformance::{TestNode, canister};
+use cyclotron_zones::{Capture, CaptureError, Totals};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Calls while the profiler is connected.
+const CALLS: u64 = 7;
+/// Longer than the node takes for them, and to tell names.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Reads on a thread of its own until it is told to stop; what is known meanwhile is in `known`.
+fn read_on(mut capture: Capture, known: Arc<Mutex<Totals>>, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::Acquire) {
+            capture.read().unwrap();
+            *known.lock().unwrap() = capture.totals();
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_profiler_reads_zones_of_systems_executions_and_host_io_by_name() {
+    let port = free_port();
+    let mut node = TestNode::start_with_environment(PROGRAM, &[], &[("TRACY_PORT", &port.to_string())]);
+    let agent = agent(&node, key(1));
+    let counter = install_new(&agent, &canister("counter")).await;
+    // Not seen: nobody is connected.
+    increment(&agent, counter).await;
+
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let capture = Capture::connect(address).unwrap();
+    let welcome = capture.welcome().clone();
+    assert_eq!((welcome.pid, welcome.program.as_str()), (u64::from(node.id()), "cyclotron"));
+    assert!(welcome.on_demand, "nothing is kept until a profiler connects");
+    let (known, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+    let reader = read_on(capture, Arc::clone(&known), stop.clone());
+    let known = |what: &dyn Fn(&Totals) -> bool| what(&known.lock().unwrap());
+    let began = Instant::now();
+    // Zones are there from the next end of a round on: an idle node has one a second.
+    while !known(&|totals| totals.frames > 0) {
+        assert!(began.elapsed() < PATIENCE, "no round has ended");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    for _ in 0..CALLS {
+        increment(&agent, counter).await;
+    }
+    assert_eq!(count(&agent, counter).await, CALLS + 1);
+    let (update, asked) = (format!("increment {counter}"), format!("get {counter}"));
+    let count_of = |totals: &Totals, name: &str| totals.place(name).map_or(0, |place| place.count);
+    let wanted = [
+        "round",
+        "induct_ingress",
+        "choose_canisters",
+        "execute_canisters",
+        "fold_results",
+        "certify",
+        "write the log",
+        "flush the log",
+        "wait for the log",
+        "admit requests",
+        "answer a call",
+        "answer calls",
+        "answer a query",
+        &update,
+        &asked,
+    ];
+    let all_there =
+        |totals: &Totals| wanted.iter().all(|name| count_of(totals, name) > 0) && count_of(totals, &update) >= CALLS;
+    while !known(&all_there) {
+        let missing = |totals: &Totals| wanted.iter().any(|name| count_of(totals, name) == 0);
+        if began.elapsed() > PATIENCE {
+            known(&|totals| panic!("missing: {}, {totals:#?}", missing(totals)));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    known(&|totals| {
+        // One zone a message that ran while the profiler was there.
+        assert_eq!(count_of(totals, &update), CALLS);
+        assert_eq!(totals.place(&update).unwrap().function, "increment");
+        assert_eq!(count_of(totals, &asked), 1);
+        let round = totals.place("round").unwrap();
+        assert!(round.ns > round.self_ns && round.self_ns > 0.0, "systems lie within rounds: {round:?}");
+        assert!(totals.place("induct_ingress").unwrap().function.starts_with("cyclotron_routing::"));
+        assert!(totals.place("write the log").unwrap().file.ends_with("writer.rs"));
+        for name in
+            ["executions a round", "instructions a round", "memory of canisters, bytes", "bytes written a round"]
+        {
+            assert!(totals.plot(name).is_some_and(|plot| plot.max > 0.0), "{name}: {:?}", totals.plot(name));
+        }
+        assert!(totals.threads.iter().any(|thread| thread == "round"), "{:?}", totals.threads);
+        true
+    });
+    stop.store(true, Ordering::Release);
+    reader.join().unwrap();
+    // The profiler is gone, and the node goes on.
+    increment(&agent, counter).await;
+    assert!(node.is_up());
+    // It comes back.
+    assert!(Capture::connect(address).is_ok());
+}
+
+#[tokio::test]
+async fn whoever_speaks_something_else_takes_nothing_from_the_profiler() {
+    let port = free_port();
+    let node = TestNode::start_with_environment(PROGRAM, &[], &[("TRACY_PORT", &port.to_string())]);
+    let mut other = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    std::io::Write::write_all(&mut other, b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    drop(other);
+    // The port is not lost to it.
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let until = Instant::now() + PATIENCE;
+    let capture = loop {
+        match Capture::connect(address) {
+            Err(CaptureError::Connection(_)) if Instant::now() < until => {}
+            outcome => break outcome,
+        }
+    };
+    assert_eq!(capture.unwrap().welcome().pid, u64::from(node.id()));
+}
