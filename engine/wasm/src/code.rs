@@ -313,6 +313,22 @@ impl Code {
         unsafe { std::slice::from_raw_parts(self.tables.start as *const u8, self.tables.len) }
     }
 
+    /// A copy of what was published; `type_ids` are with the module.
+    pub fn to_compiled(&self, type_ids: &[u32]) -> CompiledModule {
+        let tables = &self.tables;
+        CompiledModule {
+            code: self.bytes().to_vec(),
+            functions: tables.functions.clone(),
+            import_wrappers: self.import_wrappers.clone(),
+            entry_trampolines: self.entry_trampolines.clone(),
+            traps: tables.traps.clone(),
+            checks: tables.checks.clone(),
+            check_thunk: tables.check_thunk,
+            calls: tables.calls.clone(),
+            type_ids: type_ids.to_vec(),
+        }
+    }
+
     /// The tables that explain this code.
     pub fn tables(&self) -> &CodeTables {
         &self.tables

@@ -16,10 +16,12 @@ use wasmparser::Operator;
 
 use crate::abi::{FRAME_SLOTS, FuncRef, GLOBALS_OFFSET, TABLE_VIEW_BYTES, TrapCode};
 use crate::code::{Code, CodeError};
+use crate::code_cache::{CodeCache, CodeCounts, CodeKey, Expected, Kept, fingerprint};
 use crate::compiled::CompiledModule;
 use crate::decode::{ConstExpr, DecodedModule, ElementSegment, ExportKind, SegmentMode, inflate, load};
 use crate::lower::{
     Compiler, Config, Constant, GlobalInfo, LowerError, MemoryInfo, ModuleInfo, OperatorCost, TableInfo, Tracking,
+    canonical_types,
 };
 use crate::meter::Meter;
 use crate::profile::{StoreProfile, TrackingPolicy};
@@ -111,7 +113,9 @@ struct EngineInner {
     config: EngineConfig,
     compiler: Compiler,
     cache: Mutex<Cache>,
-    /// One thread that compiles modules again, beside rounds.
+    /// Compiled code outside of the process.
+    kept: Kept,
+    /// One thread that compiles modules again and writes code to where it is kept, beside rounds.
     background: OnceLock<Option<ThreadPool>>,
 }
 
@@ -187,7 +191,31 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Result<Engine, EngineError> {
         assert!(config.stack_slots as usize <= STACK_SLOTS_MAX, "stack limit beyond what native stacks hold");
         let compiler = Compiler::new(config.code).map_err(EngineError::Lower)?;
-        Ok(Engine(Arc::new(EngineInner { config, compiler, cache: Mutex::default(), background: OnceLock::new() })))
+        let inner = EngineInner {
+            config,
+            compiler,
+            cache: Mutex::default(),
+            kept: Kept::default(),
+            background: OnceLock::new(),
+        };
+        Ok(Engine(Arc::new(inner)))
+    }
+
+    /// Looks for compiled code in `cache` from now on, and keeps there what it compiles. False: it has a cache already.
+    pub fn keep_code_in(&self, cache: Arc<dyn CodeCache>) -> bool {
+        self.0.kept.keep_in(cache)
+    }
+
+    /// How this engine has come to its code.
+    pub fn code_counts(&self) -> CodeCounts {
+        self.0.kept.counts()
+    }
+
+    /// Waits until what was compiled before this is kept, as far as it will be.
+    pub fn finish_keeping(&self) {
+        if let Some(Some(background)) = self.0.background.get() {
+            background.install(|| ());
+        }
     }
 
     /// The configuration.
@@ -204,7 +232,8 @@ impl Engine {
         if let Some(module) = self.cached(&hash) {
             return Ok(module);
         }
-        let module = Arc::new(self.compile_uncached(bytes.into(), hash)?);
+        let (module, keep) = self.make(bytes.into(), hash, &self.0.compiler, &self.0.config)?;
+        let module = self.keep(module, keep);
         let gone = self.lock().put(&module, self.0.config.cache_bytes);
         drop(gone);
         Ok(module)
@@ -235,9 +264,13 @@ impl Engine {
         None
     }
 
+    fn background(&self) -> Option<&ThreadPool> {
+        let pool = || rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "code".into()).build().ok();
+        self.0.background.get_or_init(pool).as_ref()
+    }
+
     fn compile_in_background(&self, module: &Arc<Module>) {
-        let pool = || rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "recompile".into()).build().ok();
-        let Some(background) = self.0.background.get_or_init(pool) else { return };
+        let Some(background) = self.background() else { return };
         let (engine, module) = (Arc::downgrade(&self.0), Arc::downgrade(module));
         background.spawn(move || {
             if let (Some(engine), Some(module)) = (engine.upgrade(), module.upgrade()) {
@@ -252,10 +285,10 @@ impl Engine {
             let mut config = self.0.config.clone();
             config.code.tracking = Tracking::Protect;
             let compiler = Compiler::new(config.code).ok()?;
-            let mut protected = Module::compile(module.wasm.clone(), module.hash, &compiler, &config).ok()?;
+            let (mut protected, keep) = self.make(module.wasm.clone(), module.hash, &compiler, &config).ok()?;
             protected.shape = module.shape.clone();
             protected.tested = Arc::downgrade(module);
-            Some(Arc::new(protected))
+            Some(self.keep(protected, keep))
         };
         let made = module.protected.get_or_init(make).clone();
         let gone = self.lock().recount(module, self.0.config.cache_bytes);
@@ -273,8 +306,47 @@ impl Engine {
         self.0.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn compile_uncached(&self, wasm: Arc<[u8]>, hash: [u8; 32]) -> Result<Module, EngineError> {
-        Module::compile(wasm, hash, &self.0.compiler, &self.0.config)
+    /// A module of Wasm bytes, with code that was kept or is made now; and under which key it is to be kept, if it is.
+    fn make(
+        &self,
+        sent: Arc<[u8]>,
+        hash: [u8; 32],
+        compiler: &Compiler,
+        config: &EngineConfig,
+    ) -> Result<(Module, Option<CodeKey>), EngineError> {
+        let limits = &config.rules.limits;
+        let wasm = inflate(&sent, limits.module)?;
+        // Also for code that was kept: what may run, and what it costs, never depends on what is on a disk.
+        let decoded = load(&wasm, &config.rules)?;
+        let kept = &self.0.kept;
+        let key = kept.is_used().then(|| CodeKey { module: hash, fingerprint: fingerprint(compiler, limits) });
+        let canonical_types = canonical_types(&decoded.types);
+        let expected = Expected {
+            functions: decoded.functions.len(),
+            imports: decoded.imports.len(),
+            canonical_types: &canonical_types,
+        };
+        if let Some(compiled) = key.and_then(|key| kept.load(&key, &expected)) {
+            return Ok((Module::new(sent.clone(), hash, &decoded, compiled, config)?, None));
+        }
+        let costs = Weights(Meter::new(decoded.memory_kind));
+        let compiled = compiler.lower(&lower_info(&decoded, limits), &costs).map_err(EngineError::Lower)?;
+        let module = Module::new(sent.clone(), hash, &decoded, compiled, config)?;
+        Ok((module, kept.was_compiled(key)))
+    }
+
+    /// Shares a module, and has its code kept under a key if there is one.
+    fn keep(&self, module: Module, key: Option<CodeKey>) -> Arc<Module> {
+        let module = Arc::new(module);
+        let Some(key) = key else { return module };
+        let Some(background) = self.background() else { return module };
+        let (engine, shared) = (Arc::downgrade(&self.0), module.clone());
+        background.spawn(move || {
+            if let Some(engine) = engine.upgrade() {
+                engine.kept.store(&key, &shared.code.to_compiled(&shared.shape.canonical_types));
+            }
+        });
+        module
     }
 }
 
@@ -310,20 +382,6 @@ unsafe impl Send for Module {}
 unsafe impl Sync for Module {}
 
 impl Module {
-    fn compile(
-        sent: Arc<[u8]>,
-        hash: [u8; 32],
-        compiler: &Compiler,
-        config: &EngineConfig,
-    ) -> Result<Module, EngineError> {
-        let wasm = inflate(&sent, config.rules.limits.module)?;
-        let decoded = load(&wasm, &config.rules)?;
-        let info = lower_info(&decoded, &config.rules.limits);
-        let costs = Weights(Meter::new(decoded.memory_kind));
-        let compiled = compiler.lower(&info, &costs).map_err(EngineError::Lower)?;
-        Module::new(sent.clone(), hash, &decoded, compiled, config)
-    }
-
     /// Makes compiled code executable and computes what instances start from.
     fn new(
         wasm: Arc<[u8]>,

@@ -32,6 +32,7 @@
 
 pub mod abi;
 pub mod code;
+pub mod code_cache;
 pub mod compiled;
 pub mod decode;
 pub mod engine;

@@ -3,6 +3,8 @@
 //! CI compares a few thousand from fixed seeds; `SMITH_MODULES=100000 cargo test --release -p cyclotron-wasm --test differential`
 //! compares more, `SMITH_SEED` starts elsewhere. A failure names its seed; seeds that once failed stay below.
 
+#[path = "suite/kept.rs"]
+mod kept;
 #[path = "suite/oracle.rs"]
 mod oracle;
 #[path = "suite/reference.rs"]

