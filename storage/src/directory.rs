@@ -20,6 +20,8 @@ const LAYOUT_BYTES_MAX: u64 = 64;
 const LOG: &str = "log";
 /// Folder of checkpoints.
 const CHECKPOINTS: &str = "checkpoints";
+/// Folder of compiled code.
+const MODULE_CACHE: &str = "module-cache";
 /// Keys are secret, and what users sent is nobody else's.
 pub(crate) const FILE_MODE: u32 = 0o600;
 const OTHERS_MODE: u32 = 0o077;
@@ -141,6 +143,11 @@ impl<D: Disk> StateDirectory<D> {
     /// Folder of checkpoints in the state directory at `path`.
     pub fn checkpoints_of(path: &Path) -> PathBuf {
         path.join(CHECKPOINTS)
+    }
+
+    /// Folder of compiled code, for a [`ModuleCache`](crate::module_cache::ModuleCache).
+    pub fn module_cache(&self) -> PathBuf {
+        self.path.join(MODULE_CACHE)
     }
 
     /// Height of the newest checkpoint, if there is one.

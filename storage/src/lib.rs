@@ -1,4 +1,4 @@
-//! Bytes at rest: the state directory, the node's keys, logs, and checkpoints. `FORMAT.md` beside this crate is the authority for every byte.
+//! Bytes at rest: the state directory, the node's keys, logs, checkpoints, and compiled code. `FORMAT.md` beside this crate is the authority for every byte.
 //!
 //! Enters: a path, through a [`Disk`](cyclotron_ports::Disk). Leaves: the keys, and a directory that no other process uses.
 //! Never here: a damaged file repaired, replaced or guessed at; a secret in a message.
@@ -12,6 +12,7 @@ mod frame;
 mod input;
 mod key_file;
 pub mod log;
+pub mod module_cache;
 
 pub use directory::{NodeKeys, StateDirectory};
 pub use error::StorageError;
