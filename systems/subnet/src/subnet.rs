@@ -33,6 +33,7 @@ use cyclotron_types::limits;
 use cyclotron_types::message::{Ingress, Message};
 use cyclotron_types::reject::Reject;
 use cyclotron_types::units::{Bytes, Cycles, Height, Instructions, RegistryVersion, Time};
+use cyclotron_wasm::code_cache::{CodeCache, CodeCounts};
 use cyclotron_wasm::{Engine, EngineConfig};
 use cyclotron_world::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -283,6 +284,17 @@ impl Subnet {
         self.replicated.resource_mut::<Sinks>().each(|sink| sink.program(height, &program))?;
         self.program = program;
         Ok(())
+    }
+
+    /// The engine looks for compiled code in `cache` from now on, and keeps there what it compiles, beside rounds. Only speed shows it.
+    pub fn keep_code_in(&self, cache: Arc<dyn CodeCache>) {
+        let is_first = self.machine.engine.keep_code_in(cache);
+        debug_assert!(is_first, "an engine has one cache");
+    }
+
+    /// How the engine has come to its code.
+    pub fn code_counts(&self) -> CodeCounts {
+        self.machine.engine.code_counts()
     }
 
     /// Lets go of all sinks, which end what they are at.

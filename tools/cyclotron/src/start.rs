@@ -67,6 +67,10 @@ pub struct StartArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     checkpoint_every: u64,
 
+    /// MiB of compiled code kept in the state directory, so that a start need not compile again; 0 keeps none
+    #[arg(long, value_name = "MIB", default_value_t = 2_048, value_parser = clap::value_parser!(u64).range(..=1 << 40))]
+    module_cache: u64,
+
     /// MiB of memory that canisters may take before pages are given back that are on the disk too [default: half of the machine's]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     memory: Option<u64>,
@@ -100,7 +104,8 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     // To learn it after the state was brought back would be late.
     check_addresses(&arguments)?;
     let threads = arguments.threads.map_or_else(cores, usize::from);
-    let mut restart = Restart::open(&state, threads, arguments.priced_as, arguments.record.is_some())?;
+    let recorded = arguments.record.is_some();
+    let mut restart = Restart::open(&state, threads, arguments.priced_as, recorded, arguments.module_cache << 20)?;
     if let Some(file) = &arguments.record {
         restart.record(file)?;
     }

@@ -10,10 +10,13 @@ use cyclotron_ports::SystemDisk;
 use cyclotron_record::Recorder;
 use cyclotron_storage::log::{LOG_FILE_BYTES, LogReader};
 use cyclotron_storage::{FrameKind, NodeKeys, StateDirectory};
-use cyclotron_subnet::{Checkpointer, Genesis, LogSink, Program, Replayed, SchedulingOptions, Subnet, SubnetOptions};
-use cyclotron_trace::info;
+use cyclotron_subnet::{
+    Checkpointer, CodeOnDisk, Genesis, LogSink, Program, Replayed, SchedulingOptions, Subnet, SubnetOptions,
+};
+use cyclotron_trace::{info, warn};
 use cyclotron_types::fees::Fees;
 use cyclotron_types::units::Height;
+use cyclotron_wasm::code_cache::CodeCounts;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,12 +74,13 @@ pub struct Restart {
 
 impl Restart {
     /// Opens the log, behind the newest checkpoint unless the subnet is `recorded` from its first round on, and makes the subnet that it is
-    /// of. `priced_as`: what the operator asks for, if anything.
+    /// of. `priced_as`: what the operator asks for, if anything. `module_cache_bytes`: of compiled code kept on disk; 0: none.
     pub fn open(
         state: &StateDirectory<SystemDisk>,
         threads: usize,
         priced_as: Option<u64>,
         recorded: bool,
+        module_cache_bytes: u64,
     ) -> Result<Self, String> {
         let checkpoint = if recorded { None } else { state.newest_checkpoint().map_err(|error| error.to_string())? };
         let log = state.log(checkpoint.map_or(1, |height| height + 1)).map_err(|error| error.to_string())?;
@@ -98,6 +102,12 @@ impl Restart {
         let root = BlsSecretKey::from_bytes(&keys.root.to_bytes()).ok_or("the root key is no secret key")?;
         let subnet = Subnet::new(SubnetOptions::unsigned(genesis, threads)?)
             .map_err(|error| format!("cannot start worker threads: {error}"))?;
+        if module_cache_bytes > 0 {
+            match CodeOnDisk::open(Arc::new(SystemDisk), &state.module_cache(), module_cache_bytes) {
+                Ok(cache) => subnet.keep_code_in(Arc::new(cache)),
+                Err(error) => warn!("compiled code is not kept, and starts take longer: {error}"),
+            }
+        }
         Ok(Self { log, checkpoint: checkpoint.map(Height), folder: state.checkpoints(), subnet, root })
     }
 
@@ -151,7 +161,10 @@ impl Restart {
         subnet.sign_with(Arc::new(root));
         if height.0 > 0 {
             let seconds = began.elapsed().as_secs_f64();
-            info!("the state is back at height {height} after {seconds:.1} s, from a checkpoint at {from} and the log");
+            let CodeCounts { compiled, loaded } = subnet.code_counts();
+            info!(
+                "the state is back at height {height} after {seconds:.1} s, from a checkpoint at {from} and the log; {compiled} modules compiled, {loaded} found compiled"
+            );
         }
         let writer = log.into_writer(LOG_FILE_BYTES).map_err(|error| error.to_string())?;
         let sink = LogSink::new(writer).map_err(|error| format!("cannot start a thread: {error}"))?;
