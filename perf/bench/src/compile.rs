@@ -1,7 +1,7 @@
 //! Suite `compile`: how many megabytes of Wasm become machine code in a second.
 //!
 //! The modules are the counter canister (Rust with ic-cdk and Candid) with its functions repeated until the size is reached; calls inside a copy go
-//! to the functions of that copy. Ours includes validation by the rules of canisters, hashing and metering; the cache keeps nothing.
+//! to the functions of that copy. Ours includes validation by the rules of canisters, hashing and metering; the cache keeps nothing. What a cache on disk brings a start is in `cached`.
 
 use crate::machine::{self, Clock};
 use crate::report::{Bound, Report};
@@ -20,7 +20,8 @@ pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
     let threads = machine::threads();
     report.suite("compile", &format!("MB of Wasm a second, on {threads} threads and (_1t) on one; ratios to wasmtime"));
     for (all, one, bytes) in SIZES {
-        if !runner.wants(all) && !runner.wants(one) {
+        let cached = runner.wants(&format!("cached_{all}"));
+        if !runner.wants(all) && !runner.wants(one) && !cached {
             continue;
         }
         let wasm = repeat_functions(&counter, bytes)?;
@@ -28,6 +29,9 @@ pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
             if runner.wants(case) {
                 measure(runner, report, case, &wasm, threads)?;
             }
+        }
+        if cached {
+            crate::cached::measure(runner, report, all, &wasm)?;
         }
     }
     for (ratio, case) in report.ratios("cyclotron", PLAIN.name) {

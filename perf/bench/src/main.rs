@@ -6,6 +6,7 @@
 //! `cargo run --release -p cyclotron-perf -- bench SUITE [--json] [--filter CASE] [--quick]`
 #![forbid(unsafe_code)]
 
+mod cached;
 mod compile;
 mod cyclotron;
 mod heap;

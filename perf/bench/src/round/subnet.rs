@@ -23,6 +23,7 @@ use cyclotron_types::fees::Fees;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::{Ingress, IngressStatus};
 use cyclotron_types::units::{Height, Instructions, RegistryVersion, Seconds, Time};
+use cyclotron_wasm::code_cache::{CodeCache, CodeCounts};
 use cyclotron_wasm::{Engine, EngineConfig};
 pub use ic_management_canister_types::CanisterInstallMode as Mode;
 use ic_management_canister_types::{CanisterIdRecord, InstallCodeArgs, ProvisionalCreateCanisterWithCyclesArgs};
@@ -215,13 +216,23 @@ impl Bench {
 
     /// Loads the newest checkpoint into a new subnet; seconds of that alone.
     pub fn restore(&self, folder: &Path) -> Result<f64, Failure> {
+        Ok(self.restore_on(folder, None)?.0)
+    }
+
+    /// Likewise, with compiled code `kept` from before; also how the code was come by.
+    pub fn restore_on(&self, folder: &Path, kept: Option<Arc<dyn CodeCache>>) -> Result<(f64, CodeCounts), Failure> {
         let options = SubnetOptions::unsigned(self.genesis.clone(), self.setup.threads).map_err(failed)?;
+        let engine = options.machine.engine.clone();
         let mut subnet = Subnet::new(options).map_err(failed)?;
+        if let Some(kept) = kept {
+            subnet.keep_code_in(kept);
+        }
         let newest = list(&SystemDisk, folder).map_err(failed)?.pop().ok_or_else(|| failed("no checkpoint"))?;
         let mut checkpointer = Checkpointer::new(Arc::new(SystemDisk), folder).map_err(failed)?;
         let (seconds, outcome) = self.clock.time(|| checkpointer.restore(&mut subnet, Height(newest)));
         outcome.map_err(failed)?;
-        Ok(seconds)
+        engine.finish_keeping();
+        Ok((seconds, subnet.code_counts()))
     }
 
     /// Logs batches in a folder from now on, each lasting before its round is shown.

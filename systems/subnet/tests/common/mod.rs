@@ -136,7 +136,10 @@ fn engine(restless: bool) -> Engine {
 
 impl TestSubnet {
     pub fn new(setup: Setup) -> Self {
-        let options = Self::options(setup);
+        Self::of(Self::options(setup))
+    }
+
+    pub fn of(options: SubnetOptions) -> Self {
         let machine = Arc::clone(&options.machine);
         Self {
             subnet: Subnet::new(options).unwrap(),
