@@ -4,14 +4,20 @@
 //! Leaves: a recording; or a report of what its rounds did here; flame graphs. Never here: a batch that was not recorded.
 #![forbid(unsafe_code)]
 
+mod candidate;
+mod compare;
+mod page;
 mod flame;
 mod recorder;
 mod replayer;
 mod report;
 mod source;
 
+pub use candidate::{Candidate, CandidateReport, Change, Changes, MethodChange, Taken, try_candidate};
+pub use compare::{Compared, Comparison, Row, compare};
+pub use page::page;
 pub use flame::flame_graph;
 pub use recorder::Recorder;
 pub use replayer::{Progress, ReplayFailed, Replayer};
-pub use report::{Contents, MethodTotals, Report, StageTimes};
+pub use report::{Contents, MethodTotals, Report, RoundFacts, StageTimes};
 pub use source::{OpenFailed, open};

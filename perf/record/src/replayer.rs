@@ -1,6 +1,6 @@
 //! Running a recording again.
 
-use crate::report::{Contents, Methods, Report, StageTimes};
+use crate::report::{Contents, Methods, Report, RoundFacts, StageTimes};
 use cyclotron_ports::Disk;
 use cyclotron_storage::StorageError;
 use cyclotron_storage::log::LogReader;
@@ -54,6 +54,8 @@ type Stages = [Duration; StageTimes::STAGES.len()];
 struct Noted {
     rounds: Vec<Stages>,
     methods: Methods,
+    /// Slices and instructions since the last round was looked at.
+    ran: (u64, u64),
 }
 
 /// Measures the stages of each round, and adds up what ran.
@@ -85,7 +87,9 @@ impl RoundObserver for Stopwatch {
     }
 
     fn message_ran(&mut self, ran: Ran) {
-        lock(&self.noted).methods.add(ran);
+        let mut noted = lock(&self.noted);
+        noted.ran = (noted.ran.0 + 1, noted.ran.1 + ran.instructions.0);
+        noted.methods.add(ran);
     }
 
     fn canister_logged(&mut self, _: CanisterId, _: &LogRecord) {}
@@ -126,6 +130,7 @@ impl<D: Disk> Replayer<D> {
         let mut in_rounds = Duration::ZERO;
         let mut contents = Contents::default();
         let mut ended = true;
+        let mut timeline = Vec::new();
         while let Some(frame) = self.log.next_frame().map_err(ReplayFailed::Storage)? {
             if frame.kind == FrameKind::Batch && frame.height > last {
                 ended = false;
@@ -133,11 +138,14 @@ impl<D: Disk> Replayer<D> {
             }
             contents.add(&frame);
             in_rounds += self.replay(&frame)?;
+            if frame.kind == FrameKind::Batch {
+                timeline.push(self.facts(frame.height));
+            }
             let (read, bytes) = self.log.progress();
             shown(Progress { height: frame.height, read, bytes });
         }
         let elapsed = began.elapsed();
-        let Noted { rounds, methods } = std::mem::take(&mut *lock(&self.noted));
+        let Noted { rounds, methods, .. } = std::mem::take(&mut *lock(&self.noted));
         let statistics = self.subnet.statistics();
         Ok(Report {
             contents,
@@ -150,9 +158,19 @@ impl<D: Disk> Replayer<D> {
             round_seconds: in_rounds.as_secs_f64(),
             stages: StageTimes::of(&rounds),
             methods: methods.sorted(),
+            timeline,
             root: self.subnet.root(),
             state_hash: self.subnet.state_hash(),
         })
+    }
+
+    /// What there is to draw of the round that has just ended.
+    fn facts(&mut self, height: u64) -> RoundFacts {
+        let queued = self.subnet.queued_messages() as u64;
+        let mut noted = lock(&self.noted);
+        let (slices, instructions) = std::mem::take(&mut noted.ran);
+        let stages = noted.rounds.last().copied().unwrap_or_default().map(|stage| stage.as_secs_f64());
+        RoundFacts { height, stages, slices, instructions, queued }
     }
 
     /// Replays a frame; the time that its round took.

@@ -4,7 +4,7 @@ use cyclotron_storage::log::decode_batch;
 use cyclotron_storage::{Frame, FrameKind};
 use cyclotron_subnet::{JobName, Ran, RoundSet};
 use cyclotron_types::ids::CanisterId;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ impl StageTimes {
 }
 
 /// What one method of a canister did, over all rounds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MethodTotals {
     /// The canister; `aaaaa-aa` for the management canister.
     pub canister: String,
@@ -170,6 +170,21 @@ impl Methods {
     }
 }
 
+/// One round, for charts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RoundFacts {
+    /// Its height.
+    pub height: u64,
+    /// Seconds of its stages, in their order.
+    pub stages: [f64; StageTimes::STAGES.len()],
+    /// Slices of messages and tasks that ran.
+    pub slices: u64,
+    /// Their instructions.
+    pub instructions: u64,
+    /// Messages that waited in queues when it had ended.
+    pub queued: u64,
+}
+
 /// What a replay did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -193,6 +208,9 @@ pub struct Report {
     pub stages: Vec<StageTimes>,
     /// Methods, most instructions first.
     pub methods: Vec<MethodTotals>,
+    /// Each round, for charts.
+    #[serde(skip)]
+    pub timeline: Vec<RoundFacts>,
     /// Certified root of the last round.
     #[serde(serialize_with = "as_hex")]
     pub root: [u8; 32],

@@ -13,7 +13,7 @@ use cyclotron_types::imports::IMPORTS;
 use cyclotron_types::limits::STABLE_BYTES_MAX;
 use cyclotron_types::units::{Bytes, WasmPages};
 use cyclotron_wasm::decode::{MethodKind, SystemMethod};
-use cyclotron_wasm::runtime::{Finished, Instance, InstantiateError, Seated, Trap, Value};
+use cyclotron_wasm::runtime::{Finished, Instance, InstantiateError, ModuleShape, Seated, Trap, Value};
 use cyclotron_wasm::{Engine, Module};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -171,6 +171,12 @@ pub(crate) fn engine_failure(error: HeapError) -> Failure {
     }
 }
 
+/// Whether a module imports a System API function whose name begins so.
+fn imports(module: &Module, prefix: &str) -> bool {
+    let mut rows = module.shape().imports.iter().filter_map(|import| IMPORTS.get(import.host.0 as usize));
+    rows.any(|row| row.name.starts_with(prefix))
+}
+
 fn empty_stable(machine: &Machine) -> Result<StableMemory, Failure> {
     let maximum = WasmPages(STABLE_BYTES_MAX.0 / WasmPages::BYTES);
     machine.arena.new_stable(WasmPages::ZERO, maximum).map_err(replicated_failure)
@@ -208,11 +214,7 @@ impl Installed {
         stable: StableMemory,
     ) -> Self {
         let module = Arc::clone(instance.module());
-        let imports = |prefix: &str| {
-            let mut rows = module.shape().imports.iter().filter_map(|import| IMPORTS.get(import.host.0 as usize));
-            rows.any(|row| row.name.starts_with(prefix))
-        };
-        let (uses_stable, uses_certificate) = (imports("stable"), imports("data_certificate_"));
+        let (uses_stable, uses_certificate) = (imports(&module, "stable"), imports(&module, "data_certificate_"));
         Self {
             module_hash,
             module_bytes,
@@ -448,6 +450,44 @@ impl Installed {
         }
         let stable = empty_stable(&self.machine)?;
         Ok(Self::assemble(&self.machine, instance, module_hash, module_bytes, heap, stable))
+    }
+
+    /// Puts other code to work on both memories and the values of mutable globals, as if it had been there from the beginning: for replays
+    /// that try a module. No data segment is applied and nothing runs.
+    ///
+    /// Errors: in words, and nothing has changed: the module's globals or memory are of another kind, or the heap has no place in it.
+    /// Panics: as [`replicated_failure`], or while a message is suspended.
+    pub fn exchange_code(&mut self, module: Arc<Module>, module_bytes: Bytes) -> Result<(), &'static str> {
+        let Some(old) = self.snapshot() else { unreachable!("no message of the canister is suspended") };
+        let (before, after) = (self.module.shape(), module.shape());
+        let kinds = |shape: &ModuleShape| -> Vec<_> { shape.globals.iter().map(|g| (g.ty, g.mutable)).collect() };
+        if kinds(before) != kinds(after) {
+            return Err("its globals are of other types than those whose values are to be kept");
+        }
+        if before.memory.map(|memory| memory.is_64) != after.memory.map(|memory| memory.is_64) {
+            return Err("its memory is of another kind");
+        }
+        let fresh = Instance::new(Arc::clone(&module));
+        let values = old.globals().iter().zip(fresh.globals()).zip(&after.globals);
+        let globals = values.map(|((old, new), global)| if global.mutable { *old } else { *new }).collect();
+        let instance = Instance::with_globals(Arc::clone(&module), globals);
+        let instance = instance.ok_or("a global holds a function that it does not have")?;
+        if self.heap.size() > module.heap_pages_max() {
+            return Err("the heap is larger than its memory may become");
+        }
+        self.unpark();
+        self.heap.set_maximum(module.heap_pages_max()).map_err(replicated_failure).map_err(|_| "the heap is in use")?;
+        let minimum = WasmPages(after.memory.map_or(0, |memory| memory.min_pages));
+        if self.heap.size() < minimum {
+            let missing = WasmPages(minimum.0 - self.heap.size().0);
+            self.heap.grow(missing).map_err(replicated_failure).map_err(|_| "the heap cannot grow")?;
+        }
+        (self.module_hash, self.module_bytes) = (*module.hash(), module_bytes);
+        self.uses_stable = imports(&module, "stable");
+        self.uses_certificate = imports(&module, "data_certificate_");
+        self.module = module;
+        self.home_mut().place = Place::Resting(instance);
+        Ok(())
     }
 
     /// Keeps what the message did.

@@ -5,6 +5,7 @@
 //! Never here: a rule of the protocol (those live in the rooms), a socket, a clock.
 #![forbid(unsafe_code)]
 
+mod candidate;
 mod certify;
 mod checkpoint;
 mod conservation;
@@ -24,6 +25,7 @@ mod state_hash;
 mod subnet;
 mod totals;
 
+pub use candidate::{NotTaken, TakeOver};
 pub use checkpoint::{Checkpointer, Made};
 pub use conservation::Unbalanced;
 pub use cyclotron_execution::JobName;

@@ -486,6 +486,20 @@ impl Subnet {
         crate::conservation::check_cycles(&self.replicated)
     }
 
+    /// Messages that wait in canisters' queues, or are on their way there. Cost: O(message slots).
+    pub fn queued_messages(&mut self) -> usize {
+        let mut slots = self.replicated.query::<&Message>();
+        slots.iter(&self.replicated).filter(|message| !matches!(message, Message::Vacant)).count()
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.replicated
+    }
+
+    pub(crate) fn world_mut(&mut self) -> &mut World {
+        &mut self.replicated
+    }
+
     /// The schedules, for the page that lists systems.
     pub fn describe(&mut self) -> String {
         crate::page::page(&mut self.pool, &mut self.replicated, &mut self.round)

@@ -8,6 +8,7 @@ mod profiling;
 mod recordings;
 mod start;
 mod state;
+mod what_if;
 
 use clap::{Parser, Subcommand};
 use std::io::{ErrorKind, Write};

@@ -2,6 +2,7 @@
 
 use crate::print;
 use crate::profiling::Profiling;
+use crate::what_if::WhatIfArguments;
 use clap::{Args, Subcommand};
 use cyclotron_record::{Contents, Progress, Replayer, Report, flame_graph, open};
 use cyclotron_subnet::Genesis;
@@ -59,6 +60,9 @@ pub struct ReplayArguments {
 
     #[command(flatten)]
     profiling: Profiling,
+
+    #[command(flatten)]
+    what_if: WhatIfArguments,
 }
 
 /// Runs `cyclotron record`.
@@ -85,10 +89,14 @@ pub fn record(command: &RecordCommand) -> Result<(), String> {
 
 /// Runs `cyclotron replay`.
 pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
+    let threads = arguments.threads.map_or_else(crate::start::cores, usize::from);
+    let (file, last, what_if) = (&arguments.file, arguments.to.unwrap_or(u64::MAX), &arguments.what_if);
+    if let Some(tried) = what_if.try_candidate(file, threads, last, arguments.json) {
+        return tried;
+    }
     let (genesis, log) = open(&arguments.file).map_err(|error| error.to_string())?;
     arguments.profiling.begin()?;
     let sampler = arguments.profiling.sampler(arguments.flame.is_some() || arguments.folded.is_some())?;
-    let threads = arguments.threads.map_or_else(crate::start::cores, usize::from);
     let replayer = Replayer::new(genesis.clone(), log, threads).map_err(|error| error.to_string())?;
     let bar = progress_bar(arguments.json);
     let report = replayer.run(arguments.to.unwrap_or(u64::MAX), |progress| show(&bar, progress));
@@ -98,12 +106,18 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
     if let Some(samples) = samples.filter(|_| arguments.flame.is_some() || arguments.folded.is_some()) {
         write_samples(arguments, &samples)?;
     }
+    let beside = what_if.after(&report, file, threads, arguments.json)?;
+    if arguments.json && !beside.is_empty() {
+        return print(&beside.join("\n"));
+    }
     if arguments.json {
         let text = serde_json::to_string(&report).map_err(|error| format!("the report has no JSON form: {error}"))?;
         return print(&text);
     }
     print(
-        &[subnet_lines(&genesis), contents_lines(&report.contents), report_lines(&report, threads)].concat().join("\n"),
+        &[subnet_lines(&genesis), contents_lines(&report.contents), report_lines(&report, threads), beside]
+            .concat()
+            .join("\n"),
     )
 }
 
