@@ -1,4 +1,5 @@
 //! The module cache on a disk that fails, and its order of use.
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 use cyclotron_ports::{Disk, Fault, SimDisk};
 use cyclotron_storage::module_cache::{KEY_BYTES, ModuleCache, ModuleCacheKey};

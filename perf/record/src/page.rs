@@ -97,7 +97,7 @@ fn begin(out: &mut String, most: f64, unit: &str) {
 
 fn end(out: &mut String, most: f64, unit: &str) {
     let shown = if most >= 100.0 || most == 0.0 { format!("{most:.0}") } else { format!("{most:.3}") };
-    let _ = write!(out, "<text x=\"4\" y=\"12\" font-size=\"11\" fill=\"#666\">{shown}{unit}</text></svg>\n");
+    let _ = writeln!(out, "<text x=\"4\" y=\"12\" font-size=\"11\" fill=\"#666\">{shown}{unit}</text></svg>");
 }
 
 /// Bars of the stages' times, one above the other.
@@ -140,7 +140,7 @@ fn stages(out: &mut String, report: &Report) {
     out.push_str("<h2>Stages</h2>\n<table><tr><th>stage<th>total s<th>p50 us<th>p99 us<th>max us\n");
     for times in &report.stages {
         let StageTimes { stage, seconds, p50_us, p99_us, max_us } = times;
-        let _ = write!(out, "<tr><td>{stage}<td>{seconds:.3}<td>{p50_us:.1}<td>{p99_us:.1}<td>{max_us:.1}\n");
+        let _ = writeln!(out, "<tr><td>{stage}<td>{seconds:.3}<td>{p50_us:.1}<td>{p99_us:.1}<td>{max_us:.1}");
     }
     out.push_str("</table>\n");
 }
@@ -151,9 +151,9 @@ fn methods(out: &mut String, report: &Report) {
     );
     for totals in report.methods.iter().take(METHODS) {
         let each = totals.instructions / totals.messages.max(1);
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<tr><td>{}<td class=\"name\">{}<td>{}<td>{}<td>{}<td>{each}\n",
+            "<tr><td>{}<td class=\"name\">{}<td>{}<td>{}<td>{}<td>{each}",
             escaped(&totals.canister),
             escaped(&totals.method),
             totals.messages,
@@ -163,7 +163,7 @@ fn methods(out: &mut String, report: &Report) {
     }
     out.push_str("</table>\n");
     if let Some(more) = report.methods.len().checked_sub(METHODS).filter(|more| *more > 0) {
-        let _ = write!(out, "<small>and {more} methods more: <code>--json</code> shows all</small>\n");
+        let _ = writeln!(out, "<small>and {more} methods more: <code>--json</code> shows all</small>");
     }
 }
 

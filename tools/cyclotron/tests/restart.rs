@@ -98,6 +98,32 @@ async fn a_node_killed_at_any_moment_has_lost_nothing_that_it_acknowledged() {
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
+/// A page, a comparison with itself, and the same module once more in a recording.
+fn looked_at_in_other_ways(recording: &str, counter: Principal, file: &impl Fn(&str) -> String) {
+    let (page, other, module) = (file("page.html"), file("other.json"), file("counter.wasm"));
+    std::fs::write(&other, run(&["replay", "--json", recording]).unwrap()).unwrap();
+    let said = run(&["replay", recording, "--compare", &other, "--report", &page]).unwrap();
+    assert!(said.contains("which came to the same state") && said.contains("seconds in rounds"), "{said}");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.contains("increment") && page.matches("<svg").count() == 4);
+    let beside = run(&["replay", "--json", recording, "--compare", recording]).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&beside).unwrap()["same_state"], true);
+
+    std::fs::write(&module, canister("counter")).unwrap();
+    let candidate = format!("{counter}={module}");
+    for how in [&["--plain-swap"][..], &[]] {
+        let arguments = [&["replay", "--json", recording, "--wasm", &candidate], how].concat();
+        let report: serde_json::Value = serde_json::from_str(&run(&arguments).unwrap()).unwrap();
+        assert_eq!((&report["replies"]["compared"], &report["replies"]["changed"]), (&13.into(), &0.into()));
+        assert_eq!(report["instructions"]["changed"], 0);
+        assert!(report["taken"][0]["outcome"]["Ok"].is_u64(), "{report}");
+    }
+    let said = run(&["replay", recording, "--wasm", &candidate]).unwrap();
+    assert!(said.contains("with the other module none is compared") && said.contains("0 of 13 changed"), "{said}");
+    assert!(run(&["replay", recording, "--plain-swap"]).unwrap_err().contains("--wasm"));
+    assert!(run(&["replay", recording, "--wasm", "counter"]).unwrap_err().contains("CANISTER=FILE"));
+}
+
 #[tokio::test]
 async fn an_orderly_end_keeps_everything_and_the_recording_replays() {
     let directory = directory("orderly");
@@ -136,6 +162,9 @@ async fn an_orderly_end_keeps_everything_and_the_recording_replays() {
     node.interrupt();
     assert!(node.wait().success());
     let directory = node.kill();
+    let kept = directory.join("module-cache").read_dir().unwrap().count();
+    assert_eq!(kept, 1, "compiled code of one module, found by the second start");
+    looked_at_in_other_ways(&second, counter, &file);
     let (first, second, log) =
         (replay(Path::new(&first), "2"), replay(Path::new(&second), "2"), replay(&directory, "1"));
     assert_eq!(first["contents"]["ingress_messages"], 12);
