@@ -213,7 +213,7 @@ impl Engine {
 
     /// Waits until what was compiled before this is kept, as far as it will be.
     pub fn finish_keeping(&self) {
-        if let Some(Some(background)) = self.0.background.get() {
+        if let Some(Some(background)) = self.0.background.get().filter(|_| self.0.kept.is_waiting()) {
             background.install(|| ());
         }
     }

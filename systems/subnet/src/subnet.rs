@@ -292,6 +292,11 @@ impl Subnet {
         debug_assert!(is_first, "an engine has one cache");
     }
 
+    /// Waits until the code of what was compiled before this is kept: for who is about to end the process.
+    pub fn finish_keeping_code(&self) {
+        self.machine.engine.finish_keeping();
+    }
+
     /// How the engine has come to its code.
     pub fn code_counts(&self) -> CodeCounts {
         self.machine.engine.code_counts()

@@ -115,7 +115,8 @@ fn looked_at_in_other_ways(recording: &str, counter: Principal, file: &impl Fn(&
         let arguments = [&["replay", "--json", recording, "--wasm", &candidate], how].concat();
         let report: serde_json::Value = serde_json::from_str(&run(&arguments).unwrap()).unwrap();
         assert_eq!((&report["replies"]["compared"], &report["replies"]["changed"]), (&13.into(), &0.into()));
-        assert_eq!(report["instructions"]["changed"], 0);
+        // An upgrade lays the heap out anew, and what runs on it may take another number of instructions.
+        assert!(report["instructions"]["changed"] == 0 || how.is_empty(), "{report}");
         assert!(report["taken"][0]["outcome"]["Ok"].is_u64(), "{report}");
     }
     let said = run(&["replay", recording, "--wasm", &candidate]).unwrap();

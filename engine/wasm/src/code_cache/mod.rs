@@ -106,9 +106,14 @@ impl Kept {
 
     /// Hands code to the cache.
     pub fn store(&self, key: &CodeKey, compiled: &CompiledModule) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
         if let Some(cache) = self.cache.get() {
             cache.store(key, &seal(key, &encode(compiled)));
         }
+        self.waiting.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether code waits to be handed to the cache, or is being.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
     }
 }

@@ -58,6 +58,7 @@ pub fn run(
     if recorded {
         note_state_hash(&mut subnet);
     }
+    subnet.finish_keeping_code();
 }
 
 fn note_state_hash(subnet: &mut Subnet) {
