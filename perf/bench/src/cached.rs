@@ -27,7 +27,8 @@ pub fn measure(runner: &Runner, report: &mut Report, size: &str, wasm: &[u8]) ->
     std::fs::create_dir_all(&checkpoints).map_err(failed)?;
     let mut bench = Bench::new(SETUP, Clock::Wall)?;
     bench.install(1, wasm)?;
-    bench.checkpoint(&checkpoints)?;
+    let mut checkpointer = bench.checkpointer(&checkpoints)?;
+    bench.checkpoint(&mut checkpointer)?;
     let open = |folder: &Path| CodeOnDisk::open(Arc::new(SystemDisk), folder, BYTES_MAX).map(Arc::new).map_err(failed);
     let restore = |kept: Option<Arc<dyn CodeCache>>, loaded: u64| {
         let (seconds, counts) = bench.restore_on(&checkpoints, kept)?;

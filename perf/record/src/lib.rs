@@ -6,8 +6,8 @@
 
 mod candidate;
 mod compare;
-mod page;
 mod flame;
+mod page;
 mod recorder;
 mod replayer;
 mod report;
@@ -15,8 +15,8 @@ mod source;
 
 pub use candidate::{Candidate, CandidateReport, Change, Changes, MethodChange, Taken, try_candidate};
 pub use compare::{Compared, Comparison, Row, compare};
-pub use page::page;
 pub use flame::flame_graph;
+pub use page::page;
 pub use recorder::Recorder;
 pub use replayer::{Progress, ReplayFailed, Replayer};
 pub use report::{Contents, MethodTotals, Report, RoundFacts, StageTimes};

@@ -25,6 +25,7 @@ use cyclotron_routing::{
 };
 use cyclotron_scheduling::{Cores, Heartbeats, Installing, Parked, Profile, Results, RunOrder, Workers};
 use cyclotron_storage::StorageError;
+use cyclotron_trace::zone;
 use cyclotron_types::Principal;
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::canister::CyclesBalance;
@@ -357,10 +358,6 @@ impl Subnet {
     /// spared as long as others give any. It is read again when somebody needs it. Returns how many gave some.
     pub fn release_memory(&mut self, canisters_max: usize) -> usize {
         checkpoint::release(&mut self.replicated, &mut self.search, canisters_max)
-    }
-
-    pub(crate) fn world(&mut self) -> &mut World {
-        &mut self.replicated
     }
 
     fn facts(&self, registry_version: RegistryVersion) -> NodeFacts {

@@ -6,7 +6,7 @@ mod common;
 use common::{SCRIPT, Setup, TestSubnet};
 use cyclotron_execution::Machine;
 use cyclotron_ports::{Access, Disk, DiskFile, Fault, SimDisk};
-use cyclotron_subnet::{CodeOnDisk, SubnetOptions};
+use cyclotron_subnet::{Checkpointer, CodeOnDisk, SubnetOptions};
 use cyclotron_types::units::{Height, Seconds};
 use cyclotron_wasm::code_cache::CodeCounts;
 use cyclotron_wasm::{Engine, EngineConfig};
@@ -37,7 +37,8 @@ fn checkpoint(code: &SimDisk) -> (SimDisk, Height) {
     let (mut test, engine, cache) = subnet_on(code);
     test.install_new(SCRIPT);
     test.round_at_checkpoint();
-    test.subnet.checkpoint(&disk, Path::new(CHECKPOINTS)).unwrap();
+    let mut checkpointer = Checkpointer::new(Arc::new(disk.clone()), Path::new(CHECKPOINTS)).unwrap();
+    checkpointer.make(&mut test.subnet).unwrap();
     engine.finish_keeping();
     assert_eq!((engine.code_counts(), cache.unwrap().files().files()), (counts(1, 0), 1));
     (disk, test.subnet.height())
@@ -46,7 +47,8 @@ fn checkpoint(code: &SimDisk) -> (SimDisk, Height) {
 /// Brings the checkpoint back and installs another module; the state hash of the end, and how code was come by.
 fn go_on(disk: &SimDisk, height: Height, code: &SimDisk) -> ([u8; 32], CodeCounts) {
     let (mut test, engine, _) = subnet_on(code);
-    test.subnet.restore(disk, Path::new(CHECKPOINTS), height).unwrap();
+    let mut checkpointer = Checkpointer::new(Arc::new(disk.clone()), Path::new(CHECKPOINTS)).unwrap();
+    checkpointer.restore(&mut test.subnet, height).unwrap();
     test.now = test.now.plus(Seconds(1_000));
     let more = test.install_new(MORE);
     // Its write may go on while rounds do.

@@ -81,7 +81,7 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
         }
         self.kept = subnet
             .restore(|world, machine, env| record::restore(world, machine, &mut reader, (&self.files, &pages), env))?;
-        subnet.world().resource_mut::<Changed>().kept = true;
+        subnet.world_mut().resource_mut::<Changed>().kept = true;
         Ok(())
     }
 
@@ -153,7 +153,7 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
             }
             Err(error) => {
                 self.kept.start_over(number);
-                subnet.world().resource_mut::<Changed>().kept = false;
+                subnet.world_mut().resource_mut::<Changed>().kept = false;
                 Err(error)
             }
         })
