@@ -1,5 +1,5 @@
 //! A node built with the feature `tracy` tells the profiler's protocol what ran. Built with the feature alone:
-//! `cargo test --features tracy --test zones`.
+//! `cargo test --workspace --features cyclotron/tracy --test zones`.
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 mod common;
@@ -112,6 +112,44 @@ async fn a_profiler_reads_zones_of_systems_executions_and_host_io_by_name() {
     assert!(node.is_up());
     // It comes back.
     assert!(Capture::connect(address).is_ok());
+}
+
+/// `go` computes for some milliseconds, most of them in a function that only the name section names.
+const COMPUTES: &str = r#"(module
+    (import "ic0" "msg_reply" (func $reply))
+    (func $fibonacci (param i32) (result i32)
+        (if (result i32) (i32.lt_u (local.get 0) (i32.const 2))
+            (then (local.get 0))
+            (else (i32.add
+                (call $fibonacci (i32.sub (local.get 0) (i32.const 1)))
+                (call $fibonacci (i32.sub (local.get 0) (i32.const 2)))))))
+    (func (export "canister_update go") (drop (call $fibonacci (i32.const 27))) (call $reply)))"#;
+
+#[tokio::test]
+async fn a_profiler_reads_sampled_wasm_functions_by_name() {
+    let port = free_port();
+    let environment = [("TRACY_PORT", &*port.to_string())];
+    let node = TestNode::start_with_environment(PROGRAM, &["--wasm-rows"], &environment);
+    let agent = agent(&node, key(1));
+    let canister = install_new(&agent, &wat::parse_str(COMPUTES).unwrap()).await;
+    let capture = Capture::connect(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+    let (known, stop) = (Arc::<Mutex<Totals>>::default(), Arc::new(AtomicBool::new(false)));
+    let reader = read_on(capture, Arc::clone(&known), stop.clone());
+    let began = Instant::now();
+    let found = || known.lock().unwrap().place("fibonacci").filter(|place| place.count > 0).cloned();
+    let place = loop {
+        agent.update(&canister, "go").call_and_wait().await.unwrap();
+        match found() {
+            Some(place) => break place,
+            None => assert!(began.elapsed() < PATIENCE, "{:#?}", known.lock().unwrap()),
+        }
+    };
+    assert!(place.function.starts_with("module "), "{place:?}");
+    let known = known.lock().unwrap().clone();
+    assert!(known.place("canister_update go").is_some(), "its caller is around it: {known:#?}");
+    assert!(known.threads.iter().any(|thread| thread.starts_with("wasm ")), "{:?}", known.threads);
+    stop.store(true, Ordering::Release);
+    reader.join().unwrap();
 }
 
 #[tokio::test]
