@@ -272,7 +272,7 @@ async fn a_damaged_checkpoint_stops_the_start_and_the_one_before_it_brings_the_s
     for path in [newest, pages.last().unwrap()] {
         let good = std::fs::read(path).unwrap();
         // Of the pages, their checksums: those of memories are read when somebody needs them.
-        for at in [17, 4_100, if path == newest { good.len() / 2 } else { 4_096 * 2 - 1 }] {
+        for at in [17, 4_100, if path == newest { (4_096 + good.len()) / 2 } else { 4_096 * 2 - 1 }] {
             let mut damaged = good.clone();
             damaged[at] ^= 1;
             std::fs::write(path, &damaged).unwrap();
