@@ -83,7 +83,7 @@ struct State {
     store: Option<Arc<dyn PageStore>>,
     /// Ascending.
     runs: Vec<PageRun>,
-    /// Pages of the runs that are in the arena, if it lacks some.
+    /// Pages of the runs that are in the arena, if it lacks some; otherwise all are, and this is empty.
     present: PageSet,
     /// How many of the runs' pages are not.
     absent: u64,
@@ -124,8 +124,23 @@ impl AtRest {
 
     /// The pages are in `store` from now on; those of `present` are in the arena too, or all of them if it is `None`.
     pub(crate) fn lie_in(&self, store: &Arc<dyn PageStore>, runs: Vec<PageRun>, present: Option<PageSet>) {
-        debug_assert!(runs.is_sorted_by(|a, b| a.end() <= b.first));
+        self.place_in(&mut self.state(), store, runs, present);
+    }
+
+    /// After a checkpoint: the pages `saved` are where `runs` say, as are all others.
+    pub(crate) fn move_to(&self, store: &Arc<dyn PageStore>, runs: Vec<PageRun>, saved: &PageSet) {
+        // Under one lock: views fetch pages meanwhile.
         let mut state = self.state();
+        let present = (state.absent > 0).then(|| {
+            let mut present = std::mem::take(&mut state.present);
+            present.union(saved);
+            present
+        });
+        self.place_in(&mut state, store, runs, present);
+    }
+
+    fn place_in(&self, state: &mut State, store: &Arc<dyn PageStore>, runs: Vec<PageRun>, present: Option<PageSet>) {
+        debug_assert!(runs.is_sorted_by(|a, b| a.end() <= b.first));
         let all = runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
         let (present, absent) = match present {
             None => (PageSet::new(), 0),
@@ -135,17 +150,7 @@ impl AtRest {
             }
         };
         *state = State { store: Some(Arc::clone(store)), runs, present, absent };
-        self.lacks.store(state.absent > 0, Ordering::Release);
-    }
-
-    /// After a checkpoint: the pages `saved` are where `runs` say, as are all others.
-    pub(crate) fn move_to(&self, store: &Arc<dyn PageStore>, runs: Vec<PageRun>, saved: &PageSet) {
-        let present = self.lacks_pages().then(|| {
-            let mut present = std::mem::take(&mut self.state().present);
-            present.union(saved);
-            present
-        });
-        self.lie_in(store, runs, present);
+        self.lacks.store(absent > 0, Ordering::Release);
     }
 
     /// Keeps those of the runs' pages in the arena that `kept` names; `drop_others` makes holes of all others meanwhile.
@@ -179,6 +184,10 @@ impl AtRest {
         let (from, to) = (from.min(u64::from(u32::MAX)) as u32, to.min(u64::from(u32::MAX)) as u32);
         let mut guard = self.state();
         let state = &mut *guard;
+        if state.absent == 0 {
+            // Somebody fetched the last one while this waited for the lock; `present` is not kept any more.
+            return Ok(());
+        }
         let Some(store) = state.store.clone() else { return Ok(()) };
         let mut buffer = Vec::new();
         let behind = state.runs.partition_point(|run| run.end() <= from);

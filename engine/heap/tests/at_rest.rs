@@ -10,17 +10,20 @@ use cyclotron_types::units::WasmPages;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
 
-/// Pages in memory, and how many of them were read.
+/// Pages in memory, and how many of them were read. Whoever reads passes both gates, if there are any.
 #[derive(Debug, Default)]
 struct Store {
+    gates: Option<[Barrier; 2]>,
     pages: Mutex<BTreeMap<(u32, u32), [u8; PAGE]>>,
     read: AtomicU64,
 }
 
 impl PageStore for Store {
     fn read(&self, at: PageAt, into: &mut [u8]) -> Result<(), String> {
+        self.gates.iter().flatten().for_each(|gate| drop(gate.wait()));
         for (n, into) in into.as_chunks_mut::<PAGE>().0.iter_mut().enumerate() {
             let pages = self.pages.lock().unwrap();
             let page = pages.get(&(at.file, at.index + n as u32));
@@ -149,6 +152,28 @@ fn what_is_being_saved_is_still_the_memory_s_own() {
     assert_eq!((bytes(&heap, 0), bytes(&fork, 0), bytes(&fork, 1)), (2, 2, 1));
     heap.not_saved();
     assert_eq!((heap.unsaved().len(), fork.unsaved().len()), (1, 1));
+}
+
+#[test]
+fn who_waits_for_pages_that_another_fetches_does_not_fetch_them_again() {
+    let arena = Arena::new().unwrap();
+    let store = Arc::new(Store { gates: Some([Barrier::new(2), Barrier::new(2)]), ..Store::default() });
+    store.pages.lock().unwrap().insert((1, 0), [1; PAGE]);
+    let shared: Arc<dyn PageStore> = Arc::clone(&store) as _;
+    let mut heap = arena.new_heap(WasmPages(1), WasmPages(1)).unwrap();
+    heap.lie_in(&shared, vec![PageRun { first: 0, count: 1, at: PageAt { file: 1, index: 0 } }]);
+    let [entered, left] = store.gates.as_ref().unwrap();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| bytes(&heap, 0));
+        entered.wait();
+        // The first reads, under the lock; the second finds the page missing and waits for the lock.
+        let second = scope.spawn(|| bytes(&heap, 0));
+        std::thread::sleep(Duration::from_millis(50));
+        left.wait();
+        // A second read would wait at the gate for ever.
+        assert_eq!((first.join().unwrap(), second.join().unwrap()), (1, 1));
+    });
+    assert_eq!((store.read.load(Ordering::Relaxed), heap.absent_pages()), (1, 0));
 }
 
 /// What happens to a memory, in small numbers: pages 0 to 47.

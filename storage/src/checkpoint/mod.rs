@@ -50,7 +50,7 @@ pub fn list<D: Disk>(disk: &D, directory: &Path) -> Result<Vec<u64>, StorageErro
 /// A number that no file of pages in the directory has, nor any with a higher one.
 pub fn next_number<D: Disk>(disk: &D, directory: &Path) -> Result<u32, StorageError> {
     let last = names(disk, directory)?.iter().filter_map(|name| number_of::<8>(name, ".pages")).max();
-    Ok(last.map_or(1, |last| last as u32 + 1))
+    Ok(last.map_or(1, |last| (last as u32).saturating_add(1)))
 }
 
 /// Removes what is no part of the newest `kept` checkpoints: older ones, files of pages that they alone name, and what was left of one that was not

@@ -75,7 +75,7 @@ impl<F: DiskFile> PageWriter<F> {
     }
 
     /// Makes all of it last under its name.
-    pub fn finish<D: Disk<File = F>>(mut self, disk: &D) -> Result<(), StorageError> {
+    pub fn finish<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
         let finished = self.end(disk);
         if finished.is_err() {
             self.discard(disk);
@@ -88,6 +88,11 @@ impl<F: DiskFile> PageWriter<F> {
             self.write_group()?;
         }
         self.output.finish(disk, &encode_header(MAGIC, u64::from(self.number), u64::from(self.pages)))
+    }
+
+    /// Removes the file that was finished, since nothing names it. Whether or not that works: the next checkpoint removes what nobody names.
+    pub fn discard_finished<D: Disk<File = F>>(&self, disk: &D) {
+        let _ = disk.remove(&self.output.path);
     }
 
     /// Removes what was written.
@@ -118,14 +123,15 @@ impl<F: DiskFile> PageFile<F> {
         }
         let pages = decode_header(&header, MAGIC, u64::from(number), &path)?;
         let size = file.size().map_err(io("read", &path))?;
-        let end = match pages.checked_sub(1) {
+        let Ok(pages) = u32::try_from(pages) else { return damaged(24, "it has more pages than a file may") };
+        let end = match u64::from(pages).checked_sub(1) {
             None => HEAD_BYTES,
-            Some(last) => group_at(last / GROUP as u64).saturating_add((last % GROUP as u64 + 2) * PAGE as u64),
+            Some(last) => group_at(last / GROUP as u64) + (last % GROUP as u64 + 2) * PAGE as u64,
         };
-        match u32::try_from(pages) {
-            Ok(pages) if size >= end => Ok(Self { path, file, pages, checksums: Mutex::default() }),
-            _ => damaged(size, "it is truncated"),
+        if size < end {
+            return damaged(size, "it is truncated");
         }
+        Ok(Self { path, file, pages, checksums: Mutex::default() })
     }
 
     fn damaged(&self, at: u64, what: &'static str) -> StorageError {

@@ -9,12 +9,13 @@ use cyclotron_crypto::BlsSecretKey;
 use cyclotron_ports::{Disk, Fault, SimDisk};
 use cyclotron_storage::checkpoint;
 use cyclotron_storage::log::{LOG_FILE_BYTES, LogReader, LogWriter};
-use cyclotron_storage::{Frame, FrameKind};
+use cyclotron_storage::{Frame, FrameKind, StorageError};
 use cyclotron_subnet::{
-    Checkpointer, Genesis, LogSink, Program, ReplayError, Replayed, Statistics, Subnet, SubnetOptions, Unsigned,
+    Checkpointer, Genesis, LogSink, Made, Program, ReplayError, Replayed, Statistics, Subnet, SubnetOptions, Unsigned,
 };
 use cyclotron_types::batch::CertifiedView;
 use cyclotron_types::ids::MessageId;
+use cyclotron_types::units::{Height, Time};
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
@@ -84,29 +85,51 @@ proptest! {
     }
 
     #[test]
-    fn a_checkpoint_and_the_log_behind_it_bring_back_the_state(workload in workload(), setup in tight()) {
-        let disk = Arc::new(SimDisk::new(1));
-        let mut run = noted_run(&setup, &disk);
+    fn a_checkpoint_and_the_log_behind_it_bring_back_the_state(
+        workload in workload(),
+        setup in tight(),
+        faults in prop::collection::vec(prop::option::weighted(0.3, 0usize..10), 10),
+    ) {
+        // Logs lie on a disk of their own: it does not fail.
+        let (disk, logs) = (Arc::new(SimDisk::new(2)), Arc::new(SimDisk::new(1)));
+        let mut run = noted_run(&setup, &logs);
         let checkpoints = Path::new("/checkpoints");
         disk.create_directory(checkpoints).unwrap();
         let mut checkpointer = Checkpointer::new(Arc::clone(&disk), checkpoints).unwrap();
         let mut heights = Vec::new();
+        let mut faults = faults.into_iter();
         // The last round is one too.
         let workload: Vec<_> = workload.into_iter().chain([(Vec::new(), true)]).collect();
         run.run(&workload, |_| {}, |run| {
             let subnet = &mut run.subnet.subnet;
+            let ended = |heights: &mut Vec<(Height, Option<Time>)>, made: Option<Result<Made, StorageError>>| match made {
+                Some(Ok(made)) => assert_eq!(heights.last().map(|(height, _)| *height), Some(made.height)),
+                Some(Err(_)) => drop(heights.pop()),
+                None => {}
+            };
             if run.subnet.at_checkpoint {
-                // Some are ended when the next begins, some as soon as they are written.
-                checkpointer.finish(subnet).transpose().unwrap();
+                // Some are ended when the next begins, some as soon as they are written, and some fail.
+                ended(&mut heights, checkpointer.finish(subnet));
                 heights.push((subnet.height(), subnet.next_alarm()));
-                checkpointer.begin(subnet).unwrap();
+                let fault = faults.next().flatten();
+                if let Some(after) = fault {
+                    disk.fail_after(after, Fault::Full);
+                }
+                if checkpointer.begin(subnet).is_err() {
+                    heights.pop();
+                } else if fault.is_some() {
+                    // Else it would be another who meets the fault.
+                    ended(&mut heights, checkpointer.finish(subnet));
+                }
             } else {
-                checkpointer.poll(subnet).transpose().unwrap();
+                ended(&mut heights, checkpointer.poll(subnet));
             }
             // Memories are read from the files again, whoever looks at them.
             subnet.release_memory(100);
         });
-        checkpointer.finish(&mut run.subnet.subnet).transpose().unwrap();
+        if let Some(Err(_)) = checkpointer.finish(&mut run.subnet.subnet) {
+            heights.pop();
+        }
         let subnet = &mut run.subnet.subnet;
         subnet.note_no_more();
         let (height, state, statistics) = (subnet.height(), subnet.state_hash(), subnet.statistics());
@@ -115,7 +138,7 @@ proptest! {
         let kept = heights.split_off(heights.len().saturating_sub(2));
         prop_assert_eq!(listed, kept.iter().map(|(height, _)| height.0).collect::<Vec<_>>());
         for ((checkpoint, alarm), threads) in kept.into_iter().zip([1, 2, 4].into_iter().cycle()) {
-            let mut log = LogReader::open(disk.clone(), Path::new(HERE), 1).unwrap();
+            let mut log = LogReader::open(logs.clone(), Path::new(HERE), 1).unwrap();
             let mut back = of_log(&log, Setup { threads, ..setup.clone() });
             let mut checkpointer = Checkpointer::new(Arc::clone(&disk), checkpoints).unwrap();
             checkpointer.restore(&mut back, checkpoint).unwrap();

@@ -162,9 +162,10 @@ fn checkpoints(runner: &Runner, report: &mut Report, wasm: &[u8], canisters: usi
         let batch = ids.iter().map(|id| bench.ingress(*id, Some(*id), "go", &[])).collect();
         bench.round_of_replies(batch)?;
     }
+    let mut checkpointer = bench.checkpointer(&folder)?;
     let make = Subject::new(BOTH[0].0, || {
-        // A new one knows of no checkpoint before, and keeps all records; pages that were saved stay where they are.
-        let mut checkpointer = bench.checkpointer(&folder)?;
+        // All records are kept anew; pages that were saved stay where they are.
+        checkpointer.start_over(bench.subnet());
         sample(Unit::Us, bench.checkpoint(&mut checkpointer)?.1, canisters)
     });
     report.case("checkpoint", Unit::Us, BOTH[0].0, &runner.measure("checkpoint", Unit::Us, vec![make])?);

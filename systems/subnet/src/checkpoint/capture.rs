@@ -72,7 +72,8 @@ impl File<'_> {
     }
 
     fn record(&mut self, name: Name, bytes: &[u8], kept: &mut Kept) {
-        self.waiting.push((name, self.records.len() as u32, bytes.len() as u32));
+        let length = u32::try_from(bytes.len()).expect("a record is far below 4 GiB");
+        self.waiting.push((name, self.records.len() as u32, length));
         self.records.extend_from_slice(bytes);
         if self.records.len() >= PIECE_BYTES {
             self.place_records(kept);
@@ -129,7 +130,7 @@ impl PageSink for File<'_> {
 }
 
 /// Takes what changed since the last checkpoint, and gives it to `out`; brings `kept` up to date as if it were written already. Returns what was
-/// taken of memories, and the frames of the state file. Cost: O(changed), and an entry for each canister.
+/// taken of memories, and the frames of the state file. Cost: O(pages changed, runs of changed memories), and an entry for each canister.
 ///
 /// Panics: when a message is suspended, which only a round at a checkpoint height rules out.
 pub(super) fn capture(

@@ -8,7 +8,9 @@ use cyclotron_heap::layout::PAGE;
 use cyclotron_heap::{PageAt, PageStore};
 use cyclotron_ports::Disk;
 use cyclotron_storage::StorageError;
-use cyclotron_storage::checkpoint::{FileUse, PageFiles, PageWriter, StateReader, StateWriter, next_number, prune};
+use cyclotron_storage::checkpoint::{
+    FileUse, PageFiles, PageWriter, StateReader, StateWriter, list, next_number, prune,
+};
 use cyclotron_trace::zone;
 use cyclotron_types::units::Height;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +35,7 @@ pub struct Made {
     pub not_removed: Option<StorageError>,
 }
 
-/// Makes checkpoints of one subnet in one directory.
+/// Makes checkpoints of one subnet in one directory. A subnet has one of these: its memories lie in the files that this one knows.
 #[derive(Debug)]
 pub struct Checkpointer<D: Disk> {
     disk: Arc<D>,
@@ -146,17 +148,23 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
         });
         subnet.settle(&saved, made.is_ok().then_some(&store));
         Some(match made {
-            Ok((used, not_removed)) => {
-                self.kept.forget_unused_files();
-                self.files.keep(&used);
+            Ok((_, not_removed)) => {
+                self.files.keep(&self.kept.forget_unused_files());
                 Ok(Made { height, not_removed })
             }
             Err(error) => {
-                self.kept.start_over(number);
-                subnet.world_mut().resource_mut::<Changed>().kept = false;
+                self.start_over(subnet);
+                self.kept.forget_file(number);
                 Err(error)
             }
         })
+    }
+
+    /// Lets the next checkpoint keep the records of all canisters anew. Panics: when one is being made.
+    pub fn start_over(&mut self, subnet: &mut Subnet) {
+        assert!(self.making.is_none(), "a checkpoint is being made");
+        self.kept.start_over();
+        subnet.world_mut().resource_mut::<Changed>().kept = false;
     }
 
     /// Makes the checkpoint of the last round, and waits for it.
@@ -193,14 +201,13 @@ impl<D: Disk> Writing<D> {
         }
         pages.finish(&*self.disk)?;
         let Ok((files, frames)) = frames.recv() else { unreachable!("the capture ends with the frames") };
-        let mut state = StateWriter::create(&*self.disk, &self.folder, self.height.0, &files)?;
-        for (kind, content) in frames {
-            if let Err(error) = state.record(kind, &content) {
-                state.discard(&*self.disk);
-                return Err(error);
+        if let Err(error) = self.write_state(&files, frames) {
+            // Without a state that names them the pages are in the way. With one (its name may be there, and not last) they stay.
+            if list(&*self.disk, &self.folder).is_ok_and(|heights| !heights.contains(&self.height.0)) {
+                pages.discard_finished(&*self.disk);
             }
+            return Err(error);
         }
-        state.commit(&*self.disk)?;
         // The checkpoint exists, whatever is still there of those before.
         let (mut used, not_removed) = match prune(&*self.disk, &self.folder, KEPT) {
             Ok(used) => (used, None),
@@ -208,6 +215,17 @@ impl<D: Disk> Writing<D> {
         };
         used.extend(files.iter().map(|file| file.number));
         Ok((used, not_removed))
+    }
+
+    fn write_state(&self, files: &[FileUse], frames: Frames) -> Result<(), StorageError> {
+        let mut state = StateWriter::create(&*self.disk, &self.folder, self.height.0, files)?;
+        for (kind, content) in frames {
+            if let Err(error) = state.record(kind, &content) {
+                state.discard(&*self.disk);
+                return Err(error);
+            }
+        }
+        state.commit(&*self.disk)
     }
 
     fn write_pages(&self, pages: &mut PageWriter<D::File>, pieces: &Receiver<Piece>) -> Result<(), StorageError> {

@@ -58,6 +58,8 @@ pub(crate) struct Kept {
     canisters: BTreeMap<CanisterId, Held>,
     modules: BTreeMap<ModuleKey, HeldModule>,
     files: BTreeMap<u32, File>,
+    /// Files that the last checkpoint does not use, and the one before did.
+    unused: BTreeSet<u32>,
 }
 
 impl Kept {
@@ -66,12 +68,16 @@ impl Kept {
         self.files.entry(number).or_default().pages = pages;
     }
 
-    /// A file does not come to exist: all canisters and modules are kept anew, what memories use of older files as it is.
-    pub fn start_over(&mut self, number: u32) {
+    /// All records of canisters and modules are to be kept anew; pages of memories stay where they are.
+    pub fn start_over(&mut self) {
         self.canisters.clear();
         self.modules.clear();
-        self.files.remove(&number);
         self.files.values_mut().for_each(|file| file.used = 0);
+    }
+
+    /// Forgets a file that does not come to exist. Nothing is named in it any more.
+    pub fn forget_file(&mut self, number: u32) {
+        self.files.remove(&number);
     }
 
     fn count(&mut self, number: u32, bytes: u64, sign: fn(u64, u64) -> u64) {
@@ -127,8 +133,12 @@ impl Kept {
 
     /// The files that the next checkpoint should not need any more: those used by less than half, and the smallest if there are many.
     pub fn files_to_leave(&self) -> BTreeSet<u32> {
+        if self.canisters.is_empty() {
+            // Nothing is known of what is used.
+            return BTreeSet::new();
+        }
         let bytes = |file: &File| u64::from(file.pages) * PAGE as u64;
-        let half_empty = self.files.iter().filter(|(_, file)| file.used * 2 < bytes(file));
+        let half_empty = self.files.iter().filter(|(_, file)| file.used == 0 || file.used * 2 < bytes(file));
         let mut leave: BTreeSet<u32> = half_empty.map(|(number, _)| *number).collect();
         if self.files.len() - leave.len() > FILES_MAX {
             let mut sizes: Vec<(u64, u32)> = self.files.iter().map(|(number, file)| (file.used, *number)).collect();
@@ -153,9 +163,13 @@ impl Kept {
         used.map(|(number, file)| FileUse { number: *number, pages: file.pages, used: file.used }).collect()
     }
 
-    /// Forgets files of which nothing is used.
-    pub fn forget_unused_files(&mut self) {
-        self.files.retain(|_, file| file.used > 0);
+    /// Forgets files of which nothing is used and nothing was used when this was last called: a memory that was copied for an installation while a
+    /// checkpoint was written names files as they were before, until the next one takes it. Returns those that stay.
+    pub fn forget_unused_files(&mut self) -> BTreeSet<u32> {
+        let unused = std::mem::take(&mut self.unused);
+        self.files.retain(|number, file| file.used > 0 || !unused.contains(number));
+        self.unused = self.files.iter().filter(|(_, file)| file.used == 0).map(|(number, _)| *number).collect();
+        self.files.keys().copied().collect()
     }
 
     pub fn canisters(&self) -> impl Iterator<Item = (&CanisterId, &Held)> {
@@ -210,6 +224,8 @@ mod tests {
             (canisters, modules.len())
         };
         assert_eq!((in_file(&kept, 1), in_file(&kept, 3)), ((vec![], 1), (vec![id(0)], 0)));
+        assert_eq!(kept.forget_unused_files(), BTreeSet::from([1, 2, 3]), "2 is not used any more");
+        assert_eq!(kept.forget_unused_files(), BTreeSet::from([1, 3]));
         kept.canister(id(0), None);
         kept.forget_unnamed_modules();
         assert_eq!((used(&kept), kept.modules().count()), (vec![], 0));

@@ -57,17 +57,18 @@ impl Checkpoints {
     /// Begins one of the last round, whose batch named it.
     pub fn begin(&mut self, subnet: &mut Subnet) {
         let began = Instant::now();
-        if let Err(error) = self.checkpointer.begin(subnet) {
-            report(&Err(error), began);
-        }
+        let begun = self.checkpointer.begin(subnet);
         (self.last, self.took) = (began, began.elapsed());
         (self.height, self.executed) = (subnet.height().0, subnet.statistics().executed);
+        if let Err(error) = begun {
+            self.ended(Err(error));
+        }
     }
 
     /// What is to be done after each round: ends a checkpoint that is written, and gives memory back when it is short.
     pub fn after_round(&mut self, subnet: &mut Subnet) {
         if let Some(made) = self.checkpointer.poll(subnet) {
-            report(&made, self.last);
+            self.ended(made);
         }
         if subnet.memory_taken() > self.memory_max {
             subnet.release_memory(RELEASED_MAX);
@@ -77,19 +78,23 @@ impl Checkpoints {
     /// Waits for the one that is being made.
     pub fn finish(&mut self, subnet: &mut Subnet) {
         if let Some(made) = self.checkpointer.finish(subnet) {
-            report(&made, self.last);
+            self.ended(made);
         }
     }
-}
 
-fn report(made: &Result<Made, StorageError>, began: Instant) {
-    match made {
-        Ok(made) => {
-            info!("checkpoint of height {} made in {:.1} s", made.height, began.elapsed().as_secs_f64());
-            if let Some(error) = &made.not_removed {
-                warn!("files of old checkpoints are still there: {error}");
+    fn ended(&mut self, made: Result<Made, StorageError>) {
+        match made {
+            Ok(made) => {
+                info!("checkpoint of height {} made in {:.1} s", made.height, self.last.elapsed().as_secs_f64());
+                if let Some(error) = made.not_removed {
+                    warn!("files of old checkpoints are still there: {error}");
+                }
+            }
+            Err(error) => {
+                error!("no checkpoint, and the log goes on: {error}");
+                // Another one is worthwhile as soon as it may be.
+                (self.height, self.executed) = (0, 0);
             }
         }
-        Err(error) => error!("no checkpoint, and the log goes on: {error}"),
     }
 }
