@@ -3,6 +3,9 @@
 //! Enters: runs of pages in a [`PageStore`], from a checkpoint that was made or loaded. Leaves: their bytes in the arena, before anybody looks at them.
 //! Invariants owned here: a page that a run names and that is not in the arena is a hole there, and is filled before its first use, under the
 //! lock; a page that changed since the checkpoint is in the arena. Never here: a file; what a page holds.
+//!
+//! Pages are copied into the arena, not mapped from their files: each is to be compared with its checksum before anybody looks at it, which reads it
+//! anyway; a mapped file that is damaged or cut off ends the process with SIGBUS; and a memory of scattered pages would take a mapping for each.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

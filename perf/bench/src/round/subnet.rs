@@ -26,7 +26,7 @@ use cyclotron_types::units::{Height, Instructions, RegistryVersion, Seconds, Tim
 use cyclotron_wasm::code_cache::{CodeCache, CodeCounts};
 use cyclotron_wasm::{Engine, EngineConfig};
 pub use ic_management_canister_types::CanisterInstallMode as Mode;
-use ic_management_canister_types::{CanisterIdRecord, InstallCodeArgs, ProvisionalCreateCanisterWithCyclesArgs};
+use ic_management_canister_types::{CanisterIdRecord, CanisterSettings, InstallCodeArgs, ProvisionalCreateCanisterWithCyclesArgs};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -298,7 +298,10 @@ impl Bench {
     pub fn create(&mut self, count: usize) -> Result<Vec<CanisterId>, Failure> {
         // Without limits a call's callback may cost any number of cycles, which are set aside.
         let amount = Some(Nat::from(1_u128 << 100));
-        let arg = Encode!(&ProvisionalCreateCanisterWithCyclesArgs { amount, ..Default::default() }).map_err(failed)?;
+        // A heap may have its 4 GiB.
+        let settings = Some(CanisterSettings { wasm_memory_limit: Some(Nat::from(0_u8)), ..Default::default() });
+        let create = ProvisionalCreateCanisterWithCyclesArgs { amount, settings, ..Default::default() };
+        let arg = Encode!(&create).map_err(failed)?;
         let method = "provisional_create_canister_with_cycles";
         let messages = (0..count).map(|_| self.ingress(CanisterId::MANAGEMENT, None, method, &arg)).collect();
         let parse = |reply: Vec<u8>| -> Result<CanisterId, Failure> {
