@@ -26,7 +26,9 @@ use cyclotron_types::units::{Height, Instructions, RegistryVersion, Seconds, Tim
 use cyclotron_wasm::code_cache::{CodeCache, CodeCounts};
 use cyclotron_wasm::{Engine, EngineConfig};
 pub use ic_management_canister_types::CanisterInstallMode as Mode;
-use ic_management_canister_types::{CanisterIdRecord, CanisterSettings, InstallCodeArgs, ProvisionalCreateCanisterWithCyclesArgs};
+use ic_management_canister_types::{
+    CanisterIdRecord, CanisterSettings, InstallCodeArgs, ProvisionalCreateCanisterWithCyclesArgs,
+};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
