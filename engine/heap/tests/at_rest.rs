@@ -23,7 +23,9 @@ struct Store {
 
 impl PageStore for Store {
     fn read(&self, at: PageAt, into: &mut [u8]) -> Result<(), String> {
-        self.gates.iter().flatten().for_each(|gate| drop(gate.wait()));
+        for gate in self.gates.iter().flatten() {
+            gate.wait();
+        }
         for (n, into) in into.as_chunks_mut::<PAGE>().0.iter_mut().enumerate() {
             let pages = self.pages.lock().unwrap();
             let page = pages.get(&(at.file, at.index + n as u32));
