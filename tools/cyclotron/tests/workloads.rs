@@ -42,17 +42,15 @@ fn all_replied(report: &Value, requests: u64) {
 #[test]
 fn every_request_of_each_mix_is_replied_to() {
     let node = TestNode::start(PROGRAM);
-    let load = &|mix: &str, more: &[&str]| {
+    let load = |mix: &str, more: &[&str]| {
         let often = ["load", "--json", "--url", &node.banner.api, "--rate", "40", "--seconds", "1", "--mix", mix];
         all_replied(&json(&[&often[..], more].concat()), 40);
     };
-    // All at the same time: they are users of one node.
-    std::thread::scope(|scope| {
-        for mix in ["heaps", "graphs", "timers", "ingress", "queries", "mixed"] {
-            scope.spawn(move || load(mix, &[]));
-        }
-        scope.spawn(|| load("counters", &["--signers", "3", "--seed", "2"]));
-    });
+    // One after the other: what a node does with more than it can take is another test's.
+    for mix in ["heaps", "graphs", "timers", "ingress", "queries", "mixed"] {
+        load(mix, &[]);
+    }
+    load("counters", &["--signers", "3", "--seed", "2"]);
     load("mixed", &["--signed-before", "--signers", "2", "--connections", "1"]);
 }
 
