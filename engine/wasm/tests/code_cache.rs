@@ -238,31 +238,3 @@ proptest! {
         compiled_code::check(&input);
     }
 }
-
-/// Makes corpus files of compiled code: `CORPUS_TO=folder cargo test --workspace --test code_cache -- --ignored`.
-#[test]
-#[ignore = "writes files"]
-fn make_corpus() {
-    use cyclotron_wasm::code_cache::{CodeKey, encode, seal};
-    let folder = std::path::PathBuf::from(std::env::var_os("CORPUS_TO").expect("a folder"));
-    let key = CodeKey { module: [1; 32], fingerprint: [2; 32] };
-    for (name, text) in [
-        ("empty", "(module)"),
-        ("small", r#"(module (memory 1) (func (export "f") (param i32) (result i32) (i32.load (local.get 0))))"#),
-        ("usual", TEXT),
-    ] {
-        let module = Engine::new(config()).unwrap().compile(&wat::parse_str(text).unwrap()).unwrap();
-        let shape = module.shape();
-        let has = [shape.functions.len() - shape.imports.len(), shape.imports.len(), shape.types.len()];
-        let body = encode(&module.code().to_compiled(&shape.canonical_types));
-        let write = |name: String, kind: u8, bytes: &[u8]| {
-            let head = [kind, has[0] as u8, has[1] as u8, has[2] as u8];
-            std::fs::write(folder.join(name), [&head, bytes].concat()).unwrap();
-        };
-        let sealed = seal(&key, &body);
-        write(format!("{name}_body"), 1, &body);
-        write(format!("{name}_body_cut"), 1, &body[..body.len() - 4]);
-        write(format!("{name}_file"), 0, &sealed);
-        write(format!("{name}_file_cut"), 0, &sealed[..sealed.len() - 4]);
-    }
-}
