@@ -123,6 +123,13 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
+    /// A checkpoint is asked for that is not there, or no longer.
+    CheckpointGone {
+        /// The folder of checkpoints.
+        directory: PathBuf,
+        /// Its height.
+        height: u64,
+    },
     /// A page is asked for of a file that is not open.
     PagesMissing {
         /// The file's number.
@@ -220,6 +227,11 @@ impl fmt::Display for StorageError {
                 f,
                 "{} is whole, but its state does not come to the certified root that it names: it was written by a program that does not do what this one does",
                 path.display()
+            ),
+            Self::CheckpointGone { directory, height } => write!(
+                f,
+                "the checkpoint of height {height} is not in {}, or no longer: newer ones may have taken its place",
+                directory.display()
             ),
             Self::PagesMissing { number } => write!(f, "the file of pages {number:08x} is not open"),
             Self::LogMissing { directory, height } => write!(

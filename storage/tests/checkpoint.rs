@@ -6,13 +6,14 @@ use cyclotron_heap::{PageAt, PageStore};
 use cyclotron_ports::{Disk, Fault, SimDisk, SimEntropy};
 use cyclotron_storage::checkpoint::{
     FileUse, PageFiles, PageWriter, RecordAt, StateReader, StateWriter, decode_entries, encode_entry, list,
-    next_number, prune,
+    next_number, place, prune,
 };
 use cyclotron_storage::{FrameKind, StorageError};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 const HERE: &str = "/checkpoints";
+const THERE: &str = "/elsewhere/checkpoints";
 /// Pages of a file.
 const PAGES: u32 = 5;
 /// More than have their checksums on one page.
@@ -72,7 +73,11 @@ fn write(disk: &SimDisk, height: u64) -> Result<(), StorageError> {
 
 /// Reads a checkpoint, which must be what was written, or an error.
 fn read(disk: &SimDisk, height: u64) -> Result<(), StorageError> {
-    let mut reader = StateReader::open(disk, Path::new(HERE), height)?;
+    read_in(disk, Path::new(HERE), height)
+}
+
+fn read_in(disk: &SimDisk, folder: &Path, height: u64) -> Result<(), StorageError> {
+    let mut reader = StateReader::open(disk, folder, height)?;
     assert_eq!(reader.files()?, files_of(height));
     for (n, kind) in KINDS.into_iter().enumerate() {
         let frame = reader.next_record()?.expect("a checkpoint ends where it ended");
@@ -81,7 +86,7 @@ fn read(disk: &SimDisk, height: u64) -> Result<(), StorageError> {
     assert!(reader.next_record()?.is_none());
     let files = PageFiles::default();
     for file in files_of(height) {
-        assert_eq!(files.open(disk, Path::new(HERE), file.number)?, PAGES);
+        assert_eq!(files.open(disk, folder, file.number)?, PAGES);
         read_pages(&files, file.number)?;
     }
     Ok(())
@@ -208,6 +213,104 @@ fn what_was_written_is_read_and_the_newest_are_kept() {
     prune(&disk, Path::new(HERE), 3).unwrap_err();
     assert_eq!(list(&disk, Path::new(HERE)).unwrap(), [3, 4, 5]);
     assert_eq!(prune(&disk, Path::new(HERE), 2).unwrap(), BTreeSet::from([3, 4, 5]));
+}
+
+#[test]
+fn a_checkpoint_placed_elsewhere_stays_whatever_becomes_of_the_first_and_shares_its_files() {
+    let (here, there) = (Path::new(HERE), Path::new(THERE));
+    for far in [false, true] {
+        let disk = disk(1);
+        if far {
+            disk.mount(there);
+        }
+        for height in 1..=3 {
+            write(&disk, height).unwrap();
+        }
+        let gone = place(&disk, here, 7, there).unwrap_err();
+        assert!(matches!(gone, StorageError::CheckpointGone { height: 7, .. }), "{gone}");
+        place(&disk, here, 2, there).unwrap();
+        assert!(matches!(place(&disk, here, 2, there), Err(StorageError::Exists { .. })));
+        disk.restart();
+        read_in(&disk, there, 2).unwrap();
+        // The next one needs a file that is there already.
+        place(&disk, here, 3, there).unwrap();
+        assert_eq!(list(&disk, there).unwrap(), [2, 3]);
+        assert_eq!(disk.list(there).unwrap().len(), 2 + 3);
+        for height in 4..=6 {
+            write(&disk, height).unwrap();
+        }
+        prune(&disk, here, 1).unwrap();
+        disk.restart();
+        for height in 2..=3 {
+            read_in(&disk, there, height).unwrap();
+        }
+        // One byte of a file is in both folders, or in one.
+        disk.corrupt(&there.join("00000003.pages"), |file| file[9_000] ^= 1);
+        read_in(&disk, there, 3).unwrap_err();
+        place(&disk, here, 6, there).unwrap();
+        disk.corrupt(&here.join("00000006.pages"), |file| file[9_000] ^= 1);
+        assert_eq!(read_in(&disk, there, 6).is_ok(), far);
+        prune(&disk, there, 1).unwrap();
+        assert_eq!(disk.list(there).unwrap().len(), 1 + 2);
+    }
+}
+
+#[test]
+fn another_file_of_the_same_number_is_never_taken_for_the_one_that_is_needed() {
+    let (here, there) = (Path::new(HERE), Path::new(THERE));
+    let disk = disk(1);
+    write_pages(&disk, 1, PAGES).unwrap();
+    write(&disk, 2).unwrap();
+    disk.create_directory(there).unwrap();
+    let mut other = PageWriter::create(&disk, there, 2).unwrap();
+    other.append(&[7; PAGES as usize * PAGE]).unwrap();
+    other.finish(&disk).unwrap();
+    let refused = place(&disk, here, 2, there).unwrap_err();
+    assert!(matches!(&refused, StorageError::Exists { path } if *path == there.join("00000002.pages")), "{refused}");
+    assert_eq!(disk.list(there).unwrap(), ["00000002.pages"], "what was put there went again");
+}
+
+#[test]
+fn placing_fails_at_any_operation_without_harm_to_the_first_or_half_a_checkpoint_there() {
+    let (here, there) = (Path::new(HERE), Path::new(THERE));
+    for far in [false, true] {
+        let prepared = |seed| {
+            let disk = disk(seed);
+            if far {
+                disk.mount(there);
+            }
+            write_pages(&disk, 1, PAGES).unwrap();
+            write(&disk, 2).unwrap();
+            disk
+        };
+        let operations = {
+            let disk = prepared(0);
+            let before = disk.operations();
+            place(&disk, here, 2, there).unwrap();
+            disk.operations() - before
+        };
+        let (mut failed, mut there_too) = (0, 0);
+        for fault in [Fault::Full, Fault::Medium, Fault::Denied, Fault::PowerLoss] {
+            for (at, seed) in (0..operations).flat_map(|at| (0..2).map(move |seed| (at, seed))) {
+                let disk = prepared(seed);
+                disk.fail_after(at, fault);
+                let outcome = place(&disk, here, 2, there);
+                failed += u32::from(outcome.is_err());
+                disk.restart();
+                read(&disk, 2).unwrap();
+                let placed = list(&disk, there).unwrap_or_default().contains(&2);
+                assert!(placed || outcome.is_err(), "{fault:?} at {at}, seed {seed}");
+                if placed {
+                    read_in(&disk, there, 2).unwrap_or_else(|error| panic!("{fault:?} at {at}, seed {seed}: {error}"));
+                    there_too += 1;
+                } else {
+                    place(&disk, here, 2, there).unwrap_or_else(|error| panic!("{fault:?} at {at}: {error}"));
+                    read_in(&disk, there, 2).unwrap();
+                }
+            }
+        }
+        assert!(operations > 8 && failed > 40 && there_too > 0, "{operations} {failed} {there_too}");
+    }
 }
 
 #[test]

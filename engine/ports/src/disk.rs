@@ -96,6 +96,10 @@ pub trait Disk: Send + Sync {
     /// Moves a file within its directory, replacing one that is there. Lasting once the directory is synced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Gives a file a second name; both are the same file from then on. Lasting once the directory of the new name is synced.
+    /// Errors: when the new name exists; when it is on another file system, or the file system has no second names.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Removes a file. Lasting once the directory is synced.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
@@ -212,6 +216,10 @@ impl Disk for SystemDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -128,6 +128,8 @@ struct State {
     /// Name changes that are not lasting yet, oldest first.
     pending: Vec<NameChange>,
     locks: BTreeMap<PathBuf, String>,
+    /// Folders whose files are on file systems of their own.
+    mounts: BTreeSet<PathBuf>,
     operations: usize,
     fault: Option<(usize, Fault)>,
     off: bool,
@@ -136,6 +138,11 @@ struct State {
 }
 
 impl State {
+    /// The folder that the file system of a path is mounted at.
+    fn file_system<'a>(&self, path: &'a Path) -> Option<&'a Path> {
+        path.ancestors().find(|folder| self.mounts.contains(*folder))
+    }
+
     /// Gives a new file its name.
     fn link(&mut self, path: &Path, file: Inode) -> usize {
         let inode = self.inodes.len();
@@ -184,6 +191,11 @@ impl SimDisk {
     pub fn fail_after(&self, after: usize, fault: Fault) {
         let mut state = self.state();
         state.fault = Some((state.operations + after, fault));
+    }
+
+    /// Puts what is in a folder on a file system of its own.
+    pub fn mount(&self, folder: &Path) {
+        self.state().mounts.insert(folder.to_owned());
     }
 
     /// Returns the number of operations so far.
@@ -415,6 +427,23 @@ impl Disk for SimDisk {
         outcome
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (mut state, outcome) = self.whole()?;
+        let inode = *state.names.get(from).ok_or_else(not_found)?;
+        if !to.parent().is_some_and(|parent| state.directories.contains(parent)) {
+            return Err(not_found());
+        }
+        if state.names.contains_key(to) {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
+        if state.file_system(from) != state.file_system(to) {
+            return Err(io::Error::from(io::ErrorKind::CrossesDevices));
+        }
+        state.names.insert(to.to_owned(), inode);
+        state.pending.push(NameChange::Link { path: to.to_owned(), inode });
+        outcome
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let (mut state, outcome) = self.whole()?;
         state.names.remove(path).ok_or_else(not_found)?;
@@ -480,7 +509,16 @@ mod tests {
         assert_eq!(disk.read(&file, 10).unwrap(), FileContent { bytes: b"other".to_vec(), mode: 0o600 });
         assert_eq!(disk.list(&directory).unwrap(), ["file"]);
         assert_eq!(disk.list(root).unwrap(), ["a"]);
+        assert_eq!(disk.link(&file, &file).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(disk.link(&other, &other).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(disk.link(&file, &root.join("nowhere/file")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        disk.link(&file, &other).unwrap();
+        assert_eq!(disk.list(&directory).unwrap(), ["file", "other"]);
+        disk.open(&other, Access::Write).unwrap().write_at(0, b"both").unwrap();
+        assert_eq!(disk.read(&file, 10).unwrap().bytes, b"bothr");
         disk.remove(&file).unwrap();
+        assert_eq!(disk.read(&other, 10).unwrap(), FileContent { bytes: b"bothr".to_vec(), mode: 0o600 });
+        disk.remove(&other).unwrap();
         assert_eq!(disk.remove(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(disk.list(&directory).unwrap().is_empty());
 
@@ -553,6 +591,35 @@ mod tests {
             }
         }
         assert!(renamed > 0 && kept > 0);
+    }
+
+    #[test]
+    fn a_second_name_lasts_with_its_directory_and_does_not_leave_its_file_system() {
+        let (here, there) = (Path::new("/d/file"), Path::new("/e/file"));
+        let (mut kept, mut lost) = (0, 0);
+        for seed in 0..32 {
+            let disk = SimDisk::new(seed);
+            for directory in ["/d", "/e", "/far"] {
+                disk.create_directory(Path::new(directory)).unwrap();
+            }
+            disk.write_new(here, b"lasting", 0o600).unwrap();
+            disk.sync_directory(Path::new("/d")).unwrap();
+            disk.link(here, there).unwrap();
+            disk.remove(here).unwrap();
+            if seed % 2 == 0 {
+                disk.sync_directory(Path::new("/e")).unwrap();
+            }
+            disk.restart();
+            let names = [here, there].map(|path| disk.read(path, 10).map(|content| content.bytes == b"lasting"));
+            assert!(names.iter().flatten().all(|same| *same), "seed {seed}");
+            assert!(names[1].is_ok() || seed % 2 == 1 && names[0].is_ok(), "seed {seed}");
+            (kept, lost) = if names[1].is_ok() { (kept + 1, lost) } else { (kept, lost + 1) };
+            disk.mount(Path::new("/far"));
+            let from = if names[0].is_ok() { here } else { there };
+            let far = disk.link(from, Path::new("/far/file"));
+            assert_eq!(far.unwrap_err().kind(), io::ErrorKind::CrossesDevices);
+        }
+        assert!(kept > 16 && lost > 0, "{kept} kept, {lost} lost");
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! Never here: what they mean.
 
 mod pages;
+mod place;
 mod state;
 
 pub use pages::{PageFiles, PageWriter};
+pub use place::place;
 pub use state::{Entry, FileUse, RecordAt, StateReader, StateWriter, decode_entries, encode_entry};
 
 use crate::StorageError;

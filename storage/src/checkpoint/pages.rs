@@ -220,6 +220,17 @@ impl<F: DiskFile> PageFiles<F> {
         }
     }
 
+    /// All checksums of a file, one behind the other: they stand for its content.
+    pub(super) fn checksums(&self, number: u32) -> Result<Vec<u8>, StorageError> {
+        let file = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
+        let Some(file) = file else { return Err(StorageError::PagesMissing { number }) };
+        let mut all = file.pages.to_le_bytes().to_vec();
+        for group in 0..file.pages.div_ceil(GROUP as u32) {
+            all.extend_from_slice(&file.checksums(u64::from(group))?[..]);
+        }
+        Ok(all)
+    }
+
     /// Reads every page of a file.
     pub fn verify(&self, number: u32) -> Result<(), StorageError> {
         let file = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
