@@ -1,8 +1,8 @@
 //! Signatures and hashes in batches.
 //!
 //! Enters: keys, messages and signatures as bytes from anywhere. Leaves: one verdict for each, in order; signatures by this
-//! node's own keys. Never here: what a message means, who may sign it, randomness (keys come from bytes the caller drew),
-//! a panic on outside bytes.
+//! node's own keys. Never here: what a message means, who may sign it, randomness in keys (they come from bytes
+//! the caller drew) or verdicts (that of a batch's coefficients changes none), a panic on outside bytes.
 //!
 //! All backends give the same verdict on the same bytes, the scalar one being the definition.
 #![forbid(unsafe_code)]

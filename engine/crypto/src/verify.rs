@@ -1,5 +1,6 @@
 //! One call that checks many signatures, and one that hashes many messages.
 
+use crate::ed25519::Signed;
 use crate::key::PublicKey;
 use crate::{bls, ecdsa, ed25519};
 use sha2::{Digest as _, Sha256};
@@ -34,8 +35,15 @@ impl From<bool> for Verdict {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Backend {
     /// One signature after the other on this thread; defines what is valid.
-    #[default]
     Scalar,
+    /// Ed25519 signatures by one random linear combination of them, on this thread; the others one after the other.
+    #[default]
+    Combined,
+}
+
+impl Backend {
+    /// All of them; the first defines what is valid.
+    pub const ALL: [Self; 2] = [Self::Scalar, Self::Combined];
 }
 
 impl Backend {
@@ -44,6 +52,7 @@ impl Backend {
         verdicts.clear();
         match self {
             Self::Scalar => verdicts.extend(tasks.iter().map(verify_scalar)),
+            Self::Combined => verify_combined(tasks, verdicts),
         }
         assert_eq!(verdicts.len(), tasks.len(), "one verdict a task");
     }
@@ -52,11 +61,32 @@ impl Backend {
 fn verify_scalar(task: &SignatureTask<'_>) -> Verdict {
     let SignatureTask { key, message, signature } = *task;
     Verdict::from(match key {
-        PublicKey::Ed25519(key) => ed25519::verify(key, message, signature),
+        PublicKey::Ed25519(key) => ed25519::verify(&Signed { key, message, signature }),
         PublicKey::EcdsaP256(key) => ecdsa::verify_p256(key, message, signature),
         PublicKey::EcdsaSecp256k1(key) => ecdsa::verify_secp256k1(key, message, signature),
         PublicKey::Bls12381(key) => bls::verify(key, message, signature),
     })
+}
+
+fn verify_combined(tasks: &[SignatureTask<'_>], verdicts: &mut Vec<Verdict>) {
+    let mut signed = Vec::with_capacity(tasks.len());
+    let mut places = Vec::with_capacity(tasks.len());
+    for (place, task) in tasks.iter().enumerate() {
+        let SignatureTask { key, message, signature } = *task;
+        match key {
+            PublicKey::Ed25519(key) => {
+                signed.push(Signed { key, message, signature });
+                places.push(place);
+                verdicts.push(Verdict::Invalid);
+            }
+            _ => verdicts.push(verify_scalar(task)),
+        }
+    }
+    let mut valid = vec![false; signed.len()];
+    ed25519::verify_batch(&signed, &mut valid);
+    for (place, valid) in places.into_iter().zip(valid) {
+        verdicts[place] = valid.into();
+    }
 }
 
 /// Checks a batch on the default backend.

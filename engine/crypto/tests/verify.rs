@@ -8,11 +8,29 @@ use curve25519_dalek::edwards::CompressedEdwardsY;
 use curve25519_dalek::traits::IsIdentity;
 use cyclotron_crypto::{Backend, BlsSecretKey, NodeKey, PublicKey, RootSigner, SignatureTask, Verdict, sha256_batch};
 
+/// The verdict of every backend.
 fn verdict(key: &PublicKey, message: &[u8], signature: &[u8]) -> Verdict {
-    let mut verdicts = Vec::new();
-    cyclotron_crypto::verify(&[SignatureTask { key, message, signature }], &mut verdicts);
-    assert_eq!(verdicts.len(), 1);
-    verdicts[0]
+    let task = SignatureTask { key, message, signature };
+    let [first, others @ ..] = Backend::ALL.map(|backend| {
+        let mut verdicts = Vec::new();
+        backend.verify(&[task], &mut verdicts);
+        assert_eq!(verdicts.len(), 1);
+        verdicts[0]
+    });
+    assert!(others.iter().all(|other| *other == first), "{others:?} and {first:?}");
+    first
+}
+
+/// The verdicts of every backend on a batch.
+fn verdicts(tasks: &[SignatureTask<'_>]) -> Vec<Verdict> {
+    let [first, others @ ..] = Backend::ALL.map(|backend| {
+        // What the buffer held before does not matter.
+        let mut verdicts = vec![Verdict::Valid; 3];
+        backend.verify(tasks, &mut verdicts);
+        verdicts
+    });
+    others.iter().for_each(|other| assert_eq!(*other, first));
+    first
 }
 
 #[test]
@@ -88,11 +106,76 @@ fn verdicts_keep_their_places_in_batches_of_every_size() {
             .map(|(which, message, signature, _)| SignatureTask { key: &keys[*which], message, signature })
             .collect();
         let expected: Vec<_> = entries.iter().map(|(.., verdict)| *verdict).collect();
-        // What the buffer held before does not matter.
-        let mut verdicts = vec![Verdict::Valid; 3];
-        Backend::Scalar.verify(&tasks, &mut verdicts);
-        assert_eq!(verdicts, expected, "size {size}");
+        assert_eq!(verdicts(&tasks), expected, "size {size}");
     }
+}
+
+/// A message and its signature.
+type Entry = (Vec<u8>, Vec<u8>);
+
+/// Signatures over distinct messages by a number of keys in turns.
+fn ed25519_entries(count: usize, signers: usize) -> (Vec<PublicKey>, Vec<Entry>) {
+    use ed25519_dalek::{Signer, SigningKey};
+    let signers: Vec<_> = (0..signers).map(|n| SigningKey::from_bytes(&[n as u8 + 1; 32])).collect();
+    let keys = signers.iter().map(|signer| PublicKey::Ed25519(signer.verifying_key().to_bytes())).collect();
+    let entry = |n: usize| {
+        let message = format!("message {n}").into_bytes();
+        let signature = signers[n % signers.len()].sign(&message).to_bytes().to_vec();
+        (message, signature)
+    };
+    (keys, (0..count).map(entry).collect())
+}
+
+#[test]
+fn bad_signatures_are_found_wherever_they_are() {
+    // Few keys, as many as signatures, and between; no bad one, one at each place, some, many, all.
+    let mut state = 7_u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for (count, signers) in [(2, 1), (2, 2), (7, 3), (8, 1), (9, 9), (63, 5), (64, 64), (65, 2), (300, 200)] {
+        let (keys, entries) = ed25519_entries(count, signers);
+        let mut cases: Vec<Vec<usize>> = vec![vec![], (0..count).collect()];
+        cases.extend((0..count).step_by(count.div_ceil(9)).map(|place| vec![place]));
+        for bad in [2, count / 8 + 1, count / 2] {
+            let places: std::collections::BTreeSet<usize> = (0..bad).map(|_| random(count)).collect();
+            cases.push(places.into_iter().collect());
+        }
+        for bad in cases {
+            let mut entries = entries.clone();
+            for place in &bad {
+                // Of S, which stays canonical; of R; of the message; or another one's signature.
+                match place % 4 {
+                    0 => entries[*place].1[40] ^= 1,
+                    1 => entries[*place].1[3] ^= 8,
+                    2 => entries[*place].0.push(0),
+                    _ => entries[*place].1 = entries[(place + 1) % count].1.clone(),
+                }
+            }
+            let tasks: Vec<_> = entries
+                .iter()
+                .enumerate()
+                .map(|(n, (message, signature))| SignatureTask { key: &keys[n % signers], message, signature })
+                .collect();
+            let found: Vec<bool> = verdicts(&tasks).into_iter().map(|verdict| verdict == Verdict::Invalid).collect();
+            let expected: Vec<bool> = (0..count).map(|place| bad.contains(&place)).collect();
+            assert_eq!(found, expected, "{count} by {signers}: {bad:?}");
+        }
+    }
+}
+
+#[test]
+fn two_errors_that_cancel_out_are_both_found() {
+    use curve25519_dalek::scalar::Scalar;
+    // One more in one S, one less in the other: without coefficients the sum would hold.
+    let (keys, mut entries) = ed25519_entries(2, 1);
+    for (entry, by) in entries.iter_mut().zip([Scalar::ONE, -Scalar::ONE]) {
+        let s = Scalar::from_canonical_bytes(entry.1[32..].try_into().unwrap()).unwrap() + by;
+        entry.1[32..].copy_from_slice(s.as_bytes());
+    }
+    let task = |n: usize| SignatureTask { key: &keys[0], message: &entries[n].0, signature: &entries[n].1 };
+    assert_eq!(verdicts(&[task(0), task(1)]), [Verdict::Invalid; 2]);
 }
 
 #[test]
@@ -139,6 +222,12 @@ fn small_order_encodings() -> Vec<[u8; 32]> {
 fn ed25519_follows_zip_215_on_small_order_points() {
     let encodings = small_order_encodings();
     assert_eq!(encodings.len(), 14, "ZIP 215 lists 8 canonical and 6 other encodings");
+    let pairs: Vec<_> = encodings
+        .iter()
+        .flat_map(|key| encodings.iter().map(|r| (PublicKey::Ed25519(*key), [&r[..], &[0; 32]].concat())))
+        .collect();
+    let tasks = pairs.iter().map(|(key, signature)| SignatureTask { key, message: b"Zcash", signature });
+    assert_eq!(verdicts(&tasks.collect::<Vec<_>>()), [Verdict::Valid; 14 * 14]);
     for key in &encodings {
         for r in &encodings {
             let mut signature = [0; 64];
