@@ -124,15 +124,25 @@ impl<D: Disk> StateDirectory<D> {
 
     /// Opens the log of batches where the batch of height `from` is, or comes next.
     pub fn log(&self, from: u64) -> Result<LogReader<D>, StorageError> {
-        Self::log_of(&self.disk, &self.path, from)
+        Self::log_of(&self.disk, &self.path, Some(from))
     }
 
-    /// Opens the log of batches in the state directory at `path`, which another process may use.
-    pub fn log_of(disk: &Arc<D>, path: &Path, from: u64) -> Result<LogReader<D>, StorageError> {
+    /// Opens the log of batches in the state directory at `path`, which another process may use: where the batch of height `from` is, or comes next;
+    /// at its beginning if none is named.
+    pub fn log_of(disk: &Arc<D>, path: &Path, from: Option<u64>) -> Result<LogReader<D>, StorageError> {
         if layout(&**disk, path)? == Layout::Unfinished {
             return Err(StorageError::Foreign { path: path.to_owned(), expected: "a state directory" });
         }
-        LogReader::open(disk.clone(), &path.join(LOG), from)
+        let (disk, log) = (disk.clone(), path.join(LOG));
+        match from {
+            Some(from) => LogReader::open(disk, &log, from),
+            None => LogReader::open_first(disk, &log),
+        }
+    }
+
+    /// Folder of the log of batches.
+    pub fn log_folder(&self) -> PathBuf {
+        self.path.join(LOG)
     }
 
     /// Folder of checkpoints.

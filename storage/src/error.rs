@@ -142,6 +142,15 @@ pub enum StorageError {
         /// The height that comes next and is not there.
         height: u64,
     },
+    /// The log begins later than it is needed from.
+    LogBegins {
+        /// The log's directory.
+        directory: PathBuf,
+        /// Height of its first batch.
+        first: u64,
+        /// The height that it is needed from.
+        needed: u64,
+    },
     /// The disk failed to flush a log: what was written since is not known to last.
     LogFailedBefore {
         /// The file.
@@ -238,6 +247,12 @@ impl fmt::Display for StorageError {
                 f,
                 "the log in {} goes on at height {height}, but no file there begins with it; restore the file from a backup",
                 directory.display()
+            ),
+            Self::LogBegins { directory, first, needed } => write!(
+                f,
+                "the log in {} begins at height {first}, and is needed from height {needed} on: what was before is kept by checkpoints alone, and none of height {} or higher is here; restore one, or the files of the log, from a backup",
+                directory.display(),
+                first - 1
             ),
             Self::LogFailedBefore { path } => write!(
                 f,

@@ -4,7 +4,7 @@
 
 use cyclotron_ports::{Disk, Fault, SimDisk, SimEntropy};
 use cyclotron_storage::StorageError;
-use cyclotron_storage::log::{LogReader, LogWriter, decode_batch, encode_batch};
+use cyclotron_storage::log::{LogReader, LogWriter, Trimmed, decode_batch, encode_batch, first_height, trim};
 use cyclotron_storage::{Frame, FrameKind};
 use cyclotron_types::Principal;
 use cyclotron_types::batch::{Batch, OperatorAction};
@@ -108,6 +108,73 @@ fn a_log_is_read_from_the_file_that_holds_a_height() {
     }
 }
 
+/// Heights of the first batches of the files.
+fn firsts(disk: &Arc<SimDisk>) -> Vec<u64> {
+    let name = |path: &PathBuf| u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
+    files(disk).iter().map(name).collect()
+}
+
+#[test]
+fn a_log_loses_whole_files_that_a_checkpoint_keeps_oldest_first_until_it_is_small_enough() {
+    let written = || {
+        let disk = disk(1);
+        write_up_to(&mut create(&disk), 40);
+        disk
+    };
+    let before = firsts(&written());
+    assert!(before.len() > 6);
+    let size = |disk: &Arc<SimDisk>| files(disk).iter().map(|path| bytes(disk, path).len() as u64).sum::<u64>();
+    for (kept, bytes_max) in (0..=41).flat_map(|kept| [0, 30_000, 60_000, u64::MAX].map(|max| (kept, max))) {
+        let disk = written();
+        let all = size(&disk);
+        let Trimmed { files, bytes } = trim(&*disk, Path::new(HERE), kept, bytes_max).unwrap();
+        let left = firsts(&disk);
+        assert_eq!(left, before[files as usize..], "the newest stay, without a gap");
+        assert_eq!(size(&disk), all - bytes);
+        assert!(left[0] <= kept + 1, "batches behind {kept} are needed, and {} is the first", left[0]);
+        // No more than had to, and no less than could.
+        let last_gone = files.checked_sub(1).map_or(0, |n| left[0] - before[n as usize]);
+        assert!(files == 0 || last_gone > 0 && all - bytes + 13_000 > bytes_max, "{kept} {bytes_max}");
+        assert!(size(&disk) <= bytes_max || left.get(1).is_none_or(|next| *next > kept + 1), "{kept} {bytes_max}");
+        let mut log = LogReader::open_first(disk.clone(), Path::new(HERE)).unwrap();
+        assert_eq!((log.next_height(), first_height(&*disk, Path::new(HERE)).unwrap()), (left[0], Some(left[0])));
+        while log.next_frame().unwrap().is_some() {}
+        let mut log = log.into_writer(FILE_BYTES).unwrap();
+        write_up_to(&mut log, 50);
+        if left[0] > 1 {
+            let said = LogReader::open(disk.clone(), Path::new(HERE), left[0] - 1).unwrap_err().to_string();
+            assert!(said.contains(&format!("none of height {} or higher", left[0] - 1)), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_trim_that_is_interrupted_anywhere_leaves_no_gap() {
+    let (mut seen, mut failed) = (std::collections::BTreeSet::new(), 0);
+    for fault in [Fault::Medium, Fault::Denied, Fault::PowerLoss] {
+        for at in 0.. {
+            let disk = disk(at as u64);
+            write_up_to(&mut create(&disk), 40);
+            let before = firsts(&disk);
+            disk.fail_after(at, fault);
+            let outcome = trim(&*disk, Path::new(HERE), 30, 0);
+            let all_done = outcome.is_ok();
+            failed += u32::from(!all_done);
+            disk.restart();
+            let left = firsts(&disk);
+            assert!(before.ends_with(&left) && left[0] <= 31, "{left:?} of {before:?}");
+            seen.insert(left.len());
+            let mut log = LogReader::open(disk.clone(), Path::new(HERE), 31).unwrap();
+            while log.next_frame().unwrap().is_some() {}
+            assert_eq!(log.next_height(), 41);
+            if all_done {
+                break;
+            }
+        }
+    }
+    assert!(seen.len() > 4 && failed > 30, "{seen:?} {failed}");
+}
+
 #[test]
 fn a_recording_is_one_file_of_compressed_frames() {
     let disk = disk(1);
@@ -182,7 +249,9 @@ fn a_missing_file_is_noticed() {
         let good = bytes(&disk, path);
         disk.remove(path).unwrap();
         let error = read(&disk).unwrap_err().to_string();
-        assert!(error.starts_with("the log in /log goes on at height "), "file {index}: {error}");
+        // One without its beginning may be one that checkpoints go on from.
+        let said = if index == 0 { "begins at height " } else { "goes on at height " };
+        assert!(error.starts_with(&format!("the log in /log {said}")), "file {index}: {error}");
         disk.write_new(path, &good, 0o600).unwrap();
     }
     read(&disk).unwrap();

@@ -32,7 +32,7 @@ impl std::error::Error for OpenFailed {}
 /// it is whole.
 pub fn open(path: &Path) -> Result<(Genesis, LogReader<SystemDisk>), OpenFailed> {
     let disk = Arc::new(SystemDisk);
-    let log = if path.is_dir() { StateDirectory::log_of(&disk, path, 1) } else { LogReader::open_file(disk, path) };
+    let log = if path.is_dir() { StateDirectory::log_of(&disk, path, None) } else { LogReader::open_file(disk, path) };
     let log = log.map_err(OpenFailed::Storage)?;
     let genesis = Genesis::decode(log.configuration()).map_err(OpenFailed::Genesis)?;
     Ok((genesis, log))

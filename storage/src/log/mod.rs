@@ -5,11 +5,13 @@
 mod batch;
 mod reader;
 mod segment;
+mod trim;
 mod writer;
 
 pub use batch::{decode_batch, encode_batch};
 pub use reader::LogReader;
 pub(crate) use reader::heights;
+pub use trim::{Trimmed, first_height, trim};
 pub use writer::{LOG_FILE_BYTES, LogWriter, Written};
 
 const EXTENSION: &str = ".log";

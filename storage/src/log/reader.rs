@@ -110,11 +110,21 @@ impl<D: Disk> LogReader<D> {
     pub fn open(disk: Arc<D>, directory: &Path, from: u64) -> Result<Self, StorageError> {
         let mut files = heights(&*disk, directory)?;
         let Some(before) = files.partition_point(|first| *first <= from).checked_sub(1) else {
-            return Err(StorageError::LogMissing { directory: directory.to_owned(), height: from });
+            let directory = directory.to_owned();
+            return Err(match files.front() {
+                Some(first) => StorageError::LogBegins { directory, first: *first, needed: from },
+                None => StorageError::LogMissing { directory, height: from },
+            });
         };
         files.drain(..before);
         let path = directory.join(file_name(files.pop_front().expect("the file was found")));
         Self::begin(disk, Some(directory.to_owned()), &path, files)
+    }
+
+    /// Opens the log in a directory at its first file. Errors: also when there is none.
+    pub fn open_first(disk: Arc<D>, directory: &Path) -> Result<Self, StorageError> {
+        let first = heights(&*disk, directory)?.front().copied().unwrap_or(1);
+        Self::open(disk, directory, first)
     }
 
     /// Opens a log in one file: a recording, or one file of an input log.

@@ -26,7 +26,7 @@ mod subnet;
 mod totals;
 
 pub use candidate::{NotTaken, TakeOver};
-pub use checkpoint::{Checkpointer, Made};
+pub use checkpoint::{CHECKPOINTS_KEPT, Checkpointer, Made, Retention};
 pub use conservation::Unbalanced;
 pub use cyclotron_execution::JobName;
 pub use cyclotron_scheduling::Ran;

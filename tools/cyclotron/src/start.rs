@@ -1,13 +1,13 @@
 //! `cyclotron start`: options, state directory, banner, and the node until Ctrl-C.
 
-use crate::node::{Node, NodeOptions, Restart, genesis};
+use crate::node::{Kept, Node, NodeOptions, Restart, genesis};
 use crate::print;
 use crate::profiling::Profiling;
 use clap::Args;
 use cyclotron_net::{Counters, Server, ServerConfig, serve};
 use cyclotron_ports::{SystemDisk, SystemEntropy};
 use cyclotron_storage::{NodeKeys, StateDirectory};
-use cyclotron_subnet::NODES_MAX;
+use cyclotron_subnet::{CHECKPOINTS_KEPT, NODES_MAX};
 use cyclotron_trace::{LogFormat, Metrics, info, init_log, warn};
 use cyclotron_types::units::Bytes;
 use cyclotron_types::units::Height;
@@ -23,6 +23,8 @@ use std::time::Duration;
 pub const THREADS_MAX: i64 = 1_024;
 /// Nodes that the table of prices is written for.
 const PRICED_AS_DEFAULT: u64 = 13;
+/// Checkpoints that anyone may want to keep: each may hold a whole state.
+const CHECKPOINTS_MAX: u64 = 1_000;
 /// File descriptors of a process whose limit cannot be learned: what systems give at least.
 const FILES_MIN: u64 = 256;
 /// Exit code of a process that a second Ctrl-C ends: 128 and the number of SIGINT, as shells have it.
@@ -67,6 +69,14 @@ pub struct StartArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     checkpoint_every: u64,
 
+    /// Checkpoints that are kept, the newest
+    #[arg(long, value_name = "COUNT", default_value_t = CHECKPOINTS_KEPT as u64, value_parser = clap::value_parser!(u64).range(1..=CHECKPOINTS_MAX))]
+    checkpoints: u64,
+
+    /// MiB of the log of batches beyond which files go that the oldest of the kept checkpoints makes dispensable
+    #[arg(long, value_name = "MIB", default_value_t = 16_384, value_parser = clap::value_parser!(u64).range(..=1 << 40))]
+    log_max: u64,
+
     /// MiB of compiled code kept in the state directory, so that a start need not compile again; 0 keeps none
     #[arg(long, value_name = "MIB", default_value_t = 2_048, value_parser = clap::value_parser!(u64).range(..=1 << 40))]
     module_cache: u64,
@@ -105,7 +115,9 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     check_addresses(&arguments)?;
     let threads = arguments.threads.map_or_else(cores, usize::from);
     let recorded = arguments.record.is_some();
-    let mut restart = Restart::open(&state, threads, arguments.priced_as, recorded, arguments.module_cache << 20)?;
+    let kept = Kept { checkpoints: arguments.checkpoints as usize, log_bytes_max: arguments.log_max << 20 };
+    let mut restart =
+        Restart::open(&state, threads, arguments.priced_as, recorded, arguments.module_cache << 20, kept)?;
     if let Some(file) = &arguments.record {
         restart.record(file)?;
     }

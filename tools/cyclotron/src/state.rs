@@ -34,6 +34,7 @@ pub fn run(command: &StateCommand) -> Result<(), String> {
         return Err(format!("{} is not a directory", directory.display()));
     }
     let (genesis, mut log) = open(directory).map_err(|error| error.to_string())?;
+    let first = log.next_height();
     let mut contents = Contents::default();
     // The heights of a log are in its frames, so both read all of it.
     while let Some(frame) = log.next_frame().map_err(|error| error.to_string())? {
@@ -42,8 +43,19 @@ pub fn run(command: &StateCommand) -> Result<(), String> {
     let mut lines = [subnet_lines(&genesis), contents_lines(&contents)].concat();
     let checkpoints = StateDirectory::<SystemDisk>::checkpoints_of(directory);
     let mut verified = BTreeSet::new();
-    for height in checkpoint::list(&SystemDisk, &checkpoints).map_err(|error| error.to_string())? {
+    let heights = checkpoint::list(&SystemDisk, &checkpoints).map_err(|error| error.to_string())?;
+    for &height in &heights {
         lines.push(format!("  Checkpoint   {}", checkpoint_line(&checkpoints, height, command, &mut verified)?));
+    }
+    if first > 1 && heights.last().is_none_or(|newest| newest + 1 < first) {
+        let gap = format!(
+            "the log begins at height {first}, and no checkpoint of height {} or higher is here: no start can bring the state back",
+            first - 1
+        );
+        match command {
+            StateCommand::Verify(_) => return Err(gap),
+            StateCommand::Inspect(_) => lines.push(format!("  Missing      {gap}")),
+        }
     }
     lines.extend(left_over_line(log.left_over()));
     if matches!(command, StateCommand::Verify(_)) {

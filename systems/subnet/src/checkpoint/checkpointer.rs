@@ -11,6 +11,7 @@ use cyclotron_storage::StorageError;
 use cyclotron_storage::checkpoint::{
     FileUse, PageFiles, PageWriter, StateReader, StateWriter, list, next_number, prune,
 };
+use cyclotron_storage::log::{Trimmed, trim};
 use cyclotron_trace::zone;
 use cyclotron_types::units::Height;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +22,8 @@ use std::thread::JoinHandle;
 
 /// Pieces of about 1 MiB that wait to be written; beyond them capturing waits for the disk.
 const PIECES_MAX: usize = 256;
-/// Checkpoints that stay: should one be damaged, there is another.
-const KEPT: usize = 2;
+/// Checkpoints that stay unless told otherwise: should one be damaged, there is another.
+pub const CHECKPOINTS_KEPT: usize = 2;
 /// Pages that are copied from file to file at once.
 const COPIED_PAGES: u32 = 256;
 
@@ -33,6 +34,23 @@ pub struct Made {
     pub height: Height,
     /// Why files that are no longer needed are still there, if they are; the next checkpoint tries again.
     pub not_removed: Option<StorageError>,
+    /// What went from the log, since the checkpoints that stay keep it.
+    pub log_removed: Trimmed,
+}
+
+/// What stays once a checkpoint is made.
+#[derive(Clone, Debug)]
+pub struct Retention {
+    /// So many of the newest checkpoints; at least one.
+    pub checkpoints: usize,
+    /// Of the log in this folder, if any: what the oldest of these checkpoints does not keep, and up to so many bytes.
+    pub log: Option<(PathBuf, u64)>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { checkpoints: CHECKPOINTS_KEPT, log: None }
+    }
 }
 
 /// Makes checkpoints of one subnet in one directory. A subnet has one of these: its memories lie in the files that this one knows.
@@ -42,13 +60,21 @@ pub struct Checkpointer<D: Disk> {
     folder: PathBuf,
     files: Arc<PageFiles<D::File>>,
     kept: Kept,
+    retention: Retention,
     making: Option<Making>,
     /// Number of the next file of pages.
     next: u32,
 }
 
-/// The files of pages that are there, as far as they are needed, and why others are.
-type Written = (BTreeSet<u32>, Option<StorageError>);
+/// What a thread has done that wrote a checkpoint.
+#[derive(Debug)]
+struct Written {
+    /// The files of pages that are there, as far as they are needed.
+    files: BTreeSet<u32>,
+    /// Why others are, or files of the log.
+    not_removed: Option<StorageError>,
+    log_removed: Trimmed,
+}
 
 /// A checkpoint that is being written.
 #[derive(Debug)]
@@ -64,7 +90,16 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
     pub fn new(disk: Arc<D>, folder: &Path) -> Result<Self, StorageError> {
         let next = next_number(&*disk, folder)?;
         let files = Arc::default();
-        Ok(Self { disk, folder: folder.to_owned(), files, kept: Kept::default(), making: None, next })
+        let (folder, kept, retention) = (folder.to_owned(), Kept::default(), Retention::default());
+        Ok(Self { disk, folder, files, kept, retention, making: None, next })
+    }
+
+    /// Lets this stay once a checkpoint is made, from the next one on.
+    ///
+    /// Panics: when no checkpoint is to stay.
+    pub fn retain(&mut self, retention: Retention) {
+        assert!(retention.checkpoints > 0, "the newest checkpoint stays");
+        self.retention = retention;
     }
 
     /// Makes a new subnet the one of a checkpoint, which had the same genesis. Its memories lie in the files of the checkpoint.
@@ -109,6 +144,7 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
             disk: Arc::clone(&self.disk),
             folder: self.folder.clone(),
             files: Arc::clone(&self.files),
+            retention: self.retention.clone(),
             height,
         };
         let thread =
@@ -139,18 +175,18 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
         let Making { height, number, saved, thread } = self.making.take()?;
         let written = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let store: Arc<dyn PageStore> = Arc::clone(&self.files) as _;
-        let made = written.and_then(|(used, not_removed)| {
+        let made = written.and_then(|written| {
             // Nothing may be in it: then it went with those that are not needed.
-            if used.contains(&number) {
+            if written.files.contains(&number) {
                 self.files.open(&*self.disk, &self.folder, number)?;
             }
-            Ok((used, not_removed))
+            Ok(written)
         });
         subnet.settle(&saved, made.is_ok().then_some(&store));
         Some(match made {
-            Ok((_, not_removed)) => {
+            Ok(Written { not_removed, log_removed, .. }) => {
                 self.files.keep(&self.kept.forget_unused_files());
-                Ok(Made { height, not_removed })
+                Ok(Made { height, not_removed, log_removed })
             }
             Err(error) => {
                 self.start_over(subnet);
@@ -181,6 +217,7 @@ struct Writing<D: Disk> {
     disk: Arc<D>,
     folder: PathBuf,
     files: Arc<PageFiles<D::File>>,
+    retention: Retention,
     height: Height,
 }
 
@@ -209,12 +246,23 @@ impl<D: Disk> Writing<D> {
             return Err(error);
         }
         // The checkpoint exists, whatever is still there of those before.
-        let (mut used, not_removed) = match prune(&*self.disk, &self.folder, KEPT) {
-            Ok(used) => (used, None),
-            Err(error) => (BTreeSet::new(), Some(error)),
+        let (mut used, log_removed, not_removed) = match self.remove_old() {
+            Ok((used, trimmed)) => (used, trimmed, None),
+            Err(error) => (BTreeSet::new(), Trimmed::default(), Some(error)),
         };
         used.extend(files.iter().map(|file| file.number));
-        Ok((used, not_removed))
+        Ok(Written { files: used, not_removed, log_removed })
+    }
+
+    /// Removes older checkpoints, then what the oldest of those that stay makes dispensable in the log. Returns the files of pages that stay.
+    fn remove_old(&self) -> Result<(BTreeSet<u32>, Trimmed), StorageError> {
+        let used = prune(&*self.disk, &self.folder, self.retention.checkpoints)?;
+        let oldest = list(&*self.disk, &self.folder)?.first().copied();
+        let trimmed = match (&self.retention.log, oldest) {
+            (Some((folder, bytes_max)), Some(oldest)) => trim(&*self.disk, folder, oldest, *bytes_max)?,
+            _ => Trimmed::default(),
+        };
+        Ok((used, trimmed))
     }
 
     fn write_state(&self, files: &[FileUse], frames: Frames) -> Result<(), StorageError> {

@@ -23,7 +23,7 @@ mod record;
 mod release;
 
 pub(crate) use capture::Saved;
-pub use checkpointer::{Checkpointer, Made};
+pub use checkpointer::{CHECKPOINTS_KEPT, Checkpointer, Made, Retention};
 pub(crate) use kept::Kept;
 pub use record::Position;
 pub(crate) use record::{EnvOf, Restored, settle};

@@ -1,7 +1,7 @@
 //! When checkpoints are made, and when memory is given back that they keep too.
 //!
 //! Enters: the subnet after each round. Leaves: files in the state directory, written beside the rounds. Never here: a reason for the node to stop: the
-//! log alone brings the state back.
+//! last checkpoint and the log behind it bring the state back.
 
 use cyclotron_ports::SystemDisk;
 use cyclotron_storage::StorageError;
@@ -87,7 +87,15 @@ impl Checkpoints {
             Ok(made) => {
                 info!("checkpoint of height {} made in {:.1} s", made.height, self.last.elapsed().as_secs_f64());
                 if let Some(error) = made.not_removed {
-                    warn!("files of old checkpoints are still there: {error}");
+                    warn!("files of old checkpoints, or of the log behind them, are still there: {error}");
+                }
+                let removed = made.log_removed;
+                if removed.files > 0 {
+                    info!(
+                        "{} files of the log went, {} MiB: checkpoints keep what was in them",
+                        removed.files,
+                        removed.bytes >> 20
+                    );
                 }
             }
             Err(error) => {

@@ -27,7 +27,7 @@ use cyclotron_storage::NodeKeys;
 use cyclotron_subnet::{Checkpointer, Subnet};
 use cyclotron_trace::Metrics;
 use cyclotron_types::units::{Bytes, Time};
-pub use restart::{FIRST_CANISTER, Restart, genesis};
+pub use restart::{FIRST_CANISTER, Kept, Restart, genesis};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;

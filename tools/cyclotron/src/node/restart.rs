@@ -8,10 +8,10 @@ use cyclotron_execution::management::IdRange;
 use cyclotron_execution::{ExecutionLimits, SubnetConfig};
 use cyclotron_ports::SystemDisk;
 use cyclotron_record::Recorder;
-use cyclotron_storage::log::{LOG_FILE_BYTES, LogReader};
-use cyclotron_storage::{FrameKind, NodeKeys, StateDirectory};
+use cyclotron_storage::log::{self, LOG_FILE_BYTES, LogReader};
+use cyclotron_storage::{FrameKind, NodeKeys, StateDirectory, StorageError, checkpoint};
 use cyclotron_subnet::{
-    Checkpointer, CodeOnDisk, Genesis, LogSink, Program, Replayed, SchedulingOptions, Subnet, SubnetOptions,
+    Checkpointer, CodeOnDisk, Genesis, LogSink, Program, Replayed, Retention, SchedulingOptions, Subnet, SubnetOptions,
 };
 use cyclotron_trace::{info, warn};
 use cyclotron_types::fees::Fees;
@@ -37,6 +37,8 @@ pub const FIRST_CANISTER: u64 = ALLOCATED_IDS.first;
 
 const _: () = assert!(FIRST_CANISTER == 0x8000_0000_0010_0000);
 
+/// Bytes of a file of the log, however short that is to be.
+const LOG_FILE_BYTES_MIN: u64 = 1 << 20;
 /// Time between two lines about a long restart.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -61,6 +63,34 @@ pub fn genesis(keys: &NodeKeys, priced_as: u64) -> Genesis {
     }
 }
 
+/// What stays of checkpoints and the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// So many of the newest checkpoints.
+    pub checkpoints: usize,
+    /// Bytes of the log beyond which files go that the oldest of these keeps.
+    pub log_bytes_max: u64,
+}
+
+/// Bytes of a file of a log that is to have so many at most: a file goes whole or not at all.
+fn log_file_bytes(log_bytes_max: u64) -> u64 {
+    (log_bytes_max / 16).clamp(LOG_FILE_BYTES_MIN, LOG_FILE_BYTES)
+}
+
+/// What brings the state back without the newest checkpoint.
+fn otherwise(state: &StateDirectory<SystemDisk>) -> Result<&'static str, StorageError> {
+    let first = log::first_height(&SystemDisk, &state.log_folder())?.unwrap_or(1);
+    let checkpoints = checkpoint::list(&SystemDisk, &state.checkpoints())?;
+    let before = checkpoints.iter().rev().nth(1);
+    Ok(match before {
+        Some(before) if first <= before + 1 => {
+            "the checkpoint before it, and the log behind that, bring the same state back"
+        }
+        _ if first == 1 => "the log brings the same state back",
+        _ => "but nothing else here brings the state back, so restore a backup of the state directory first",
+    })
+}
+
 /// A subnet that is not brought back yet.
 pub struct Restart {
     log: LogReader<SystemDisk>,
@@ -68,21 +98,27 @@ pub struct Restart {
     checkpoint: Option<Height>,
     /// Folder of checkpoints.
     folder: PathBuf,
+    /// What stays once the next one is made, and what else brings the state back if the newest cannot.
+    retention: Retention,
+    otherwise: &'static str,
     subnet: Subnet,
     root: BlsSecretKey,
 }
 
 impl Restart {
     /// Opens the log, behind the newest checkpoint unless the subnet is `recorded` from its first round on, and makes the subnet that it is
-    /// of. `priced_as`: what the operator asks for, if anything. `module_cache_bytes`: of compiled code kept on disk; 0: none.
+    /// of. `priced_as`: what the operator asks for, if anything. `module_cache_bytes`: of compiled code kept on disk; 0: none. Of checkpoints and the
+    /// log stays what `kept` says.
     pub fn open(
         state: &StateDirectory<SystemDisk>,
         threads: usize,
         priced_as: Option<u64>,
         recorded: bool,
         module_cache_bytes: u64,
+        kept: Kept,
     ) -> Result<Self, String> {
         let checkpoint = if recorded { None } else { state.newest_checkpoint().map_err(|error| error.to_string())? };
+        let otherwise = otherwise(state).map_err(|error| error.to_string())?;
         let log = state.log(checkpoint.map_or(1, |height| height + 1)).map_err(|error| error.to_string())?;
         let genesis = Genesis::decode(log.configuration())?;
         let keys = state.keys();
@@ -108,7 +144,10 @@ impl Restart {
                 Err(error) => warn!("compiled code is not kept, and starts take longer: {error}"),
             }
         }
-        Ok(Self { log, checkpoint: checkpoint.map(Height), folder: state.checkpoints(), subnet, root })
+        let retention =
+            Retention { checkpoints: kept.checkpoints, log: Some((state.log_folder(), kept.log_bytes_max)) };
+        let (checkpoint, folder) = (checkpoint.map(Height), state.checkpoints());
+        Ok(Self { log, checkpoint, folder, retention, otherwise, subnet, root })
     }
 
     /// Records all batches, those of the log included.
@@ -120,19 +159,18 @@ impl Restart {
 
     /// Loads the checkpoint, and runs the batches behind it again. Returns the subnet, and who makes its next checkpoints.
     pub fn bring_back(self) -> Result<(Subnet, Checkpointer<SystemDisk>), String> {
-        let Self { mut log, checkpoint, folder, mut subnet, root } = self;
+        let Self { mut log, checkpoint, folder, retention, otherwise, mut subnet, root } = self;
+        let file_bytes = retention.log.as_ref().map_or(LOG_FILE_BYTES, |(_, max)| log_file_bytes(*max));
         let began = Instant::now();
         let checkpointer = Checkpointer::new(Arc::new(SystemDisk), &folder);
         let mut checkpointer = checkpointer.map_err(|error| error.to_string())?;
         if let Some(height) = checkpoint {
             checkpointer.restore(&mut subnet, height).map_err(|error| {
                 let files = folder.join(format!("{:016x}.state", height.0));
-                format!(
-                    "{error}; or remove {}: the checkpoint before it, or the log, brings the same state back",
-                    files.display()
-                )
+                format!("{error}; or remove {}: {otherwise}", files.display())
             })?;
         }
+        checkpointer.retain(retention);
         let from = subnet.height();
         let mut told = began;
         while let Some(frame) = log.next_frame().map_err(|error| error.to_string())? {
@@ -166,7 +204,7 @@ impl Restart {
                 "the state is back at height {height} after {seconds:.1} s, from a checkpoint at {from} and the log; {compiled} modules compiled, {loaded} found compiled"
             );
         }
-        let writer = log.into_writer(LOG_FILE_BYTES).map_err(|error| error.to_string())?;
+        let writer = log.into_writer(file_bytes).map_err(|error| error.to_string())?;
         let sink = LogSink::new(writer).map_err(|error| format!("cannot start a thread: {error}"))?;
         subnet.note(Box::new(sink));
         subnet.run_as(Program::this()).map_err(|error| error.to_string())?;
