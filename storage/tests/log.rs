@@ -7,7 +7,8 @@ use cyclotron_storage::StorageError;
 use cyclotron_storage::log::{LogReader, LogWriter, Trimmed, decode_batch, encode_batch, first_height, trim};
 use cyclotron_storage::{Frame, FrameKind};
 use cyclotron_types::Principal;
-use cyclotron_types::batch::{Batch, OperatorAction};
+use cyclotron_types::action::OperatorAction;
+use cyclotron_types::batch::Batch;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::Ingress;
 use cyclotron_types::units::{Cycles, Height, RegistryVersion, Time};
@@ -363,25 +364,28 @@ prop_compose! {
     }
 }
 
+fn action() -> impl Strategy<Value = OperatorAction> {
+    let canister = || principal().prop_map(CanisterId::from_principal);
+    let add = |(canister, amount)| OperatorAction::AddCycles { canister, amount: Cycles(amount) };
+    let fork = |(source, target)| OperatorAction::ForkCanister { source, target };
+    prop_oneof![(canister(), any::<u128>()).prop_map(add), (canister(), prop::option::of(canister())).prop_map(fork),]
+}
+
 prop_compose! {
     fn batch()(
         (height, time, version) in any::<(u64, u64, u64)>(),
         randomness in any::<[u8; 32]>(),
         checkpoint in any::<bool>(),
         ingress in prop::collection::vec(ingress(), 0..5),
-        actions in prop::collection::vec((principal(), any::<u128>()), 0..3),
+        actions in prop::collection::vec(action(), 0..3),
     ) -> Batch {
-        let add = |(canister, amount)| OperatorAction::AddCycles {
-            canister: CanisterId::from_principal(canister),
-            amount: Cycles(amount),
-        };
         Batch {
             height: Height(height),
             time: Time(time),
             randomness,
             registry_version: RegistryVersion(version),
             ingress,
-            actions: actions.into_iter().map(add).collect(),
+            actions,
             checkpoint,
         }
     }

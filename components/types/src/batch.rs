@@ -1,8 +1,9 @@
 //! The two doors: a [`Batch`] is the only way into the Replicated world, a [`CertifiedView`] the only way out.
 
-use crate::ids::{CanisterId, MessageId};
+use crate::action::{ActionDone, ActionRefused, OperatorAction};
+use crate::ids::MessageId;
 use crate::message::Ingress;
-use crate::units::{Cycles, Height, RegistryVersion, Time};
+use crate::units::{Height, RegistryVersion, Time};
 
 /// One round's input, the same on every node. All of it can be recorded and replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,18 +24,6 @@ pub struct Batch {
     pub checkpoint: bool,
 }
 
-/// What an operator or a test may do to the Replicated world besides messages; on a live network there are none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OperatorAction {
-    /// Adds cycles to a canister out of nothing.
-    AddCycles {
-        /// To whom.
-        canister: CanisterId,
-        /// How many.
-        amount: Cycles,
-    },
-}
-
 /// What a round leaves for the outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertifiedView {
@@ -48,4 +37,6 @@ pub struct CertifiedView {
     pub signature: [u8; 48],
     /// Ingress messages whose status became final in this round.
     pub answered: Vec<MessageId>,
+    /// What became of the batch's actions, in their order.
+    pub actions: Vec<Result<ActionDone, ActionRefused>>,
 }

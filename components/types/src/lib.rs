@@ -3,6 +3,7 @@
 //! Enters: numbers of the protocol. Leaves: types. Never here: I/O, clocks, floats, `HashMap`, `unsafe`.
 #![forbid(unsafe_code)]
 
+pub mod action;
 pub mod batch;
 pub mod canister;
 pub mod fees;

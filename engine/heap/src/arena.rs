@@ -23,6 +23,9 @@ use crate::version::{Version, Versions};
 
 /// Bytes moved at a time when a memory is copied or scanned.
 const COPY_BYTES: usize = 256 << 10;
+/// Pages that a thread copies at least, so that it is worth its start, and threads that copy one memory.
+const COPIED_BY_ONE: usize = 512;
+const COPIERS_MAX: usize = 4;
 
 /// The memories of one subnet.
 ///
@@ -348,13 +351,7 @@ impl<K: MemoryKind> Memory<K> {
         self.check_idle()?;
         let copy = Self::new(&self.slot.file, self.size, self.maximum)?;
         let copy = Self { dirty: self.dirty.clone(), unsaved: self.here_alone(), ..copy };
-        let mut page = [0; PAGE];
-        for at in copy.unsaved.iter().map(PageIx::address) {
-            sys::read_at(self.slot.file(), self.slot.offset() + at, &mut page)?;
-            if !is_zero(&page) {
-                sys::write_at(copy.slot.file(), copy.slot.offset() + at, &page)?;
-            }
-        }
+        copy_pages(&self.slot, &copy.slot, &copy.unsaved.iter().collect::<Vec<_>>())?;
         if let Some((store, runs)) = self.slot.at_rest.place() {
             copy.slot.at_rest.lie_in(&store, runs, Some(copy.unsaved.clone()));
         }
@@ -468,6 +465,39 @@ impl<K: MemoryKind> Memory<K> {
             })
         })
     }
+}
+
+/// Copies pages that are in the arena, ascending, on several threads where that saves time: the kernel takes most of it, to find memory.
+fn copy_pages(from: &Slot, to: &Slot, pages: &[PageIx]) -> Result<(), HeapError> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = threads.min(COPIERS_MAX).min(pages.len() / COPIED_BY_ONE);
+    if threads <= 1 {
+        return copy_part(from, to, pages);
+    }
+    std::thread::scope(|scope| {
+        let parts = pages.chunks(pages.len().div_ceil(threads));
+        let copiers: Vec<_> = parts.map(|part| scope.spawn(move || copy_part(from, to, part))).collect();
+        let copied =
+            copiers.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        copied.collect()
+    })
+}
+
+fn copy_part(from: &Slot, to: &Slot, pages: &[PageIx]) -> Result<(), HeapError> {
+    let mut buffer = vec![0; COPY_BYTES];
+    for run in pages.chunk_by(|a, b| a.0 + 1 == b.0).flat_map(|run| run.chunks(COPY_BYTES / PAGE)) {
+        let (mut at, bytes) = (run[0].address(), &mut buffer[..run.len() * PAGE]);
+        sys::read_at(from.file(), from.offset() + at, bytes)?;
+        for part in bytes.as_chunks::<PAGE>().0.chunk_by(|a, b| is_zero(a) == is_zero(b)) {
+            let part = part.as_flattened();
+            // What is all zero stays a hole.
+            if !is_zero(part) {
+                sys::write_at(to.file(), to.offset() + at, part)?;
+            }
+            at += part.len() as u64;
+        }
+    }
+    Ok(())
 }
 
 /// A memory as it was before the message in progress.

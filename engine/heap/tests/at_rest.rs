@@ -142,6 +142,29 @@ fn a_fork_shares_what_is_saved_and_copies_the_rest() {
 }
 
 #[test]
+fn a_fork_of_many_changed_pages_holds_all_of_them_and_nothing_else() {
+    let (arena, store) = new();
+    let mut heap = arena.new_heap(WasmPages(1_024), WasmPages(1_024)).unwrap();
+    heap.write(0, &vec![1; 8_192 * PAGE]).unwrap();
+    save(&mut heap, &store, 1);
+    // Alone, in runs, set to zero: more than one thread copies.
+    let changed = |page: u32| page.is_multiple_of(3) || page % 1_000 < 150;
+    let content = |page: u32| if page.is_multiple_of(7) { 0 } else { (page % 250) as u8 + 2 };
+    for page in (0..9_000).filter(|page| changed(*page)) {
+        heap.write(PageIx(page).address(), &[content(page); PAGE]).unwrap();
+    }
+    heap.release();
+    let taken = heap.allocated_bytes().unwrap();
+    let fork = heap.fork().unwrap();
+    assert!(fork.allocated_bytes().unwrap() < taken, "pages that are all zero take nothing");
+    assert_eq!(fork.unsaved(), heap.unsaved());
+    for page in 0..9_100 {
+        let expected = if page < 9_000 && changed(page) { content(page) } else { u8::from(page < 8_192) };
+        assert_eq!((bytes(&fork, page), bytes(&heap, page)), (expected, expected), "page {page}");
+    }
+}
+
+#[test]
 fn what_is_being_saved_is_still_the_memory_s_own() {
     let (arena, store) = new();
     let mut heap = arena.new_heap(WasmPages(1), WasmPages(1)).unwrap();

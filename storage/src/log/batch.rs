@@ -1,12 +1,14 @@
 //! The bytes of a batch.
 
 use cyclotron_types::Principal;
-use cyclotron_types::batch::{Batch, OperatorAction};
+use cyclotron_types::action::OperatorAction;
+use cyclotron_types::batch::Batch;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::Ingress;
 use cyclotron_types::units::{Cycles, Height, RegistryVersion, Time};
 
 const ADD_CYCLES: u8 = 1;
+const FORK_CANISTER: u8 = 2;
 
 /// Appends the bytes of a batch, its height excepted, which is in its frame's header.
 pub fn encode_batch(batch: &Batch, out: &mut Vec<u8>) {
@@ -22,6 +24,11 @@ pub fn encode_batch(batch: &Batch, out: &mut Vec<u8>) {
                 put_principal(canister.principal(), out);
                 out.extend_from_slice(&amount.0.to_le_bytes());
             }
+            OperatorAction::ForkCanister { source, target } => {
+                out.push(FORK_CANISTER);
+                put_principal(source.principal(), out);
+                put_canister(*target, out);
+            }
         }
     }
     put_length(batch.ingress.len(), out);
@@ -34,13 +41,7 @@ fn put_ingress(ingress: &Ingress, out: &mut Vec<u8>) {
     out.extend_from_slice(&ingress.id.0);
     put_principal(ingress.sender, out);
     put_principal(ingress.receiver.principal(), out);
-    match ingress.effective_canister {
-        None => out.push(0),
-        Some(canister) => {
-            out.push(1);
-            put_principal(canister.principal(), out);
-        }
-    }
+    put_canister(ingress.effective_canister, out);
     out.extend_from_slice(&ingress.expiry.0.to_le_bytes());
     out.push(ingress.nonce_bytes);
     put_length(ingress.method.len(), out);
@@ -58,6 +59,16 @@ fn put_principal(principal: Principal, out: &mut Vec<u8>) {
     let bytes = principal.as_slice();
     out.push(bytes.len() as u8);
     out.extend_from_slice(bytes);
+}
+
+fn put_canister(canister: Option<CanisterId>, out: &mut Vec<u8>) {
+    match canister {
+        None => out.push(0),
+        Some(canister) => {
+            out.push(1);
+            put_principal(canister.principal(), out);
+        }
+    }
 }
 
 /// Reads a batch. `None`: these are not the bytes of a batch.
@@ -115,6 +126,10 @@ impl<'a> Rest<'a> {
         self.principal().map(CanisterId::from_principal)
     }
 
+    fn optional_canister(&mut self) -> Option<Option<CanisterId>> {
+        Some(if self.flag()? { Some(self.canister()?) } else { None })
+    }
+
     /// A list grows as its elements are read: its length says nothing before they are.
     fn list<T>(&mut self, one: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = u32::from_le_bytes(self.array()?);
@@ -127,6 +142,9 @@ impl<'a> Rest<'a> {
                 canister: self.canister()?,
                 amount: Cycles(u128::from_le_bytes(self.array()?)),
             }),
+            [FORK_CANISTER] => {
+                Some(OperatorAction::ForkCanister { source: self.canister()?, target: self.optional_canister()? })
+            }
             _ => None,
         }
     }
@@ -136,7 +154,7 @@ impl<'a> Rest<'a> {
             id: MessageId(self.array()?),
             sender: self.principal()?,
             receiver: self.canister()?,
-            effective_canister: if self.flag()? { Some(self.canister()?) } else { None },
+            effective_canister: self.optional_canister()?,
             expiry: Time(self.u64()?),
             nonce_bytes: u8::from_le_bytes(self.array()?),
             method: str::from_utf8(self.bytes()?).ok()?.to_owned(),

@@ -431,6 +431,16 @@ impl Installed {
         Ok(Self::assemble(&self.machine, instance, self.module_hash, self.module_bytes, heap, stable))
     }
 
+    /// A copy of this program: both go on from here. Pages that a checkpoint keeps are shared. Cost: in proportion to the pages that changed since.
+    ///
+    /// Panics: as [`replicated_failure`], or while a message is suspended.
+    pub(crate) fn fork(&self) -> Self {
+        let Some(instance) = self.snapshot() else { unreachable!("no message of the canister is suspended") };
+        let heap = self.heap.fork().unwrap_or_else(|error| missing_resource(error));
+        let stable = self.stable.fork().unwrap_or_else(|error| missing_resource(error));
+        Self::assemble(&self.machine, instance, self.module_hash, self.module_bytes, heap, stable)
+    }
+
     /// Puts another module to work on this program's heap: globals as the module declares, no data segment applied.
     pub(crate) fn with_module(
         mut self,

@@ -1,4 +1,4 @@
-//! The beginning of a round: operator actions, time-outs, and the batch's ingress into queues.
+//! The beginning of a round: time-outs, and the batch's ingress into queues.
 
 use crate::active::ActiveSet;
 use crate::deliver::{Mailbox, is_management, store};
@@ -9,8 +9,7 @@ use crate::state::{Answered, CurrentRound, Deadlines, Input, ManagementInbox, Ma
 use cyclotron_execution::management::{Line, effective_canister};
 use cyclotron_execution::reject::{no_such_canister, out_of_cycles};
 use cyclotron_execution::{CanisterData, CanisterMut, charge_ingress, settle};
-use cyclotron_types::batch::OperatorAction;
-use cyclotron_types::canister::{CallContexts, CyclesBalance, RunState};
+use cyclotron_types::canister::{CallContexts, RunState};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits::INGRESS_QUEUE_MAX;
 use cyclotron_types::message::{CallKind, Ingress, IngressStatus, Message, Response, ResponsePayload};
@@ -21,28 +20,6 @@ use cyclotron_world::prelude::*;
 /// Forgets ingress statuses whose time has come. Cost: O(forgotten).
 pub fn forget_statuses(round: Res<CurrentRound>, mut history: ResMut<IngressHistory>) {
     history.forget_until(round.0.time);
-}
-
-/// Applies what an operator or test asked for.
-pub fn apply_actions(
-    mut input: ResMut<Input>,
-    directory: Res<Directory>,
-    mut tally: ResMut<Tally>,
-    mut touched: ResMut<Touched>,
-    mut balances: Query<&mut CyclesBalance>,
-) {
-    for action in input.0.actions.drain(..) {
-        match action {
-            OperatorAction::AddCycles { canister, amount } => {
-                let Some(mut balance) = directory.entity(canister).and_then(|e| balances.get_mut(e).ok()) else {
-                    continue;
-                };
-                let lost = balance.0.put(amount);
-                tally.minted = tally.minted.saturating_add(amount.saturating_sub(lost));
-                touched.0.insert(canister);
-            }
-        }
-    }
 }
 
 /// Answers best-effort calls whose deadline has passed with `SYS_UNKNOWN`. Cost: O(timed out).

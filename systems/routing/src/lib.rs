@@ -18,7 +18,7 @@ pub use alarms::{Alarms, Dues, StopDeadlines, Timers};
 pub use deliver::{Mailbox, deliver_outbox, reserve_slots};
 pub use directory::Directory;
 pub use history::{Entry, IngressHistory};
-pub use induct::{apply_actions, forget_statuses, induct_ingress, time_out_calls};
+pub use induct::{forget_statuses, induct_ingress, time_out_calls};
 pub use queues::{Place, QueueFull, check_place, dequeue, enqueue, place_of};
 pub use state::{
     Answered, CurrentRound, Deadlines, Input, ManagementInbox, ManagementLines, Outbox, Stopping, Tally, Touched,

@@ -1,5 +1,6 @@
 //! The end of a round: what changed enters the state that the outside sees, and the tree's root is signed.
 
+use crate::actions::Acted;
 use crate::checkpoint::Changed;
 use crate::sink::Sinks;
 use crate::state_hash::StateHash;
@@ -91,7 +92,7 @@ pub fn certify(
     mut touched: ResMut<Touched>,
     mut history: ResMut<IngressHistory>,
     mut hash: ResMut<StateHash>,
-    mut answered: ResMut<Answered>,
+    (mut answered, mut acted): (ResMut<Answered>, ResMut<Acted>),
     mut view: ResMut<View>,
     mut canisters: Query<Seen>,
 ) {
@@ -139,6 +140,7 @@ pub fn certify(
         root: certified.root,
         signature: certified.signature,
         answered: std::mem::take(&mut answered.0),
+        actions: std::mem::take(&mut acted.0),
     }));
 }
 

@@ -5,6 +5,7 @@
 //! Never here: a rule of the protocol (those live in the rooms), a socket, a clock.
 #![forbid(unsafe_code)]
 
+mod actions;
 mod candidate;
 mod certify;
 mod checkpoint;

@@ -183,7 +183,7 @@ fn note_run(world: &mut World, name: Option<JobName>, step: &ManagementStep) {
     }
 }
 
-fn in_context<R>(world: &mut World, run: impl FnOnce(&mut ManagementContext<'_>) -> R) -> R {
+pub(crate) fn in_context<R>(world: &mut World, run: impl FnOnce(&mut ManagementContext<'_>) -> R) -> R {
     let env = world.resource::<CurrentRound>().0.clone();
     world.resource_scope(|world, mut ids: bevy_ecs::change_detection::Mut<Ids>| {
         world.resource_scope(|world, mut round: bevy_ecs::change_detection::Mut<ManagementRound>| {

@@ -5,7 +5,7 @@
 //! ```
 
 use crate::observe::{show_logs, show_runs, stage_ended};
-use crate::{certify, management, totals};
+use crate::{actions, certify, management, totals};
 use cyclotron_routing as routing;
 use cyclotron_scheduling as scheduling;
 use cyclotron_world::prelude::*;
@@ -52,7 +52,7 @@ pub fn round() -> Schedule {
             .in_set(TimeOut),
     );
     schedule.add_systems(
-        (routing::apply_actions, routing::induct_ingress, scheduling::queue_due_tasks).chain().in_set(Induct),
+        (actions::apply_actions, routing::induct_ingress, scheduling::queue_due_tasks).chain().in_set(Induct),
     );
     schedule.add_systems((scheduling::begin_round, run_inner_rounds, scheduling::end_round).chain().in_set(Execute));
     schedule.add_systems((totals::sync_touched, scheduling::free_seats, show_logs, show_runs).chain().in_set(Sync));

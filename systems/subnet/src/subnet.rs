@@ -1,5 +1,6 @@
 //! The one type that the node, test servers, the simulator and the replayer drive.
 
+use crate::actions::Acted;
 use crate::certify::{Outside, Signer, View};
 use crate::checkpoint::{self, Changed, EnvOf, Kept, Position, Restored, Saved, Search};
 use crate::genesis::Genesis;
@@ -184,6 +185,7 @@ impl Subnet {
         world.init_resource::<Changed>();
         world.init_resource::<Totals>();
         world.init_resource::<ActiveSet>();
+        world.init_resource::<Acted>();
         world.init_resource::<Answered>();
         world.init_resource::<Deadlines>();
         world.init_resource::<Directory>();

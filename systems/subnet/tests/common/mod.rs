@@ -15,6 +15,7 @@ use cyclotron_execution::{ExecutionLimits, Machine, SubnetConfig};
 use cyclotron_queries::Query;
 use cyclotron_storage::StorageError;
 use cyclotron_subnet::{Genesis, SchedulingOptions, Subnet, SubnetOptions};
+use cyclotron_types::action::OperatorAction;
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::fees::Fees;
 use cyclotron_types::ids::{CanisterId, MessageId};
@@ -62,9 +63,11 @@ pub struct TestSubnet {
     pub subnet: Subnet,
     pub machine: Arc<Machine>,
     pub now: Time,
+    /// What the operator wants of the next round.
+    pub actions: Vec<OperatorAction>,
     /// Whether the last round was at a checkpoint height.
     pub at_checkpoint: bool,
-    sent: u64,
+    pub sent: u64,
 }
 
 #[derive(CandidType)]
@@ -145,6 +148,7 @@ impl TestSubnet {
             subnet: Subnet::new(options).unwrap(),
             machine,
             now: Time(1_700_000_000_000_000_000),
+            actions: Vec::new(),
             at_checkpoint: false,
             sent: 0,
         }
@@ -215,7 +219,7 @@ impl TestSubnet {
         let randomness = Sha256::digest(self.now.0.to_be_bytes()).into();
         let batch = self.subnet.next_batch(self.now, randomness);
         self.at_checkpoint = checkpoint;
-        self.subnet.execute(Batch { checkpoint, ..batch })
+        self.subnet.execute(Batch { checkpoint, actions: std::mem::take(&mut self.actions), ..batch })
     }
 
     /// Asks a canister.

@@ -2,6 +2,7 @@
 
 use super::{Mode, SCRIPT, Setup, TestSubnet, compute_arg, create_arg, install_arg, record_arg, script_with_heartbeat};
 use cyclotron_subnet::SchedulingOptions;
+use cyclotron_types::action::{ActionDone, OperatorAction};
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::units::{Cycles, Instructions};
 use proptest::prelude::*;
@@ -74,6 +75,8 @@ pub enum Event {
     Delete,
     ComputeAllocation(u64),
     Create,
+    /// By the operator, at the begin of the next round; refused if the canister has calls open.
+    Fork,
 }
 
 pub fn event() -> impl Strategy<Value = Event> {
@@ -87,6 +90,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Delete),
         2 => (0u64..30).prop_map(Event::ComputeAllocation),
         1 => Just(Event::Create),
+        1 => Just(Event::Fork),
     ]
 }
 
@@ -166,6 +170,10 @@ impl Run {
             Event::Delete => ("delete_canister", record_arg(canister)),
             Event::ComputeAllocation(percent) => ("update_settings", compute_arg(canister, *percent)),
             Event::Create => ("provisional_create_canister_with_cycles", create_arg()),
+            Event::Fork => {
+                self.subnet.actions.push(OperatorAction::ForkCanister { source: canister, target: None });
+                return;
+            }
         };
         let effective = (!matches!(event, Event::Create)).then_some(canister);
         self.sent.push(self.subnet.send(CanisterId::MANAGEMENT, effective, method, arg));
@@ -174,6 +182,11 @@ impl Run {
     pub fn round(&mut self, checkpoint: bool) -> Left {
         let view = if checkpoint { self.subnet.round_at_checkpoint() } else { self.subnet.round() };
         self.subnet.subnet.check_cycles().unwrap();
+        // Others call forks as well.
+        self.canisters.extend(view.actions.iter().filter_map(|action| match action {
+            Ok(ActionDone::Forked { canister }) => Some(*canister),
+            _ => None,
+        }));
         let balances = self.canisters.iter().map(|id| self.subnet.subnet.balance(*id)).collect();
         Left { root: view.root, state: self.subnet.subnet.state_hash(), balances }
     }

@@ -129,7 +129,7 @@ impl Subnet {
     }
 }
 
-const FULL: &str = r#"
+pub const FULL: &str = r#"
     (func $s (call $say (i32.const 115))) (start $s)
     (func (export "canister_init")
         (call $arg_copy (i32.const 100) (i32.const 0) (i32.const 1))

@@ -3,6 +3,7 @@
 mod access;
 mod cycles;
 mod decoding;
+mod forks;
 mod install;
 mod runs;
 mod settings;
