@@ -1,4 +1,4 @@
-//! The client API's bytes: URLs, request envelopes, request ids, certificates and answers.
+//! The client API's bytes: URLs, request envelopes, request ids, certificates and answers. And those of the socket for operators.
 //!
 //! Enters: bytes of an HTTP request's path and body. Leaves: borrowed views of them, 32-byte hashes, bytes of an HTTP
 //! response. Never here: a signature check, a clock, a panic on outside bytes.
@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod cbor;
+mod control;
 mod envelope;
 mod error;
 mod hash;
@@ -15,6 +16,9 @@ mod response;
 mod route;
 
 pub use cbor::{Reader, Writer};
+pub use control::{
+    CONTROL_ANSWER_BYTES_MAX, CONTROL_REQUEST_BYTES_MAX, CONTROL_VERSION, ControlAnswer, ControlCommand, ControlError,
+};
 pub use envelope::{
     CallContent, Content, Delegation, Envelope, Permissions, ReadStateContent, RequestType, SenderInfo,
     SignedDelegation,

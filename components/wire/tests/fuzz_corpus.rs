@@ -1,5 +1,7 @@
 //! Replays the fuzz targets' corpora, and random mutations of them, so that every test run does a little of their work.
 
+#[path = "../../../tools/fuzz/checks/control.rs"]
+mod control;
 #[path = "../../../tools/fuzz/checks/envelope.rs"]
 mod envelope;
 #[path = "../../../tools/fuzz/checks/route.rs"]
@@ -22,6 +24,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 fn corpora_hold() {
     corpus("envelope").iter().for_each(|body| envelope::check(body));
     corpus("route").iter().for_each(|input| route::check(input));
+    corpus("control").iter().for_each(|input| control::check(input));
 }
 
 #[test]
@@ -32,6 +35,8 @@ fn corpora_hold_what_decodes() {
     let posted = |input: &&Vec<u8>| cyclotron_wire::Route::parse(cyclotron_wire::Method::Post, &path(input)).is_ok();
     let parsed = corpus("route").iter().filter(posted).count();
     assert!(parsed >= 7, "only {parsed}");
+    let understood = corpus("control").iter().filter(|input| control::is_understood(input)).count();
+    assert!(understood >= 9, "only {understood}");
 }
 
 /// Inserts, removes or replaces bytes.
@@ -53,6 +58,7 @@ fn edits() -> impl Strategy<Value = Vec<(prop::sample::Index, u8, u8)>> {
 }
 
 static ENVELOPES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| corpus("envelope"));
+static CONTROL: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| corpus("control"));
 static ROUTES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| corpus("route"));
 
 proptest! {
@@ -60,6 +66,10 @@ proptest! {
     #[test]
     fn mutations_of_requests_hold(which: prop::sample::Index, edits in edits()) {
         envelope::check(&edit(which.get(&ENVELOPES).clone(), &edits));
+    }
+    #[test]
+    fn mutations_of_what_operators_say_hold(which: prop::sample::Index, edits in edits()) {
+        control::check(&edit(which.get(&CONTROL).clone(), &edits));
     }
     #[test]
     fn mutations_of_routes_hold(which: prop::sample::Index, edits in edits()) {

@@ -151,7 +151,7 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
         checkpoint_every: Duration::from_secs(arguments.checkpoint_every),
         memory_max: Bytes(arguments.memory.map_or_else(half_of_memory, |mib| mib << 20)),
     };
-    let node = Node::start(state.keys(), (subnet, checkpointer), options, requests, metrics)?;
+    let node = Node::start(&state, (subnet, checkpointer), options, requests, metrics)?;
     print(&banner(arguments.json, &server, &node, &state, height))?;
 
     // An error would mean that the handler is gone, and then there is nothing to wait for.

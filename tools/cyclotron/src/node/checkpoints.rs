@@ -3,6 +3,7 @@
 //! Enters: the subnet after each round. Leaves: files in the state directory, written beside the rounds. Never here: a reason for the node to stop: the
 //! last checkpoint and the log behind it bring the state back.
 
+use super::control::Calls;
 use cyclotron_ports::SystemDisk;
 use cyclotron_storage::StorageError;
 use cyclotron_subnet::{Checkpointer, Made, Subnet};
@@ -41,8 +42,11 @@ impl Checkpoints {
         Self { checkpointer, every, memory_max, last: Instant::now(), took: Duration::ZERO, height, executed }
     }
 
-    /// Whether the next batch should name one.
-    pub fn is_due(&self, subnet: &Subnet) -> bool {
+    /// Whether the next batch should name one, which somebody may have asked for.
+    pub fn is_due(&self, subnet: &Subnet, asked_for: bool) -> bool {
+        if asked_for {
+            return !self.checkpointer.is_making();
+        }
         let worthwhile = subnet.statistics().executed > self.executed || subnet.height().0 >= self.height + IDLE_ROUNDS;
         // What changed since the last one can be given back only after the next.
         let every = if subnet.memory_taken() > self.memory_max { self.every.min(SHORT_EVERY) } else { self.every };
@@ -55,20 +59,21 @@ impl Checkpoints {
     }
 
     /// Begins one of the last round, whose batch named it.
-    pub fn begin(&mut self, subnet: &mut Subnet) {
+    pub fn begin(&mut self, subnet: &mut Subnet, calls: &mut Calls) {
+        calls.checkpoint_begun();
         let began = Instant::now();
         let begun = self.checkpointer.begin(subnet);
         (self.last, self.took) = (began, began.elapsed());
         (self.height, self.executed) = (subnet.height().0, subnet.statistics().executed);
         if let Err(error) = begun {
-            self.ended(Err(error));
+            self.ended(Err(error), calls);
         }
     }
 
     /// What is to be done after each round: ends a checkpoint that is written, and gives memory back when it is short.
-    pub fn after_round(&mut self, subnet: &mut Subnet) {
+    pub fn after_round(&mut self, subnet: &mut Subnet, calls: &mut Calls) {
         if let Some(made) = self.checkpointer.poll(subnet) {
-            self.ended(made);
+            self.ended(made, calls);
         }
         if subnet.memory_taken() > self.memory_max {
             subnet.release_memory(RELEASED_MAX);
@@ -76,13 +81,14 @@ impl Checkpoints {
     }
 
     /// Waits for the one that is being made.
-    pub fn finish(&mut self, subnet: &mut Subnet) {
+    pub fn finish(&mut self, subnet: &mut Subnet, calls: &mut Calls) {
         if let Some(made) = self.checkpointer.finish(subnet) {
-            self.ended(made);
+            self.ended(made, calls);
         }
     }
 
-    fn ended(&mut self, made: Result<Made, StorageError>) {
+    fn ended(&mut self, made: Result<Made, StorageError>, calls: &mut Calls) {
+        calls.checkpoint_ended(made.as_ref().map(|made| made.height).map_err(ToString::to_string));
         match made {
             Ok(made) => {
                 info!("checkpoint of height {} made in {:.1} s", made.height, self.last.elapsed().as_secs_f64());

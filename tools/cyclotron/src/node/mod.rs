@@ -3,6 +3,7 @@
 //! ```text
 //! HTTP queue -> admission threads -> calls    -> submissions -> round thread, which owns the subnet
 //!                                 -> queries, read_state       -> on the state that the last round certified, where they were admitted
+//! operators' socket -------------------------------------------> round thread
 //! ```
 //!
 //! The round thread alone has the subnet; what it shares is the certified state, which it replaces at the end of each round. Nobody waits
@@ -11,6 +12,7 @@
 mod answer;
 mod calls;
 mod checkpoints;
+mod control;
 mod restart;
 mod rounds;
 mod submissions;
@@ -18,12 +20,14 @@ mod watch;
 
 use calls::SyncCalls;
 use checkpoints::Checkpoints;
+pub use control::socket_path;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use cyclotron_crypto::{NodeKey, RootSigner};
 use cyclotron_net::Request;
+use cyclotron_net::local::LocalSocket;
 use cyclotron_ports::{Clock, SystemClock, SystemDisk};
 use cyclotron_queries::Certified;
-use cyclotron_storage::NodeKeys;
+use cyclotron_storage::StateDirectory;
 use cyclotron_subnet::{Checkpointer, Subnet};
 use cyclotron_trace::Metrics;
 use cyclotron_types::units::{Bytes, Time};
@@ -87,17 +91,19 @@ pub struct Node {
     shared: Arc<Shared>,
     admission: Vec<JoinHandle<()>>,
     rounds: JoinHandle<()>,
+    control: Option<LocalSocket>,
 }
 
 impl Node {
     /// Starts the threads around a subnet. Requests come out of `requests` until its senders are gone.
     pub fn start(
-        keys: &NodeKeys,
+        state: &StateDirectory<SystemDisk>,
         (mut subnet, checkpointer): (Subnet, Checkpointer<SystemDisk>),
         options: NodeOptions,
         requests: Receiver<Request>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
+        let keys = state.keys();
         let root_key = keys.root.public_key_der();
         let subnet_id = cyclotron_crypto::self_authenticating(&root_key);
         subnet.observe(Box::new(watch::Watcher::new(metrics.clone())));
@@ -120,10 +126,15 @@ impl Node {
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name).spawn(run).map_err(|error| format!("cannot start a thread: {error}"))
         };
+        let (control, called) = {
+            let shared = shared.clone();
+            control::open(state.path(), move || shared.wake())
+        };
         let rounds = {
             let shared = shared.clone();
             let checkpoints = Checkpoints::new(checkpointer, options.checkpoint_every, options.memory_max, &subnet);
-            let run = move || rounds::run(&shared, subnet, options.recorded, checkpoints, &woken, &submitted);
+            let calls = control::Calls::new(called);
+            let run = move || rounds::run(&shared, subnet, options.recorded, checkpoints, (&woken, &submitted), calls);
             spawn("round".into(), Box::new(run))?
         };
         let admission = (0..shared.admission_threads)
@@ -132,7 +143,7 @@ impl Node {
                 spawn(format!("admit {n}"), Box::new(move || answer::run(&shared, &requests)))
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { shared, admission, rounds })
+        Ok(Self { shared, admission, rounds, control })
     }
 
     /// DER form of the key that certificates verify against.
@@ -154,5 +165,7 @@ impl Node {
             // A panic aborts the process: a thread that can be joined ended well.
             let _ended = thread.join();
         }
+        // After the rounds: whoever waits for an answer has it.
+        drop(self.control);
     }
 }

@@ -3,12 +3,14 @@
 use super::Shared;
 use super::answer::certificate_of;
 use super::checkpoints::Checkpoints;
+use super::control::Calls;
 use crossbeam::channel::Receiver;
 use cyclotron_net::Response;
 use cyclotron_ports::{Entropy, SystemEntropy};
 use cyclotron_storage::StorageError;
 use cyclotron_subnet::{Statistics, Subnet};
 use cyclotron_trace::{Metrics, error, zone};
+use cyclotron_types::action::OperatorAction;
 use cyclotron_types::batch::Batch;
 use cyclotron_types::message::Ingress;
 use cyclotron_types::units::Height;
@@ -17,6 +19,9 @@ use std::time::{Duration, Instant};
 
 /// Time between rounds in which nobody asks for anything; heartbeats beat at this pace too.
 const IDLE_ROUND: Duration = Duration::from_secs(1);
+
+/// How often a checkpoint is looked after that somebody waits for, when there are no rounds.
+const CHECKPOINT_POLL: Duration = Duration::from_millis(20);
 
 /// Exit code of a node that cannot go on.
 const FAILED: i32 = 1;
@@ -30,18 +35,25 @@ pub fn run(
     mut subnet: Subnet,
     recorded: bool,
     mut checkpoints: Checkpoints,
-    woken: &Receiver<()>,
-    submitted: &Receiver<Ingress>,
+    (woken, submitted): (&Receiver<()>, &Receiver<Ingress>),
+    mut calls: Calls,
 ) {
     let mut last = Instant::now() - IDLE_ROUND;
     while !shared.stopping.load(Ordering::Acquire) {
-        let due = wait_for_work(shared, &subnet, submitted, last);
+        let due = if calls.wait() { Duration::ZERO } else { wait_for_work(shared, &subnet, submitted, last) };
+        if due > CHECKPOINT_POLL && calls.await_checkpoint() {
+            let _whether_woken = woken.recv_timeout(CHECKPOINT_POLL);
+            checkpoints.after_round(&mut subnet, &mut calls);
+            continue;
+        }
         if !due.is_zero() && woken.recv_timeout(due).is_ok() {
             continue;
         }
-        let checkpoint = checkpoints.is_due(&subnet);
-        one_round(shared, &mut subnet, submitted, checkpoint.then_some(&mut checkpoints));
-        checkpoints.after_round(&mut subnet);
+        let actions = calls.take_actions(&subnet);
+        let checkpoint = checkpoints.is_due(&subnet, calls.want_checkpoint());
+        let checkpoint = checkpoint.then_some(&mut checkpoints);
+        one_round(shared, &mut subnet, submitted, (actions, &mut calls), checkpoint);
+        checkpoints.after_round(&mut subnet, &mut calls);
         if recorded && subnet.height().0.is_multiple_of(HASH_ROUNDS) {
             note_state_hash(&mut subnet);
         }
@@ -50,10 +62,10 @@ pub fn run(
             reply.send(Response::empty(202));
         }
     }
-    checkpoints.finish(&mut subnet);
+    checkpoints.finish(&mut subnet, &mut calls);
     if checkpoints.is_worthwhile(&subnet) {
-        one_round(shared, &mut subnet, submitted, Some(&mut checkpoints));
-        checkpoints.finish(&mut subnet);
+        one_round(shared, &mut subnet, submitted, (Vec::new(), &mut calls), Some(&mut checkpoints));
+        checkpoints.finish(&mut subnet, &mut calls);
     }
     if recorded {
         note_state_hash(&mut subnet);
@@ -93,17 +105,19 @@ fn one_round(
     shared: &Shared,
     subnet: &mut Subnet,
     submitted: &Receiver<Ingress>,
+    (actions, calls): (Vec<OperatorAction>, &mut Calls),
     checkpoints: Option<&mut Checkpoints>,
 ) {
     let mut randomness = [0; 32];
     if let Err(error) = SystemEntropy.fill(&mut randomness) {
         // Without randomness no round can be made; the next attempt is a moment away.
         error!("no randomness from the operating system: {error}");
+        calls.not_acted();
         std::thread::sleep(IDLE_ROUND);
         return;
     }
     shared.submissions.drain_into(submitted, subnet);
-    let batch = Batch { checkpoint: checkpoints.is_some(), ..subnet.next_batch(shared.now(), randomness) };
+    let batch = Batch { checkpoint: checkpoints.is_some(), actions, ..subnet.next_batch(shared.now(), randomness) };
     shared.submissions.pool_is(subnet.pool_load());
     let view = match subnet.execute(batch) {
         Ok(view) => view,
@@ -117,9 +131,10 @@ fn one_round(
             reply.send(certificate_of(&shared.certified.read(), *id));
         }
     }
+    calls.acted(view.actions);
     drop(zone);
     if let Some(checkpoints) = checkpoints {
-        checkpoints.begin(subnet);
+        checkpoints.begin(subnet, calls);
     }
 }
 
