@@ -11,15 +11,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-const LAYOUT: &[u8] = b"cyclotron state 2\n";
+pub(crate) const LAYOUT: &[u8] = b"cyclotron state 2\n";
 /// Keys alone: the state was in memory.
 const LAYOUT_WITHOUT_LOG: &[u8] = b"cyclotron state 1\n";
 /// More than any layout line needs; what is read of an unknown one.
 const LAYOUT_BYTES_MAX: u64 = 64;
 /// Folder of the log of batches.
-const LOG: &str = "log";
+pub(crate) const LOG: &str = "log";
 /// Folder of checkpoints.
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
+/// Folder of keys.
+pub(crate) const KEYS: &str = "keys";
 /// Folder of compiled code.
 const MODULE_CACHE: &str = "module-cache";
 /// Keys are secret, and what users sent is nobody else's.
@@ -47,7 +49,7 @@ pub struct StateDirectory<D: Disk> {
 
 /// How far a directory has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Layout {
+pub(crate) enum Layout {
     /// Its first start was not finished, or never begun.
     Unfinished,
     /// Of the version before this one.
@@ -79,16 +81,10 @@ impl<D: Disk> StateDirectory<D> {
         let disk = &**disk;
         disk.create_directory(path).map_err(io("create the directory", path))?;
         read_layout(disk, path)?;
-        let lock_path = path.join("lock");
-        let lock = disk.lock(&lock_path, &format!("{process}\n")).map_err(|error| match error {
-            LockError::Held { holder } => {
-                StorageError::Locked { directory: path.to_owned(), holder: holder.trim().parse().ok() }
-            }
-            LockError::Io(source) => io("lock", &lock_path)(source),
-        })?;
+        let lock = take_lock(disk, path, process)?;
         let layout = read_layout(disk, path)?;
         let started_before = layout != Layout::Unfinished;
-        let keys_path = path.join("keys");
+        let keys_path = path.join(KEYS);
         // What an earlier start renamed but failed to flush must last before anything relies on it.
         if started_before {
             disk.sync_directory(path).map_err(io("flush the directory", path))?;
@@ -185,12 +181,23 @@ pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
     move |source| StorageError::Io { action, path: path.to_owned(), source }
 }
 
+/// Takes the lock of a state directory for this process.
+pub(crate) fn take_lock<D: Disk>(disk: &D, directory: &Path, process: u32) -> Result<D::Lock, StorageError> {
+    let path = directory.join("lock");
+    disk.lock(&path, &format!("{process}\n")).map_err(|error| match error {
+        LockError::Held { holder } => {
+            StorageError::Locked { directory: directory.to_owned(), holder: holder.trim().parse().ok() }
+        }
+        LockError::Io(source) => io("lock", &path)(source),
+    })
+}
+
 /// Tells how far the directory has come. Errors: also when it is another's.
 fn read_layout<D: Disk>(disk: &D, directory: &Path) -> Result<Layout, StorageError> {
     let found = layout(disk, directory)?;
     if found == Layout::Unfinished {
         let names = disk.list(directory).map_err(io("list", directory))?;
-        let ours = ["lock", "keys", LOG, CHECKPOINTS, "format.new"];
+        let ours = ["lock", KEYS, LOG, CHECKPOINTS, "format.new"];
         if let Some(name) = names.into_iter().find(|name| !ours.contains(&&name[..])) {
             return Err(StorageError::NotAStateDirectory { directory: directory.to_owned(), name });
         }
@@ -199,7 +206,7 @@ fn read_layout<D: Disk>(disk: &D, directory: &Path) -> Result<Layout, StorageErr
 }
 
 /// What the directory's `format` says.
-fn layout<D: Disk>(disk: &D, directory: &Path) -> Result<Layout, StorageError> {
+pub(crate) fn layout<D: Disk>(disk: &D, directory: &Path) -> Result<Layout, StorageError> {
     let path = directory.join("format");
     match disk.read(&path, LAYOUT_BYTES_MAX) {
         Ok(content) if content.bytes == LAYOUT => Ok(Layout::Whole),

@@ -30,6 +30,11 @@ pub enum StorageError {
         /// A name in it that is not ours.
         name: String,
     },
+    /// A directory that is to be made holds something.
+    NotEmpty {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// The directory's layout is of another version.
     UnknownLayout {
         /// The `format` file.
@@ -182,6 +187,9 @@ impl fmt::Display for StorageError {
                 "{} holds {name:?} and is not a state directory; give an empty or a new one",
                 directory.display()
             ),
+            Self::NotEmpty { directory } => {
+                write!(f, "{} is not empty; name a directory that is, or none yet", directory.display())
+            }
             Self::UnknownLayout { path, found } => {
                 write!(f, "{} says {found:?}, which this program does not know; a newer one may", path.display())
             }

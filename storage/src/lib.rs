@@ -8,6 +8,7 @@
 pub mod checkpoint;
 mod directory;
 mod error;
+mod fork;
 mod frame;
 mod input;
 mod key_file;
@@ -16,5 +17,6 @@ pub mod module_cache;
 
 pub use directory::{NodeKeys, StateDirectory};
 pub use error::StorageError;
+pub use fork::ForkedDirectory;
 pub use frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, Frame, FrameKind, encode_block, encode_frame};
 pub use key_file::KeyKind;

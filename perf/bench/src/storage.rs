@@ -7,12 +7,10 @@ use crate::report::{Bound, Report};
 use crate::round::subnet::{Bench, Setup};
 use crate::runner::{Failure, Runner, Sample, Subject, Unit, failed};
 use cyclotron_heap::layout::PAGE;
-use cyclotron_heap::{Arena, PageAt, PageRun, PageStore};
 use cyclotron_ports::{Access, Disk, DiskFile, SystemDisk};
-use cyclotron_storage::checkpoint::{PageFiles, PageWriter};
+use cyclotron_types::action::{ActionDone, OperatorAction};
 use cyclotron_types::units::WasmPages;
 use std::path::Path;
-use std::sync::Arc;
 
 /// `fill` stores to pages of heap and stable memory from one number on, so many of them, so far apart: three u32, the third for stable memory. `touch` stores
 /// to so many pages at random, by a seed: heap pages below a bound, and one in 64 of them in stable memory too.
@@ -70,8 +68,7 @@ pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
     );
     let folder = std::env::temp_dir().join(format!("cyclotron-bench-storage-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(failed)?;
-    let done =
-        checkpoints(runner, report, heap_pages, &folder).and_then(|()| forks(runner, report, heap_pages, &folder));
+    let done = checkpoints(runner, report, heap_pages, &folder);
     std::fs::remove_dir_all(&folder).map_err(failed)?;
     done
 }
@@ -132,38 +129,20 @@ fn checkpoints(runner: &Runner, report: &mut Report, heap_pages: u32, folder: &P
     }
     let loading = bench.restore(folder)?;
     report.figure("restore", Unit::Ms, loading * 1e3);
-    Ok(())
-}
 
-/// A heap whose pages are saved, but for a hundredth.
-fn forks(runner: &Runner, report: &mut Report, heap_pages: u32, folder: &Path) -> Result<(), Failure> {
-    let arena = Arena::new().map_err(failed)?;
-    let size = WasmPages(u64::from(heap_pages) / 16);
-    let mut heap = arena.new_heap(size, size).map_err(failed)?;
-    let mut writer = PageWriter::create(&SystemDisk, folder, u32::MAX).map_err(failed)?;
-    // What is in a page that is shared makes no difference: all are the same one.
-    writer.append(&vec![7; heap_pages as usize / 64 * PAGE]).map_err(failed)?;
-    writer.finish(&SystemDisk).map_err(failed)?;
-    let files = PageFiles::default();
-    files.open(&SystemDisk, folder, u32::MAX).map_err(failed)?;
-    let store: Arc<dyn PageStore> = Arc::new(files);
-    let part = heap_pages / 64;
-    let at = PageAt { file: u32::MAX, index: 0 };
-    heap.lie_in(&store, (0..64).map(|n| PageRun { first: n * part, count: part, at }).collect());
-    let mut state = 1_u64;
-    for _ in 0..heap_pages / 100 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let page = (state >> 33) % u64::from(heap_pages);
-        heap.write(page * PAGE as u64, &state.to_le_bytes()).map_err(failed)?;
-    }
+    // A hundredth has changed since the last checkpoint; the whole round is timed. Forks stay: each shares what the checkpoint keeps.
+    let arg = [&dirty.to_le_bytes()[..], &heap_pages.to_le_bytes(), &seed.to_le_bytes(), &apart.to_le_bytes()].concat();
+    send(&mut bench, "touch", &arg)?;
     let fork = Subject::new("cyclotron", || {
-        let (seconds, fork) = Clock::Wall.time(|| heap.fork());
-        fork.map_err(failed)?;
-        Ok(Sample { value: seconds * 1e3, check: 0 })
+        let (seconds, done) = bench.act(OperatorAction::ForkCanister { source: canister, target: None })?;
+        match done {
+            ActionDone::Forked { .. } => Ok(Sample { value: seconds * 1e3, check: 0 }),
+            ActionDone::CyclesAdded { .. } => Err(failed("a fork is not a gift")),
+        }
     });
     let measured = runner.measure("fork", Unit::Ms, vec![fork])?;
     report.case("fork", Unit::Ms, "cyclotron", &measured);
-    report.note(&format!("of one heap with {} pages that no checkpoint keeps", heap.unsaved().len()));
+    report.note(&format!("the round that forks the canister, {dirty} pages of which no checkpoint keeps"));
     report.goal("fork", measured[0].median, Bound::AtMost(10.0));
     Ok(())
 }

@@ -9,6 +9,7 @@ mod state;
 
 pub use pages::{PageFiles, PageWriter};
 pub use place::place;
+pub(crate) use place::place_file;
 pub use state::{Entry, FileUse, RecordAt, StateReader, StateWriter, decode_entries, encode_entry};
 
 use crate::StorageError;

@@ -75,7 +75,12 @@ fn is_same<D: Disk>(disk: &D, folders: [&Path; 2], number: u32) -> Result<bool, 
     Ok(here? == there?)
 }
 
-fn place_file<D: Disk>(disk: &D, from: &Path, to: &Path, placed: &mut Vec<PathBuf>) -> Result<(), StorageError> {
+pub(crate) fn place_file<D: Disk>(
+    disk: &D,
+    from: &Path,
+    to: &Path,
+    placed: &mut Vec<PathBuf>,
+) -> Result<(), StorageError> {
     match disk.link(from, to) {
         Ok(()) => {
             placed.push(to.to_owned());

@@ -17,7 +17,7 @@ pub use writer::{LOG_FILE_BYTES, LogWriter, Written};
 const EXTENSION: &str = ".log";
 
 /// Name of the file whose first batch has this height: names sort as heights do.
-fn file_name(first_height: u64) -> String {
+pub(crate) fn file_name(first_height: u64) -> String {
     format!("{first_height:016x}{EXTENSION}")
 }
 

@@ -173,6 +173,7 @@ fn what_cannot_be_forked_is_refused_with_the_reason_and_nothing_changes() {
     let (_, said) = refused(&setup, None, |subnet| {
         let ids = [(); 3].map(|()| installed(subnet));
         for id in ids {
+            subnet.actions.push(OperatorAction::AddCycles { canister: id, amount: Cycles(10_000_000_000_000_000) });
             subnet.manage(Some(id), "update_settings", compute_arg(id, 90)).unwrap();
         }
         ids[0]

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod fork;
 mod load;
 mod node;
 mod profiling;
@@ -42,6 +43,8 @@ enum Command {
     /// Look into a state directory
     #[command(subcommand)]
     State(state::StateCommand),
+    /// Copy a whole subnet, or one of its canisters; the node may be running
+    Fork(fork::ForkArguments),
     #[command(flatten)]
     Client(client::ClientCommand),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Replay(arguments) => recordings::replay(&arguments),
         Command::Load(arguments) => load::run(&arguments),
         Command::State(command) => state::run(&command),
+        Command::Fork(arguments) => fork::run(&arguments),
         Command::Client(command) => client::run(command),
     };
     match outcome {

@@ -17,12 +17,13 @@ use cyclotron_subnet::{
     Checkpointer, Genesis, LogSink, RoundObserver, RoundSet, SchedulingOptions, Subnet, SubnetOptions,
 };
 use cyclotron_types::Principal;
+use cyclotron_types::action::{ActionDone, OperatorAction};
 use cyclotron_types::batch::{Batch, CertifiedView};
 use cyclotron_types::canister::LogRecord;
 use cyclotron_types::fees::Fees;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::{Ingress, IngressStatus};
-use cyclotron_types::units::{Height, Instructions, RegistryVersion, Seconds, Time};
+use cyclotron_types::units::{Bytes, Height, Instructions, RegistryVersion, Seconds, Time};
 use cyclotron_wasm::code_cache::{CodeCache, CodeCounts};
 use cyclotron_wasm::{Engine, EngineConfig};
 pub use ic_management_canister_types::CanisterInstallMode as Mode;
@@ -116,6 +117,8 @@ impl Bench {
             message: unlimited,
             install: unlimited,
             queue_slots: u32::MAX,
+            // Forks of large canisters count in full.
+            subnet_memory: Bytes(1 << 50),
             ..ExecutionLimits::default()
         };
         let config =
@@ -250,6 +253,14 @@ impl Bench {
         let recorder = Recorder::create(&SystemDisk, file, self.subnet.height().0 + 1, b"").map_err(failed)?;
         self.subnet.note(Box::new(recorder));
         Ok(())
+    }
+
+    /// Runs a round with this action alone; seconds, and what became of it.
+    pub fn act(&mut self, action: OperatorAction) -> Result<(f64, ActionDone), Failure> {
+        let batch = Batch { actions: vec![action], ..self.batch(Vec::new()) };
+        let (seconds, view) = self.clock.time(|| self.subnet.execute(batch));
+        let outcome = view.map_err(failed)?.actions.pop().ok_or_else(|| failed("an action without an outcome"))?;
+        Ok((seconds, outcome.map_err(failed)?))
     }
 
     /// Runs a round with these messages; seconds, and what it left.
