@@ -7,8 +7,10 @@
 mod log;
 mod metrics;
 mod profiler;
+mod timed;
 
 pub use log::{LogFormat, init_log};
 pub use metrics::{Metrics, Outcome, Stage, StageClock};
 pub use profiler::*;
+pub use timed::timed;
 pub use tracing::{debug, error, info, warn};

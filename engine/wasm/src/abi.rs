@@ -131,6 +131,10 @@ pub struct Libcalls {
     pub table_init: unsafe extern "C" fn(*mut VmCtx, u64, u64, u32, u32) -> u32,
     /// `elem_drop(vmctx, segment)`.
     pub elem_drop: unsafe extern "C" fn(*mut VmCtx, u32),
+    /// `call_begins(vmctx, function)`: a function has been entered, and nothing of it been charged. Only code that reports calls calls this.
+    pub call_begins: unsafe extern "C" fn(*mut VmCtx, u32),
+    /// `call_ends(vmctx)`: the function entered last has been charged all that it costs.
+    pub call_ends: unsafe extern "C" fn(*mut VmCtx),
 }
 
 /// Why compiled code stopped. Numbers are part of the trap tables; user trap codes in CLIF are these.

@@ -374,6 +374,7 @@ pub struct Module {
     stack_slots: u32,
     stack: StackNeeded,
     compile_operators: u64,
+    reports_calls: bool,
 }
 
 // SAFETY: the pointers in `func_refs` lead into the module's own code, which is immutable.
@@ -420,6 +421,7 @@ impl Module {
             stack_slots: config.stack_slots,
             stack,
             compile_operators: decoded.compile_operators(),
+            reports_calls: config.code.calls && config.code.metering,
             shape,
         };
         module.evaluate(&decoded.elements, !config.rules.are_for_canisters());
@@ -560,6 +562,11 @@ impl Module {
         // Code for protected pages shares them with the module that keeps it.
         let shared = if self.tested.strong_count() == 0 { self.wasm.len() + self.shape.resident_bytes() } else { 0 };
         own + shared + self.protected().map_or(0, |protected| protected.resident_bytes())
+    }
+
+    /// Whether its code reports which function it enters and leaves; see [`crate::calls`].
+    pub(crate) fn reports_calls(&self) -> bool {
+        self.reports_calls
     }
 
     pub(crate) fn func_refs(&self) -> &[FuncRef] {

@@ -31,6 +31,7 @@
 //! Imported functions arrive at [`runtime::Host::call`], which sees heap and counter through [`runtime::Caller`].
 
 pub mod abi;
+pub mod calls;
 pub mod code;
 pub mod code_cache;
 pub mod compiled;

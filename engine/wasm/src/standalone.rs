@@ -8,6 +8,7 @@ use std::sync::Arc;
 use cyclotron_heap::{Arena, Heap, HeapError, SeatPool};
 use cyclotron_types::units::{Instructions, WasmPages};
 
+use crate::calls::CallCosts;
 use crate::engine::{Engine, Module};
 use crate::runtime::{Entry, Execution, Host, Instance, InstantiateError, Outcome, Seated, Trap, Value};
 
@@ -32,6 +33,8 @@ pub struct Run {
     pub dirty_pages: u64,
     /// How often it was suspended.
     pub suspensions: u64,
+    /// What functions were charged, slice by slice, if the code was made to report that.
+    pub calls: Vec<CallCosts>,
 }
 
 /// Why there is no instance, or no run.
@@ -105,14 +108,18 @@ impl Standalone {
         mut slice: impl FnMut() -> Instructions,
     ) -> Result<(Run, H), StandaloneError> {
         let mut execution = self.start(entry, args, host, limit)?;
-        let mut suspensions = 0;
+        let (mut suspensions, mut calls) = (0, Vec::new());
         let finished = loop {
             match execution.resume(slice()) {
-                Outcome::Suspended(suspended) => execution = suspended,
+                Outcome::Suspended(suspended) => {
+                    execution = suspended;
+                    calls.extend(execution.take_calls());
+                }
                 Outcome::Finished(finished) => break finished,
             }
             suspensions += 1;
         };
+        calls.extend(finished.calls);
         let mut seated = finished.seated;
         match finished.result {
             Ok(_) => seated.commit(&mut self.heap),
@@ -124,6 +131,7 @@ impl Standalone {
             instructions: finished.instructions,
             dirty_pages: finished.dirty_pages,
             suspensions,
+            calls,
         };
         Ok((run, finished.host))
     }

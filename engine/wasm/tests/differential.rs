@@ -93,31 +93,37 @@ fn what_cranelift_folds_into_another_instruction_is_charged_in_its_own_segment()
 
 #[test]
 fn random_modules_do_the_same_as_in_wasmtime_and_are_charged_by_the_reference() {
-    on_a_large_stack(|| {
-        let oracle = Oracle::new();
-        let (first, count) = (number("SMITH_SEED", 1), number("SMITH_MODULES", MODULES));
-        let mut total = Tally::default();
-        let mut made = 0;
-        let mut failures = Vec::new();
-        for seed in KEPT.iter().copied().chain(first..first + count) {
-            match compare(&oracle, seed) {
-                Ok(Some(tally)) => {
-                    made += 1;
-                    total += tally;
-                }
-                Ok(None) => {}
-                Err(difference) => failures.push(format!("seed {seed}: {difference}")),
+    on_a_large_stack(|| compare_all(&Oracle::new(), number("SMITH_MODULES", MODULES)));
+}
+
+#[test]
+fn code_that_reports_its_calls_does_the_same_and_what_they_cost_adds_up() {
+    on_a_large_stack(|| compare_all(&Oracle::reporting_calls(), number("SMITH_MODULES", MODULES / 4)));
+}
+
+fn compare_all(oracle: &Oracle, count: u64) {
+    let first = number("SMITH_SEED", 1);
+    let mut total = Tally::default();
+    let mut made = 0;
+    let mut failures = Vec::new();
+    for seed in KEPT.iter().copied().chain(first..first + count) {
+        match compare(oracle, seed) {
+            Ok(Some(tally)) => {
+                made += 1;
+                total += tally;
             }
-            if failures.len() >= 20 {
-                break;
-            }
+            Ok(None) => {}
+            Err(difference) => failures.push(format!("seed {seed}: {difference}")),
         }
-        println!("{made} modules: {total:?}");
-        for failure in &failures {
-            println!("{failure}");
+        if failures.len() >= 20 {
+            break;
         }
-        assert!(failures.is_empty(), "{} modules differ", failures.len());
-        // The comparison compares something.
-        assert!(total.calls > made && total.traps > 0 && total.limits > 0 && total.traps < total.calls);
-    });
+    }
+    println!("{made} modules: {total:?}");
+    for failure in &failures {
+        println!("{failure}");
+    }
+    assert!(failures.is_empty(), "{} modules differ", failures.len());
+    // The comparison compares something.
+    assert!(total.calls > made && total.traps > 0 && total.limits > 0 && total.traps < total.calls);
 }

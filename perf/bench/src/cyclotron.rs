@@ -36,7 +36,7 @@ pub const PROTECT: Variant = Variant { name: "cyclotron-protect", tracking: Trac
 impl Variant {
     /// An engine that compiles this way, for modules without imports.
     pub fn engine(self) -> Result<Engine, Failure> {
-        let code = Config { metering: self.metering, tracking: self.tracking, verify: false };
+        let code = Config { metering: self.metering, tracking: self.tracking, verify: false, calls: false };
         let tracking = TrackingPolicy { adapt: self.adapt, ..TrackingPolicy::default() };
         Engine::new(EngineConfig { code, tracking, ..EngineConfig::with_rules(Rules::plain([])) }).map_err(failed)
     }

@@ -43,7 +43,8 @@ fn a_recording_of_each_mix_replays_to_the_same_hash_on_any_number_of_threads() {
         assert_eq!((report.state_hash, report.root), (recorded.state_hash, recorded.root), "{mix}");
         assert_eq!((report.executed, report.left_over_bytes), (recorded.executed, 0), "{mix}");
         assert_eq!(report.contents.rounds, recorded.set_up_rounds + 4, "{mix}");
-        let calls = report.methods.iter().filter(|method| method.canister != "aaaaa-aa").map(|method| method.messages);
+        let calls =
+            report.methods.iter().filter(|method| method.canister != "aaaaa-aa").map(|method| method.totals.messages);
         assert!(calls.sum::<u64>() >= recorded.updates, "{mix}: its canisters ran");
     }
 }

@@ -182,7 +182,7 @@ impl Side {
     /// Takes up what the last round did; returns its traps.
     fn take_up(&mut self, answered: &[MessageId]) -> BTreeMap<CanisterId, Vec<String>> {
         let Seen { ran, traps } = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
-        for Ran { canister, name, instructions, finished } in ran {
+        for Ran { canister, name, instructions, finished, .. } in ran {
             let job = (canister, name);
             let so_far = self.partial.remove(&job).unwrap_or(0) + instructions.0;
             if finished {

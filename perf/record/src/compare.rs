@@ -103,11 +103,11 @@ pub fn compare(this: &Compared, other: &Compared) -> Comparison {
         rows.push(row(&format!("{}, p99 us", stage.stage), stage.p99_us, peer.p99_us));
     }
     let mut methods: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for totals in &this.methods {
-        methods.entry(format!("{} {}", totals.canister, totals.method)).or_default().0 += totals.instructions;
+    for method in &this.methods {
+        methods.entry(format!("{} {}", method.canister, method.method)).or_default().0 += method.totals.instructions;
     }
-    for totals in &other.methods {
-        methods.entry(format!("{} {}", totals.canister, totals.method)).or_default().1 += totals.instructions;
+    for method in &other.methods {
+        methods.entry(format!("{} {}", method.canister, method.method)).or_default().1 += method.totals.instructions;
     }
     let mut changed: Vec<_> = methods.into_iter().filter(|(_, (this, other))| this != other).collect();
     changed.sort_by_key(|(_, (this, other))| std::cmp::Reverse(this.abs_diff(*other)));
@@ -119,15 +119,13 @@ pub fn compare(this: &Compared, other: &Compared) -> Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Totals;
 
     fn replay(seconds: f64, instructions: u64) -> Compared {
         let method = |method: &str, instructions| MethodTotals {
             canister: "aaaaa-aa".into(),
             method: method.into(),
-            messages: 1,
-            slices: 1,
-            instructions,
-            instructions_in_one_slice_max: instructions,
+            totals: Totals { messages: 1, slices: 1, instructions, ..Totals::default() },
         };
         Compared {
             height: 9,

@@ -1,9 +1,9 @@
 //! Flame graphs: where something went, by who called whom.
 //!
-//! Enters: stacks, outermost first with `;` between frames, each with a weight. Leaves: an SVG file that needs nothing else; what lies under
-//! the pointer is told in full. Never here: what the weights count.
+//! Enters: stacks. Leaves: an SVG file that needs nothing else; what lies under
+//! the pointer is told in full, and a click draws it as wide as there is room (a browser runs the script for that; elsewhere it is a drawing). Never here: what the weights count.
 
-use std::collections::BTreeMap;
+use crate::stacks::{Place, Stacks};
 use std::fmt::Write as _;
 
 /// Pixels of the drawing, margins included.
@@ -13,81 +13,77 @@ const HEAD: f64 = 40.0;
 const ROW: f64 = 17.0;
 /// Pixels that a letter takes at most.
 const LETTER: f64 = 7.0;
-/// Frames narrower than this are left out: nobody could point at them.
-const PIXELS_MIN: f64 = 0.2;
+/// Frames narrower than this are left out: nobody could point at them, even when what they are in is drawn larger.
+const PIXELS_MIN: f64 = 0.05;
 /// Frames of one stack that are drawn: a recursion may have more.
 const DEPTH_MAX: usize = 256;
 
-/// A frame with what it called.
-#[derive(Debug, Default)]
-struct Node<'a> {
-    weight: u64,
-    callees: BTreeMap<&'a str, Node<'a>>,
-}
-
-impl<'a> Node<'a> {
-    fn add(&mut self, mut frames: impl Iterator<Item = &'a str>, weight: u64) {
-        self.weight += weight;
-        if let Some(frame) = frames.next() {
-            self.callees.entry(frame).or_default().add(frames, weight);
-        }
-    }
-
-    fn depth(&self) -> usize {
-        1 + self.callees.values().map(Node::depth).max().unwrap_or(0)
-    }
-}
+/// Draws the frame that was clicked, and what it called, over all of the width; its callers with it.
+const ZOOM: &str = "(()=>{const s=document.currentScript.parentNode,M=10,W=1180,\
+f=[...s.querySelectorAll('g.f')].map(g=>{const r=g.querySelector('rect'),t=g.querySelector('text'),n=g.querySelector('title').textContent;\
+return{g,r,t,n:n.slice(0,n.lastIndexOf(': ')),x:+r.getAttribute('x'),w:+r.getAttribute('width')}});\
+const zoom=z=>f.forEach(a=>{const k=W/z.w,l=Math.max(0,(a.x-z.x)*k),w=Math.min(W,(a.x+a.w-z.x)*k)-l,c=Math.floor((w-6)/7);\
+a.g.style.display=w>.1?'':'none';if(w<=.1)return;a.r.setAttribute('x',M+l);a.r.setAttribute('width',w);a.t.setAttribute('x',M+l+3);\
+a.t.textContent=a.n.length<=c?a.n:c<3?'':a.n.slice(0,c-2)+'..'});\
+f.forEach(a=>{a.g.style.cursor='pointer';a.g.addEventListener('click',()=>zoom(a))})})()";
 
 /// Draws stacks; `unit` says what the weights count. Cost: O(frames).
-pub fn flame_graph(stacks: &BTreeMap<String, u64>, title: &str, unit: &str) -> String {
-    let mut root = Node::default();
-    for (stack, weight) in stacks {
-        root.add(stack.split(';').take(DEPTH_MAX), *weight);
-    }
-    let height = HEAD + root.depth() as f64 * ROW + MARGIN;
-    let mut svg = format!(
+pub fn flame_graph(stacks: &Stacks, title: &str, unit: &str) -> String {
+    let (weights, callees) = stacks.below();
+    let mut drawing = Drawing { stacks, weights, callees, unit, boxes: String::new(), depth: 0 };
+    drawing.frame(Stacks::ROOT, 0, MARGIN, WIDTH - 2.0 * MARGIN);
+    let height = HEAD + (drawing.depth + 1) as f64 * ROW + MARGIN;
+    format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" font-family="monospace" font-size="11">
 <rect width="100%" height="100%" fill="white"/>
 <text x="{MARGIN}" y="20" font-size="15">{}</text>
+<g transform="translate(0 {})">
+{}</g>
+<script>{ZOOM}</script>
+</svg>
 "#,
-        escape(title)
-    );
-    let drawing = Drawing { total: root.weight, unit, bottom: height - MARGIN - ROW };
-    drawing.frame(&mut svg, "all", &root, 0, MARGIN, WIDTH - 2.0 * MARGIN);
-    svg.push_str("</svg>\n");
-    svg
+        escape(title),
+        height - MARGIN - ROW,
+        drawing.boxes
+    )
 }
 
 struct Drawing<'a> {
-    total: u64,
+    stacks: &'a Stacks,
+    weights: Vec<u64>,
+    callees: Vec<Vec<Place>>,
     unit: &'a str,
-    /// Where the outermost row begins.
-    bottom: f64,
+    boxes: String,
+    /// Of what has been drawn.
+    depth: usize,
 }
 
 impl Drawing<'_> {
-    fn frame(&self, svg: &mut String, name: &str, node: &Node<'_>, depth: usize, x: f64, width: f64) {
-        if width < PIXELS_MIN {
+    /// Draws a frame and what it called, upwards.
+    fn frame(&mut self, at: Place, depth: usize, x: f64, width: f64) {
+        if width < PIXELS_MIN || depth > DEPTH_MAX {
             return;
         }
-        let y = self.bottom - depth as f64 * ROW;
-        let percent = 100.0 * node.weight as f64 / self.total.max(1) as f64;
+        self.depth = self.depth.max(depth);
+        let weight = self.weights[at.index()];
+        let percent = 100.0 * weight as f64 / self.weights[0].max(1) as f64;
+        let name = if at == Stacks::ROOT { "all" } else { self.stacks.name(at) };
         let shown = fit(name, width);
         let (name, shown, color) = (escape(name), escape(&shown), color(name));
+        let y = -(depth as f64 * ROW);
         // Writing to a string does not fail.
         let _written = writeln!(
-            svg,
-            r#"<g><title>{name}: {} {}, {percent:.2} %</title><rect x="{x:.1}" y="{y}" width="{width:.1}" height="{}" fill="{color}" rx="1"/><text x="{:.1}" y="{}">{shown}</text></g>"#,
-            node.weight,
+            self.boxes,
+            r#"<g class="f"><title>{name}: {weight} {}, {percent:.2} %</title><rect x="{x:.3}" y="{y}" width="{width:.3}" height="{}" fill="{color}" rx="1"/><text x="{:.1}" y="{}">{shown}</text></g>"#,
             self.unit,
             ROW - 1.0,
             x + 3.0,
             y + 12.0,
         );
         let mut x = x;
-        for (callee, below) in &node.callees {
-            let width = width * below.weight as f64 / node.weight.max(1) as f64;
-            self.frame(svg, callee, below, depth + 1, x, width);
+        for callee in std::mem::take(&mut self.callees[at.index()]) {
+            let width = width * self.weights[callee.index()] as f64 / weight.max(1) as f64;
+            self.frame(callee, depth + 1, x, width);
             x += width;
         }
     }
@@ -132,8 +128,7 @@ mod tests {
     use super::*;
 
     fn drawn(stacks: &[(&str, u64)]) -> String {
-        let stacks = stacks.iter().map(|(stack, weight)| ((*stack).to_owned(), *weight)).collect();
-        flame_graph(&stacks, "a <test>", "samples")
+        flame_graph(&stacks.iter().copied().collect(), "a <test>", "samples")
     }
 
     #[test]
@@ -142,9 +137,9 @@ mod tests {
         let frame =
             |name: &str| svg.lines().find(|line| line.contains(&format!("<title>{name}: "))).unwrap().to_owned();
         assert!(frame("all").contains("4 samples, 100.00 %"));
-        assert!(frame("a").contains("3 samples, 75.00 %") && frame("a").contains(r#"width="885.0""#));
-        assert!(frame("b").contains(r#"width="590.0""#));
-        assert!(frame("c").contains(r#"x="895.0""#));
+        assert!(frame("a").contains("3 samples, 75.00 %") && frame("a").contains(r#"width="885.000""#));
+        assert!(frame("b").contains(r#"width="590.000""#));
+        assert!(frame("c").contains(r#"x="895.000""#));
         let y = |name: &str| -> f64 {
             frame(name).split_once(r#"y=""#).unwrap().1.split_once('"').unwrap().0.parse().unwrap()
         };
@@ -154,7 +149,7 @@ mod tests {
     #[test]
     fn names_cannot_leave_their_place_in_the_file() {
         let svg = drawn(&[("m;</title><script>&\"", 1)]);
-        assert!(!svg.contains("<script>") && svg.contains("&lt;/title&gt;&lt;script&gt;&amp;&quot;"));
+        assert!(svg.matches("<script").count() == 1 && svg.contains("&lt;/title&gt;&lt;script&gt;&amp;&quot;"));
         assert!(svg.contains("a &lt;test&gt;"));
     }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod candidate;
+mod charged;
 mod compare;
 mod flame;
 mod page;
@@ -12,6 +13,7 @@ mod recorder;
 mod replayer;
 mod report;
 mod source;
+mod stacks;
 
 pub use candidate::{Candidate, CandidateReport, Change, Changes, MethodChange, Taken, try_candidate};
 pub use compare::{Compared, Comparison, Row, compare};
@@ -19,5 +21,6 @@ pub use flame::flame_graph;
 pub use page::page;
 pub use recorder::Recorder;
 pub use replayer::{Progress, ReplayFailed, Replayer};
-pub use report::{Contents, MethodTotals, Report, RoundFacts, StageTimes};
+pub use report::{CanisterTotals, Contents, MethodTotals, Report, RoundFacts, StageTimes, Totals};
 pub use source::{OpenFailed, open};
+pub use stacks::{Place, Stacks};

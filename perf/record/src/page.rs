@@ -1,26 +1,31 @@
-//! A report as one page of HTML that needs nothing else: no script, no font, no other file.
+//! A report as one page of HTML that needs nothing else: no font, no other file; its only script makes
+//! a part of the flame graph wider.
 //!
 //! Enters: a [`Report`]. Leaves: the page. Never here: a byte of the recording that could be read as markup.
 
-use crate::report::{Report, RoundFacts, StageTimes};
+use crate::flame::flame_graph;
+use crate::report::{Report, RoundFacts, StageTimes, Totals};
 use std::fmt::Write;
 
 /// Pixels of a chart.
-const WIDTH: usize = 900;
-const HEIGHT: usize = 160;
+const WIDTH: usize = 1_200;
+const HEIGHT: usize = 140;
 /// Places that rounds are put together into: one for each pixel at most.
 const PLACES: usize = WIDTH;
-/// Methods in the table.
-const METHODS: usize = 500;
+/// Rows of a table.
+const ROWS: usize = 500;
 /// Colours of the stages, in their order.
 const COLOURS: [&str; StageTimes::STAGES.len()] = ["#8b8b8b", "#4f81bd", "#2f9e44", "#b197fc", "#e8a33d", "#c92a2a"];
 
-const STYLE: &str = "body{font:14px system-ui,sans-serif;margin:2em;max-width:960px;color:#222}\
-h1{font-size:1.4em}h2{font-size:1.1em;margin-top:2em}table{border-collapse:collapse;width:100%}\
-td,th{padding:.2em .6em;text-align:right;border-bottom:1px solid #ddd;font-variant-numeric:tabular-nums}\
-td:first-child,th:first-child,td.name,th.name{text-align:left;word-break:break-all}\
-svg{background:#fafafa;border:1px solid #ddd;display:block}small{color:#666}\
-.key span{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 1em}";
+const STYLE: &str = "body{font:14px/1.45 system-ui,sans-serif;margin:0 auto;padding:1.5em 2em 4em;max-width:1202px;color:#1f2328}\
+h1{font-size:1.5em;margin:.2em 0 .6em}h2{font-size:1.05em;margin:2.2em 0 .3em}small{color:#656d76}code{font-size:.92em}\
+table{border-collapse:collapse;width:100%;margin-top:.6em;font-size:13px}th{color:#656d76;font-weight:600;position:sticky;top:0;background:#fff}\
+td,th{padding:.28em .55em;text-align:right;border-bottom:1px solid #e4e7eb;font-variant-numeric:tabular-nums;white-space:nowrap}\
+td:first-child,th:first-child,td.name,th.name{text-align:left}td.name{white-space:normal;word-break:break-all}tr:hover td{background:#f6f8fa}\
+svg{background:#fbfcfd;border:1px solid #d8dde3;border-radius:4px;display:block;margin-top:.4em;max-width:100%;height:auto}\
+.facts{display:flex;flex-wrap:wrap;gap:.8em;margin:0;padding:0;list-style:none}.facts li{border:1px solid #d8dde3;border-radius:6px;padding:.45em .9em}\
+.facts b{display:block;font-size:1.25em;font-variant-numeric:tabular-nums}\
+.key{margin:.3em 0}.key span{display:inline-block;width:.8em;height:.8em;margin:0 .35em 0 1em;border-radius:2px}.key span:first-child{margin-left:0}";
 
 /// The page of a report; `title` says of what.
 pub fn page(report: &Report, title: &str) -> String {
@@ -47,12 +52,23 @@ pub fn page(report: &Report, title: &str) -> String {
     for (name, unit, value) in [
         ("Slices", "messages and tasks a round", (|round| round.slices as f64) as fn(&RoundFacts) -> f64),
         ("Instructions", "a round, as charged", |round| round.instructions as f64),
+        ("Changed pages", "pages of heaps that messages changed in a round", |round| round.pages as f64),
         ("Queues", "messages that wait when the round has ended", |round| round.queued as f64),
     ] {
         let _ = write!(out, "<h2>{name}</h2>\n<small>{unit}</small>\n");
         line(&mut out, &places, value);
     }
+    if let Some(charged) = &report.charged {
+        let _ = write!(
+            out,
+            "<h2>Instructions by function</h2>\n<small>All {} instructions that were charged, by canister, method and who called whom: the same on \
+             every machine. A click makes a part wider.</small>\n{}",
+            grouped(charged.total()),
+            flame_graph(charged, "", "instructions")
+        );
+    }
     stages(&mut out, report);
+    canisters(&mut out, report);
     methods(&mut out, report);
     out.push_str("</html>\n");
     out
@@ -62,12 +78,19 @@ fn summary(out: &mut String, report: &Report) {
     let hash: String = report.state_hash.iter().map(|byte| format!("{byte:02x}")).collect();
     let rounds = report.contents.rounds;
     let rate = if report.round_seconds > 0.0 { rounds as f64 / report.round_seconds } else { 0.0 };
-    let _ = write!(
-        out,
-        "<p>{rounds} rounds in {:.3} s, {rate:.0} a second; {} messages and tasks; {} canisters with {} bytes of memory.</p>\n\
-         <p>State hash <code>{hash}</code> at height {}.</p>\n",
-        report.round_seconds, report.executed, report.canisters, report.memory_bytes, report.height
-    );
+    out.push_str("<ul class=\"facts\">");
+    for (value, what) in [
+        (grouped(rounds), "rounds"),
+        (format!("{:.3} s", report.round_seconds), "in rounds"),
+        (format!("{rate:.0}"), "rounds a second"),
+        (grouped(report.executed), "messages and tasks"),
+        (grouped(report.instructions()), "instructions charged"),
+        (grouped(report.canisters), "canisters"),
+        (format!("{:.1} MiB", report.memory_bytes as f64 / f64::from(1 << 20)), "their memory"),
+    ] {
+        let _ = write!(out, "<li><b>{value}</b>{what}");
+    }
+    let _ = write!(out, "</ul>\n<p><small>State hash <code>{hash}</code> at height {}</small></p>\n", report.height);
 }
 
 /// Rounds by their place on the page. Of several in one place: the longest time, the most of everything else.
@@ -81,6 +104,7 @@ fn places(rounds: &[RoundFacts]) -> Vec<RoundFacts> {
         RoundFacts {
             slices: most(|round| round.slices),
             instructions: most(|round| round.instructions),
+            pages: most(|round| round.pages),
             queued: most(|round| round.queued),
             ..longest
         }
@@ -137,33 +161,76 @@ fn line(out: &mut String, places: &[RoundFacts], value: fn(&RoundFacts) -> f64) 
 }
 
 fn stages(out: &mut String, report: &Report) {
-    out.push_str("<h2>Stages</h2>\n<table><tr><th>stage<th>total s<th>p50 us<th>p99 us<th>max us\n");
+    out.push_str("<h2>Stages of rounds</h2>\n<table><tr><th>stage<th>total s<th>share<th>p50 us<th>p99 us<th>max us\n");
+    let all = report.stages.last().map_or(0.0, |round| round.seconds);
     for times in &report.stages {
         let StageTimes { stage, seconds, p50_us, p99_us, max_us } = times;
-        let _ = writeln!(out, "<tr><td>{stage}<td>{seconds:.3}<td>{p50_us:.1}<td>{p99_us:.1}<td>{max_us:.1}");
+        let share = if all > 0.0 { 100.0 * seconds / all } else { 0.0 };
+        let _ = writeln!(
+            out,
+            "<tr><td>{stage}<td>{seconds:.3}<td>{share:.1} %<td>{p50_us:.1}<td>{p99_us:.1}<td>{max_us:.1}"
+        );
     }
     out.push_str("</table>\n");
 }
 
-fn methods(out: &mut String, report: &Report) {
-    out.push_str(
-        "<h2>Methods</h2>\n<table><tr><th>canister<th class=\"name\">method<th>messages<th>slices<th>instructions<th>each\n",
+/// Heads of the columns that [`totals`] fills.
+const TOTALS: &str =
+    "<th>rounds<th>messages<th>instructions<th>each<th>pages<th>total s<th>p50 us<th>p99 us<th>max us\n";
+
+fn totals(out: &mut String, totals: &Totals) {
+    let Totals { rounds, messages, instructions, pages, seconds, p50_us, p99_us, max_us, .. } = totals;
+    let each = instructions / messages.max(&1);
+    let _ = writeln!(
+        out,
+        "<td>{rounds}<td>{messages}<td>{}<td>{}<td>{pages}<td>{seconds:.3}<td>{p50_us:.1}<td>{p99_us:.1}<td>{max_us:.1}",
+        grouped(*instructions),
+        grouped(each)
     );
-    for totals in report.methods.iter().take(METHODS) {
-        let each = totals.instructions / totals.messages.max(1);
-        let _ = writeln!(
-            out,
-            "<tr><td>{}<td class=\"name\">{}<td>{}<td>{}<td>{}<td>{each}",
-            escaped(&totals.canister),
-            escaped(&totals.method),
-            totals.messages,
-            totals.slices,
-            totals.instructions
-        );
+}
+
+/// A number with a thin space after each three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::with_capacity(digits.len() * 2);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            shown.push('\u{2009}');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+fn canisters(out: &mut String, report: &Report) {
+    let _ = write!(
+        out,
+        "<h2>Canisters</h2>\n<small>Times of messages are of all their slices, on their threads.</small>\n\
+         <table><tr><th>canister<th>methods{TOTALS}"
+    );
+    for canister in report.canister_totals.iter().take(ROWS) {
+        let _ = write!(out, "<tr><td><code>{}</code><td>{}", escaped(&canister.canister), canister.methods);
+        totals(out, &canister.totals);
     }
     out.push_str("</table>\n");
-    if let Some(more) = report.methods.len().checked_sub(METHODS).filter(|more| *more > 0) {
-        let _ = writeln!(out, "<small>and {more} methods more: <code>--json</code> shows all</small>");
+    rest(out, report.canister_totals.len(), "canisters");
+}
+
+fn methods(out: &mut String, report: &Report) {
+    let _ = write!(out, "<h2>Methods</h2>\n<table><tr><th>canister<th class=\"name\">method{TOTALS}");
+    for method in report.methods.iter().take(ROWS) {
+        let (canister, name) = (escaped(&method.canister), escaped(&method.method));
+        let _ = write!(out, "<tr><td><code>{canister}</code><td class=\"name\">{name}");
+        totals(out, &method.totals);
+    }
+    out.push_str("</table>\n");
+    rest(out, report.methods.len(), "methods");
+}
+
+/// What is said below a table of more rows than are shown.
+fn rest(out: &mut String, rows: usize, what: &str) {
+    if let Some(more) = rows.checked_sub(ROWS).filter(|more| *more > 0) {
+        let _ = writeln!(out, "<small>and {more} {what} more: <code>--json</code> shows all</small>");
     }
 }
 
@@ -195,15 +262,13 @@ mod tests {
             stages: [1e-6, 2e-6, 3e-4, 0.0, 1e-6, if height == 7 { 5e-3 } else { 1e-5 }],
             slices: height % 3,
             instructions: height * 1_000,
+            pages: height,
             queued: if height == 9 { 4_321 } else { 0 },
         };
         let method = MethodTotals {
             canister: "aaaaa-aa".into(),
             method: "<script>alert('x')</script>".into(),
-            messages: 2,
-            slices: 3,
-            instructions: 50,
-            instructions_in_one_slice_max: 30,
+            totals: Totals { messages: 2, instructions: 5_000, p50_us: 1.25, ..Totals::default() },
         };
         Report {
             contents: Contents { rounds, ..Contents::default() },
@@ -216,7 +281,9 @@ mod tests {
             round_seconds: 1.0,
             stages: Vec::new(),
             methods: vec![method],
+            canister_totals: Vec::new(),
             timeline: (1..=rounds).map(facts).collect(),
+            charged: None,
             root: [0; 32],
             state_hash: [0xab; 32],
         }
@@ -227,13 +294,30 @@ mod tests {
         let page = page(&report(20), "rounds of <node> & co");
         assert!(page.contains("<title>rounds of &lt;node&gt; &amp; co</title>"));
         assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") && !page.contains("<script"));
-        for needed in ["heights 1 to 20", "abababab", "4321</text>", "5.304 ms</text>", "<td>2<td>3<td>50<td>25"] {
+        for needed in [
+            "heights 1 to 20",
+            "abababab",
+            "4321</text>",
+            "5.304 ms</text>",
+            "<td>2<td>5\u{2009}000<td>2\u{2009}500<td>0<td>0.000<td>1.2<td>",
+        ] {
             assert!(page.contains(needed), "{needed}");
         }
-        assert_eq!((page.matches("<svg").count(), page.matches("</svg>").count()), (4, 4));
+        assert_eq!((page.matches("<svg").count(), page.matches("</svg>").count()), (5, 5));
         for other_file in ["http", "src=", "href=", "@import", "url("] {
             assert!(!page.contains(other_file), "{other_file}");
         }
+    }
+
+    #[test]
+    fn charged_instructions_are_drawn_by_function() {
+        let charged = [("aaaaa-aa;go;<f>", 40), ("aaaaa-aa;go;[changed pages]", 10)].into_iter().collect();
+        let page = page(&Report { charged: Some(charged), ..report(3) }, "charged");
+        assert!(
+            page.contains("All 50 instructions") && page.contains("<title>&lt;f&gt;: 40 instructions, 80.00 %</title>")
+        );
+        // The drawing's own script, which no name of the recording gets into.
+        assert_eq!((page.matches("<svg").count(), page.matches("<script").count()), (6, 1));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Running a recording again.
 
+use crate::charged::Charged;
 use crate::report::{Contents, Methods, Report, RoundFacts, StageTimes};
 use cyclotron_ports::Disk;
 use cyclotron_storage::StorageError;
@@ -54,8 +55,10 @@ type Stages = [Duration; StageTimes::STAGES.len()];
 struct Noted {
     rounds: Vec<Stages>,
     methods: Methods,
-    /// Slices and instructions since the last round was looked at.
-    ran: (u64, u64),
+    /// What calls were charged, if the code reports them.
+    charged: Option<Charged>,
+    /// Slices, instructions and changed pages since the last round was looked at.
+    ran: (u64, u64, u64),
 }
 
 /// Measures the stages of each round, and adds up what ran.
@@ -88,8 +91,12 @@ impl RoundObserver for Stopwatch {
 
     fn message_ran(&mut self, ran: Ran) {
         let mut noted = lock(&self.noted);
-        noted.ran = (noted.ran.0 + 1, noted.ran.1 + ran.instructions.0);
-        noted.methods.add(ran);
+        noted.ran = (noted.ran.0 + 1, noted.ran.1 + ran.instructions.0, noted.ran.2 + ran.costs.pages);
+        if let Some(charged) = &mut noted.charged {
+            charged.add(&ran);
+        }
+        let round = noted.rounds.len();
+        noted.methods.add(round, ran);
     }
 
     fn canister_logged(&mut self, _: CanisterId, _: &LogRecord) {}
@@ -109,16 +116,28 @@ pub struct Replayer<D: Disk> {
 impl<D: Disk> Replayer<D> {
     /// Makes the recorded subnet, to run on so many threads; they change no result.
     pub fn new(genesis: Genesis, log: LogReader<D>, threads: usize) -> Result<Self, ReplayFailed> {
+        Self::on(SubnetOptions::unsigned(genesis, threads), log, None)
+    }
+
+    /// The same on code that reports its calls, for [`Report::charged`]: much slower, with the same results.
+    pub fn reporting_calls(genesis: Genesis, log: LogReader<D>, threads: usize) -> Result<Self, ReplayFailed> {
+        Self::on(SubnetOptions::unsigned_reporting_calls(genesis, threads), log, Some(Charged::default()))
+    }
+
+    fn on(
+        options: Result<SubnetOptions, String>,
+        log: LogReader<D>,
+        charged: Option<Charged>,
+    ) -> Result<Self, ReplayFailed> {
         if log.next_height() != 1 {
             let (file, first) = (log.path().display(), log.next_height());
             return Err(ReplayFailed::Subnet(format!(
                 "{file} begins at height {first}, and what was before is not in it: give the state directory"
             )));
         }
-        let options = SubnetOptions::unsigned(genesis, threads).map_err(ReplayFailed::Subnet)?;
-        let mut subnet = Subnet::new(options)
+        let mut subnet = Subnet::new(options.map_err(ReplayFailed::Subnet)?)
             .map_err(|error| ReplayFailed::Subnet(format!("cannot start worker threads: {error}")))?;
-        let noted = Arc::<Mutex<Noted>>::default();
+        let noted = Arc::new(Mutex::new(Noted { charged, ..Noted::default() }));
         let stopwatch = Stopwatch { noted: noted.clone(), last: Instant::now(), stages: Stages::default() };
         subnet.observe(Box::new(stopwatch));
         Ok(Self { subnet, log, noted })
@@ -145,8 +164,9 @@ impl<D: Disk> Replayer<D> {
             shown(Progress { height: frame.height, read, bytes });
         }
         let elapsed = began.elapsed();
-        let Noted { rounds, methods, .. } = std::mem::take(&mut *lock(&self.noted));
+        let Noted { rounds, methods, charged, .. } = std::mem::take(&mut *lock(&self.noted));
         let statistics = self.subnet.statistics();
+        let (methods, canister_totals) = methods.sorted();
         Ok(Report {
             contents,
             canisters: statistics.canisters as u64,
@@ -157,8 +177,10 @@ impl<D: Disk> Replayer<D> {
             seconds: elapsed.as_secs_f64(),
             round_seconds: in_rounds.as_secs_f64(),
             stages: StageTimes::of(&rounds),
-            methods: methods.sorted(),
+            methods,
+            canister_totals,
             timeline,
+            charged: charged.map(Charged::stacks),
             root: self.subnet.root(),
             state_hash: self.subnet.state_hash(),
         })
@@ -168,9 +190,9 @@ impl<D: Disk> Replayer<D> {
     fn facts(&mut self, height: u64) -> RoundFacts {
         let queued = self.subnet.queued_messages() as u64;
         let mut noted = lock(&self.noted);
-        let (slices, instructions) = std::mem::take(&mut noted.ran);
+        let (slices, instructions, pages) = std::mem::take(&mut noted.ran);
         let stages = noted.rounds.last().copied().unwrap_or_default().map(|stage| stage.as_secs_f64());
-        RoundFacts { height, stages, slices, instructions, queued }
+        RoundFacts { height, stages, slices, instructions, pages, queued }
     }
 
     /// Replays a frame; the time that its round took.

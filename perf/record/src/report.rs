@@ -1,5 +1,6 @@
 //! What a recording holds, and what a replay of it did.
 
+use crate::stacks::Stacks;
 use cyclotron_storage::log::decode_batch;
 use cyclotron_storage::{Frame, FrameKind};
 use cyclotron_subnet::{JobName, Ran, RoundSet};
@@ -123,13 +124,12 @@ impl StageTimes {
     }
 }
 
-/// What one method of a canister did, over all rounds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MethodTotals {
-    /// The canister; `aaaaa-aa` for the management canister.
-    pub canister: String,
-    /// The method; a callback or a task in parentheses.
-    pub method: String,
+/// What ran of one method or of one canister, over all rounds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Totals {
+    /// Rounds in which something of it ran.
+    pub rounds: u64,
     /// Messages that ended.
     pub messages: u64,
     /// Slices that ran: more than messages where some were too long for one.
@@ -138,35 +138,156 @@ pub struct MethodTotals {
     pub instructions: u64,
     /// Most instructions of one slice.
     pub instructions_in_one_slice_max: u64,
+    /// Pages of heaps that messages changed, each message counting its own.
+    pub pages: u64,
+    /// Time of all slices on their threads, in seconds.
+    pub seconds: f64,
+    /// Median of the messages' times, in microseconds.
+    pub p50_us: f64,
+    /// What 99 of 100 messages do not exceed, in microseconds.
+    pub p99_us: f64,
+    /// The longest message, in microseconds.
+    pub max_us: f64,
+}
+
+/// What one method of a canister did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MethodTotals {
+    /// The canister; `aaaaa-aa` for the management canister.
+    pub canister: String,
+    /// The method; a callback or a task in parentheses.
+    pub method: String,
+    /// What ran of it.
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+/// What all methods of a canister did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CanisterTotals {
+    /// The canister; `aaaaa-aa` for the management canister.
+    pub canister: String,
+    /// Its methods that ran.
+    pub methods: u64,
+    /// What ran of it.
+    #[serde(flatten)]
+    pub totals: Totals,
 }
 
 /// Adds up what ran.
 #[derive(Debug, Default)]
-pub(crate) struct Methods(BTreeMap<(CanisterId, JobName), MethodTotals>);
+pub(crate) struct Methods {
+    methods: BTreeMap<(CanisterId, JobName), Sum>,
+    canisters: BTreeMap<CanisterId, Sum>,
+}
 
-impl Methods {
-    /// Adds a slice.
-    pub fn add(&mut self, ran: Ran) {
-        let Ran { canister, name, instructions, finished } = ran;
-        let totals = self.0.entry((canister, name)).or_insert_with_key(|(canister, name)| MethodTotals {
-            canister: canister.to_string(),
-            method: name.to_string(),
-            messages: 0,
-            slices: 0,
-            instructions: 0,
-            instructions_in_one_slice_max: 0,
-        });
-        totals.messages += u64::from(finished);
+/// What ran of one method or canister so far.
+#[derive(Debug, Default)]
+struct Sum {
+    totals: Totals,
+    time: Duration,
+    /// Of messages that have ended.
+    messages: Spread,
+    /// Of slices of a message that has not.
+    unfinished: Duration,
+    last_round: Option<usize>,
+}
+
+impl Sum {
+    fn add(&mut self, round: usize, ran: &Ran) {
+        let totals = &mut self.totals;
+        totals.rounds += u64::from(self.last_round.replace(round) != Some(round));
+        totals.messages += u64::from(ran.finished);
         totals.slices += 1;
-        totals.instructions += instructions.0;
-        totals.instructions_in_one_slice_max = totals.instructions_in_one_slice_max.max(instructions.0);
+        totals.instructions = totals.instructions.saturating_add(ran.instructions.0);
+        totals.instructions_in_one_slice_max = totals.instructions_in_one_slice_max.max(ran.instructions.0);
+        totals.pages += ran.costs.pages;
+        self.time += ran.time;
+        self.unfinished += ran.time;
+        if ran.finished {
+            self.messages.add(std::mem::take(&mut self.unfinished));
+        }
     }
 
-    /// All of them, most instructions first.
-    pub fn sorted(self) -> Vec<MethodTotals> {
-        let mut methods: Vec<_> = self.0.into_values().collect();
-        methods.sort_by_key(|totals| std::cmp::Reverse(totals.instructions));
-        methods
+    fn totals(mut self) -> Totals {
+        let micros = |nanos: u64| nanos as f64 / 1e3;
+        self.totals.seconds = self.time.as_secs_f64();
+        self.totals.p50_us = micros(self.messages.at(50));
+        self.totals.p99_us = micros(self.messages.at(99));
+        self.totals.max_us = micros(self.messages.max);
+        self.totals
+    }
+}
+
+impl Methods {
+    /// Adds a slice that ran in the round of this number.
+    pub fn add(&mut self, round: usize, ran: Ran) {
+        self.canisters.entry(ran.canister).or_default().add(round, &ran);
+        self.methods.entry((ran.canister, ran.name.clone())).or_default().add(round, &ran);
+    }
+
+    /// Methods and canisters, most instructions first.
+    pub fn sorted(self) -> (Vec<MethodTotals>, Vec<CanisterTotals>) {
+        let mut of_canister: BTreeMap<CanisterId, u64> = BTreeMap::new();
+        let methods = self.methods.into_iter().map(|((canister, name), sum)| {
+            *of_canister.entry(canister).or_default() += 1;
+            MethodTotals { canister: canister.to_string(), method: name.to_string(), totals: sum.totals() }
+        });
+        let mut methods: Vec<_> = methods.collect();
+        let canisters = self.canisters.into_iter().map(|(canister, sum)| CanisterTotals {
+            canister: canister.to_string(),
+            methods: of_canister.get(&canister).copied().unwrap_or(0),
+            totals: sum.totals(),
+        });
+        let mut canisters: Vec<_> = canisters.collect();
+        methods.sort_by_key(|method| std::cmp::Reverse(method.totals.instructions));
+        canisters.sort_by_key(|canister| std::cmp::Reverse(canister.totals.instructions));
+        (methods, canisters)
+    }
+}
+
+/// How durations are spread: counts by size, each size within a thirty-second of the next. What a canister of few messages takes is small.
+#[derive(Debug, Default)]
+struct Spread {
+    counts: BTreeMap<u16, u64>,
+    count: u64,
+    max: u64,
+}
+
+/// Sizes between two powers of two, as a power of two.
+const SIZES_BITS: u32 = 5;
+
+impl Spread {
+    fn add(&mut self, duration: Duration) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        *self.counts.entry(Self::size_of(nanos)).or_default() += 1;
+        self.count += 1;
+        self.max = self.max.max(nanos);
+    }
+
+    /// Number of the size that a value has; the largest is 1919.
+    fn size_of(nanos: u64) -> u16 {
+        let shift = nanos.max(1).ilog2().saturating_sub(SIZES_BITS);
+        ((shift << SIZES_BITS) + (nanos >> shift) as u32) as u16
+    }
+
+    /// The largest value of a size.
+    fn largest(size: u16) -> u64 {
+        let shift = u32::from(size >> SIZES_BITS).saturating_sub(1);
+        let steps = u64::from(size) - (u64::from(shift) << SIZES_BITS);
+        (steps << shift) + ((1 << shift) - 1)
+    }
+
+    /// What so many percent do not exceed.
+    fn at(&self, percent: u64) -> u64 {
+        let mut left = self.count * percent / 100;
+        for (size, count) in &self.counts {
+            if left < *count {
+                return Self::largest(*size).min(self.max);
+            }
+            left -= count;
+        }
+        self.max
     }
 }
 
@@ -181,6 +302,8 @@ pub struct RoundFacts {
     pub slices: u64,
     /// Their instructions.
     pub instructions: u64,
+    /// Pages of heaps that they changed.
+    pub pages: u64,
     /// Messages that waited in queues when it had ended.
     pub queued: u64,
 }
@@ -208,15 +331,27 @@ pub struct Report {
     pub stages: Vec<StageTimes>,
     /// Methods, most instructions first.
     pub methods: Vec<MethodTotals>,
+    /// Canisters, most instructions first.
+    pub canister_totals: Vec<CanisterTotals>,
     /// Each round, for charts.
     #[serde(skip)]
     pub timeline: Vec<RoundFacts>,
+    /// Who called whom and what that was charged: all instructions of the methods. Only of a replay on code that reports its calls.
+    #[serde(skip)]
+    pub charged: Option<Stacks>,
     /// Certified root of the last round.
     #[serde(serialize_with = "as_hex")]
     pub root: [u8; 32],
     /// State hash after the last round.
     #[serde(serialize_with = "as_hex")]
     pub state_hash: [u8; 32],
+}
+
+impl Report {
+    /// Instructions of all methods, as they are charged.
+    pub fn instructions(&self) -> u64 {
+        self.methods.iter().fold(0, |sum, method| sum.saturating_add(method.totals.instructions))
+    }
 }
 
 fn as_hex<S: Serializer>(bytes: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
@@ -226,6 +361,51 @@ fn as_hex<S: Serializer>(bytes: &[u8; 32], serializer: S) -> Result<S::Ok, S::Er
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cyclotron_subnet::SliceCosts;
+    use cyclotron_types::units::Instructions;
+
+    #[test]
+    fn a_spread_knows_its_percentiles_to_a_thirty_second() {
+        for nanos in (0..70).chain([100, 1_000, 65_535, 1 << 40, u64::MAX - 1, u64::MAX]) {
+            let largest = Spread::largest(Spread::size_of(nanos));
+            assert!(largest >= nanos && largest - nanos <= nanos / 32, "{nanos} {largest}");
+            assert_eq!(Spread::size_of(largest), Spread::size_of(nanos));
+            assert!(largest == u64::MAX || Spread::size_of(largest + 1) == Spread::size_of(nanos) + 1, "{nanos}");
+        }
+        let mut spread = Spread::default();
+        (1..=200).for_each(|us| spread.add(Duration::from_micros(us)));
+        let near = |found: u64, wanted: u64| found >= wanted && found - wanted <= wanted / 32;
+        assert!(near(spread.at(50), 101_000) && near(spread.at(99), 199_000), "{spread:?}");
+        assert_eq!((spread.max, Spread::default().at(99)), (200_000, 0));
+    }
+
+    #[test]
+    fn a_message_of_several_slices_and_rounds_is_one_message() {
+        let ran = |name: &str, us, finished| Ran {
+            canister: CanisterId::from_u64(7),
+            name: JobName::Method(name.into()),
+            instructions: Instructions(10),
+            finished,
+            time: Duration::from_micros(us),
+            costs: SliceCosts { pages: u64::from(finished), ..SliceCosts::default() },
+        };
+        let mut methods = Methods::default();
+        for (round, ran) in [(1, ran("long", 5, false)), (2, ran("long", 7, true)), (2, ran("short", 2, true))] {
+            methods.add(round, ran);
+        }
+        let (methods, canisters) = methods.sorted();
+        let [long, short] = &methods[..] else { panic!("{methods:?}") };
+        assert_eq!(
+            (long.method.as_str(), long.totals.rounds, long.totals.messages, long.totals.slices),
+            ("long", 2, 1, 2)
+        );
+        assert_eq!((long.totals.instructions, long.totals.pages, long.totals.max_us), (20, 1, 12.0));
+        assert_eq!((short.totals.rounds, short.totals.p50_us), (1, 2.0));
+        let [canister] = &canisters[..] else { panic!("{canisters:?}") };
+        assert_eq!((canister.methods, canister.totals.rounds, canister.totals.messages), (2, 2, 2));
+        assert_eq!((canister.totals.instructions, canister.totals.max_us), (30, 12.0));
+        assert!((canister.totals.seconds - 14e-6).abs() < 1e-12);
+    }
 
     #[test]
     fn percentiles_are_those_of_the_sorted_rounds() {

@@ -145,7 +145,7 @@ fn a_replay_has_a_fact_for_each_round_and_a_page() {
     let report = Replayer::new(genesis, open(&disk), 1).unwrap().run(u64::MAX, |_| {}).unwrap();
     assert_eq!(report.timeline.len() as u64, report.contents.rounds);
     let instructions: u64 = report.timeline.iter().map(|round| round.instructions).sum();
-    assert_eq!(instructions, report.methods.iter().map(|method| method.instructions).sum::<u64>());
+    assert_eq!(instructions, report.methods.iter().map(|method| method.totals.instructions).sum::<u64>());
     assert!(report.timeline.iter().all(|round| round.stages.iter().sum::<f64>() > 0.0));
     assert!(page(&report, "a replay").contains("fragile"));
 }

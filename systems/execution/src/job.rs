@@ -2,6 +2,7 @@
 //!
 //! Enters: messages and tasks. Leaves: effects that the caller routes. Never here: behaviour.
 
+use crate::costs::SliceCosts;
 use cyclotron_types::ids::MessageId;
 use cyclotron_types::message::{IngressStatus, Message, Request, Response, SystemTask};
 use cyclotron_types::units::{Cycles, Instructions};
@@ -98,6 +99,8 @@ pub enum Step {
     Suspended {
         /// Instructions of this slice.
         used: Instructions,
+        /// What they went into.
+        costs: SliceCosts,
     },
     /// The job is finished.
     Done(Outcome),
@@ -110,6 +113,8 @@ pub struct Outcome {
     pub used: Instructions,
     /// Instructions of the whole message, as charged.
     pub total: Instructions,
+    /// What the last slice's instructions went into.
+    pub costs: SliceCosts,
     /// What is to be done outside of the canister.
     pub effects: Effects,
 }

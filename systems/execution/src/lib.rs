@@ -11,6 +11,7 @@
 mod canister;
 pub mod charge;
 mod config;
+mod costs;
 mod job;
 mod machine;
 pub mod management;
@@ -27,6 +28,7 @@ pub use canister::{
 };
 pub use charge::{charge_ingress, due, settle};
 pub use config::{ExecutionLimits, InstructionLimits, RoundEnv, SubnetConfig};
+pub use costs::SliceCosts;
 pub use job::{Effects, Job, JobName, Outcome, Outgoing, Step, Verdict};
 pub use machine::{Installed, Machine, PublishedProgram};
 pub use message::install;

@@ -667,10 +667,10 @@ pub(crate) fn backtrace(trap: &Trap) -> Vec<String> {
 }
 
 /// Takes an execution's end apart.
-pub(crate) fn take_apart(finished: Finished<Box<SystemApi>>) -> (Desk, Box<SystemApi>, Result<(), Trap>, u64, u64) {
-    let Finished { mut host, seated, result, instructions, dirty_pages } = finished;
+pub(crate) fn take_apart(finished: Finished<Box<SystemApi>>) -> (Desk, Box<SystemApi>, Result<(), Trap>) {
+    let Finished { mut host, seated, result, .. } = finished;
     let desk = Desk { seated, stable: host.stable.take() };
-    (desk, host, result.map(|_| ()), instructions.0, dirty_pages)
+    (desk, host, result.map(|_| ()))
 }
 
 #[cfg(test)]

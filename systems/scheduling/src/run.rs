@@ -3,10 +3,10 @@
 use crate::order::Cores;
 use cyclotron_execution::reject::ingress_timed_out;
 use cyclotron_execution::{
-    CanisterData, CanisterMut, Effects, Job, JobName, LowMemoryHook, Paused, RoundEnv, Step, resume, start,
+    CanisterData, CanisterMut, Effects, Job, JobName, LowMemoryHook, Paused, RoundEnv, SliceCosts, Step, resume, start,
 };
 use cyclotron_routing::{CurrentRound, Directory, dequeue, place_of};
-use cyclotron_trace::{execution_zone, sums};
+use cyclotron_trace::{execution_zone, sums, timed};
 use cyclotron_types::canister::{InputQueue, Priority, RunState};
 use cyclotron_types::ids::{CanisterId, MessageId, MessageIx};
 use cyclotron_types::message::{IngressStatus, Message, SystemTask};
@@ -14,6 +14,7 @@ use cyclotron_types::units::{Bytes, Instructions};
 use cyclotron_world::prelude::*;
 use rayon::prelude::*;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Messages of one canister that are fetched for one step; what does not run goes back.
 const FETCH_MAX: usize = 256;
@@ -47,6 +48,10 @@ pub struct Ran {
     pub instructions: Instructions,
     /// Whether the message has ended with it.
     pub finished: bool,
+    /// How long it took here: no part of what replicas agree on.
+    pub time: Duration,
+    /// What the instructions went into.
+    pub costs: SliceCosts,
 }
 
 /// What the step left, in the scheduler's order.
@@ -214,7 +219,8 @@ impl Work<'_> {
         self.ran = true;
         let resumed = !matches!(self.canister.paused, Paused::None);
         let mut name = self.canister.paused.name().filter(|_| self.profiled);
-        let (ingress, step) = match self.canister.paused {
+        let profiled = self.profiled;
+        let (ingress, (mut step, time)) = match self.canister.paused {
             Paused::None => match self.next_job(env) {
                 Some(job) => {
                     let ingress = match &job {
@@ -223,7 +229,7 @@ impl Work<'_> {
                     };
                     name = self.profiled.then(|| job.name());
                     let _zone = execution_zone(|| (self.result.id, job.label()));
-                    (ingress, start(env, &mut self.canister, job))
+                    (ingress, timed(profiled, || start(env, &mut self.canister, job)))
                 }
                 None => {
                     self.finished = true;
@@ -236,23 +242,24 @@ impl Work<'_> {
             },
             _ => {
                 let _zone = execution_zone(|| (self.result.id, self.canister.paused.label()));
-                (None, resume(env, &mut self.canister))
+                (None, timed(profiled, || resume(env, &mut self.canister)))
             }
         };
         sums::EXECUTIONS.add(|| 1);
         sums::INSTRUCTIONS.add(|| match &step {
-            Step::Suspended { used } => used.0,
+            Step::Suspended { used, .. } => used.0,
             Step::Done(outcome) => outcome.used.0,
         });
         if let Some(name) = name {
-            let (instructions, finished) = match &step {
-                Step::Suspended { used } => (*used, false),
-                Step::Done(outcome) => (outcome.used, true),
+            let (instructions, costs, finished) = match &mut step {
+                Step::Suspended { used, costs } => (*used, costs, false),
+                Step::Done(outcome) => (outcome.used, &mut outcome.costs, true),
             };
-            self.result.ran.push(Ran { canister: self.result.id, name, instructions, finished });
+            let (canister, costs) = (self.result.id, std::mem::take(costs));
+            self.result.ran.push(Ran { canister, name, instructions, finished, time, costs });
         }
         match step {
-            Step::Suspended { used } => {
+            Step::Suspended { used, .. } => {
                 // One slice a round: the others have their turn.
                 self.result.ingress.extend(ingress.map(|id| (id, IngressStatus::Processing)));
                 self.finished = true;

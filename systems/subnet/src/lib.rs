@@ -29,7 +29,7 @@ mod totals;
 pub use candidate::{NotTaken, TakeOver};
 pub use checkpoint::{CHECKPOINTS_KEPT, Checkpointer, Made, Retention};
 pub use conservation::Unbalanced;
-pub use cyclotron_execution::JobName;
+pub use cyclotron_execution::{JobName, SliceCosts};
 pub use cyclotron_scheduling::Ran;
 pub use genesis::{Genesis, NODES_MAX};
 pub use log_sink::LogSink;

@@ -14,11 +14,13 @@ use cyclotron_routing::{
     StopDeadlines, Stopping, Tally, Touched,
 };
 use cyclotron_scheduling::{Installing, Profile, Ran};
+use cyclotron_trace::timed;
 use cyclotron_types::canister::{CallContexts, InputQueue, Priority};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::message::Message;
 use cyclotron_world::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 /// Canister ids of the subnet.
 #[derive(Clone, Debug, Resource)]
@@ -133,8 +135,8 @@ fn resume_installs(world: &mut World) {
         }
         let pending = world.resource_mut::<Installing>().0.remove(&id).expect("it is under way");
         let name = world.resource::<Profile>().wanted.then(|| JobName::Method(pending.call.method.clone()));
-        let step = in_context(world, |context| resume_install(context, pending));
-        note_run(world, name, &step);
+        let (mut step, time) = timed(name.is_some(), || in_context(world, |context| resume_install(context, pending)));
+        note_run(world, name, &mut step, time);
         settle_step(world, step);
     }
 }
@@ -162,23 +164,24 @@ fn is_paused(world: &World, id: CanisterId) -> bool {
 fn execute(world: &mut World, call: ManagementCall) {
     let line = call.line();
     let name = world.resource::<Profile>().wanted.then(|| JobName::Method(call.method.clone()));
-    let step = in_context(world, |context| execute_management(context, call));
+    let (mut step, time) = timed(name.is_some(), || in_context(world, |context| execute_management(context, call)));
     if !matches!(step, ManagementStep::NextRound(_)) {
         world.resource_mut::<ManagementLines>().leave(line);
     }
-    note_run(world, name, &step);
+    note_run(world, name, &mut step, time);
     settle_step(world, step);
 }
 
 /// Notes a slice of a call, if anybody wants to know. A call that could not be executed yet has not run.
-fn note_run(world: &mut World, name: Option<JobName>, step: &ManagementStep) {
+fn note_run(world: &mut World, name: Option<JobName>, step: &mut ManagementStep, time: Duration) {
     let (effects, finished) = match step {
         ManagementStep::Done(effects) | ManagementStep::Waiting(effects) => (effects, true),
         ManagementStep::Suspended { effects, .. } => (effects, false),
         ManagementStep::NextRound(_) => return,
     };
     if let Some(name) = name {
-        let ran = Ran { canister: CanisterId::MANAGEMENT, name, instructions: effects.used, finished };
+        let (instructions, costs) = (effects.used, std::mem::take(&mut effects.costs));
+        let ran = Ran { canister: CanisterId::MANAGEMENT, name, instructions, finished, time, costs };
         world.resource_mut::<Profile>().ran.push(ran);
     }
 }

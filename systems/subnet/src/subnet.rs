@@ -57,8 +57,18 @@ impl SubnetOptions {
     /// A subnet on an engine of its own, whose roots nobody signs.
     /// Errors: in words, when this machine cannot have the engine or the memory.
     pub fn unsigned(genesis: Genesis, threads: usize) -> Result<Self, String> {
-        let engine =
-            Engine::new(EngineConfig::canister()).map_err(|error| format!("cannot set up the Wasm engine: {error}"))?;
+        Self::unsigned_on(EngineConfig::canister(), genesis, threads)
+    }
+
+    /// The same with compiled code that reports its calls, so that [`Ran`](crate::Ran) says what each function was charged: slow, the same results.
+    pub fn unsigned_reporting_calls(genesis: Genesis, threads: usize) -> Result<Self, String> {
+        let mut engine = EngineConfig::canister();
+        engine.code.calls = true;
+        Self::unsigned_on(engine, genesis, threads)
+    }
+
+    fn unsigned_on(engine: EngineConfig, genesis: Genesis, threads: usize) -> Result<Self, String> {
+        let engine = Engine::new(engine).map_err(|error| format!("cannot set up the Wasm engine: {error}"))?;
         let machine = Machine::new(engine, SEATS_MAX_DEFAULT)
             .map_err(|error| format!("cannot reserve memory for canisters: {error}"))?;
         let signer = Arc::new(Unsigned(genesis.public_key.clone()));

@@ -4,7 +4,7 @@ use crate::print;
 use crate::profiling::Profiling;
 use crate::what_if::WhatIfArguments;
 use clap::{Args, Subcommand};
-use cyclotron_record::{Contents, Progress, Replayer, Report, flame_graph, open};
+use cyclotron_record::{Contents, Progress, Replayer, Report, Stacks, Totals, flame_graph, open};
 use cyclotron_subnet::Genesis;
 use cyclotron_wasm::sampler::{Sampler, Samples};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Methods in a report for people.
 const METHODS_SHOWN: usize = 30;
+/// Canisters in a report for people.
+const CANISTERS_SHOWN: usize = 15;
 
 /// Commands on recordings.
 #[derive(Subcommand)]
@@ -58,6 +60,15 @@ pub struct ReplayArguments {
     #[arg(long, value_name = "FILE")]
     folded: Option<PathBuf>,
 
+    /// Show in this SVG file which Wasm functions were charged how many instructions: a flame graph of all that the replay was charged, the same
+    /// on every machine; for it the recording is run once more
+    #[arg(long, value_name = "FILE", conflicts_with = "wasm")]
+    flame_instructions: Option<PathBuf>,
+
+    /// Write the same to this file, a line for each stack of Wasm functions
+    #[arg(long, value_name = "FILE", conflicts_with = "wasm")]
+    folded_instructions: Option<PathBuf>,
+
     #[command(flatten)]
     profiling: Profiling,
 
@@ -102,9 +113,14 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
     let report = replayer.run(arguments.to.unwrap_or(u64::MAX), |progress| show(&bar, progress));
     bar.finish_and_clear();
     let samples = sampler.map(Sampler::stop);
-    let report = report.map_err(|error| format!("{}: {error}", arguments.file.display()))?;
+    let mut report = report.map_err(|error| format!("{}: {error}", arguments.file.display()))?;
     if let Some(samples) = samples.filter(|_| arguments.flame.is_some() || arguments.folded.is_some()) {
         write_samples(arguments, &samples)?;
+    }
+    if arguments.flame_instructions.is_some() || arguments.folded_instructions.is_some() || what_if.makes_page() {
+        let charged = charged(arguments, threads, &report)?;
+        write_charged(arguments, &charged)?;
+        report.charged = Some(charged);
     }
     let beside = what_if.after(&report, file, threads, arguments.json)?;
     if arguments.json && !beside.is_empty() {
@@ -121,6 +137,42 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
     )
 }
 
+/// Runs the recording again, on code that reports its calls: the times of the first run are those of usual code.
+fn charged(arguments: &ReplayArguments, threads: usize, first: &Report) -> Result<Stacks, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", arguments.file.display());
+    let (genesis, log) = open(&arguments.file).map_err(|error| error.to_string())?;
+    let replayer = Replayer::reporting_calls(genesis, log, threads).map_err(|error| failed(&error))?;
+    let bar = progress_bar(arguments.json);
+    let again = replayer.run(arguments.to.unwrap_or(u64::MAX), |progress| show(&bar, progress));
+    bar.finish_and_clear();
+    let again = again.map_err(|error| failed(&error))?;
+    let stacks = again.charged.unwrap_or_default();
+    if (again.state_hash, stacks.total()) != (first.state_hash, first.instructions()) {
+        // A recording that grows meanwhile is no fault.
+        return Err(match again.height == first.height {
+            true => "a fault of this program: code that reports its calls was charged something else".into(),
+            false => failed(&"it changed between two runs: give --to"),
+        });
+    }
+    Ok(stacks)
+}
+
+fn write_charged(arguments: &ReplayArguments, stacks: &Stacks) -> Result<(), String> {
+    if let Some(file) = &arguments.folded_instructions {
+        let write = || {
+            let mut out = std::io::BufWriter::new(std::fs::File::create(file)?);
+            stacks.write_folded(&mut out)?;
+            std::io::Write::flush(&mut out)
+        };
+        write().map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+    }
+    if let Some(file) = &arguments.flame_instructions {
+        let title = format!("Instructions charged in {}", arguments.file.display());
+        write_file(file, flame_graph(stacks, &title, "instructions").as_bytes())?;
+    }
+    Ok(())
+}
+
 /// Errors: also when there are none to write.
 fn write_samples(arguments: &ReplayArguments, samples: &Samples) -> Result<(), String> {
     if samples.stacks.is_empty() {
@@ -130,8 +182,9 @@ fn write_samples(arguments: &ReplayArguments, samples: &Samples) -> Result<(), S
         write_file(file, samples.folded().as_bytes())?;
     }
     if let Some(file) = &arguments.flame {
+        let stacks = samples.stacks.iter().map(|(stack, count)| (stack.as_str(), *count)).collect();
         let title = format!("Wasm functions of {}", arguments.file.display());
-        write_file(file, flame_graph(&samples.stacks, &title, "samples").as_bytes())?;
+        write_file(file, flame_graph(&stacks, &title, "samples").as_bytes())?;
     }
     Ok(())
 }
@@ -215,21 +268,37 @@ fn report_lines(report: &Report, threads: usize) -> Vec<String> {
         )
     }));
     lines.push(String::new());
-    lines.push("  canister                     method                         messages     instructions  each".into());
-    for totals in report.methods.iter().take(METHODS_SHOWN) {
-        let each = totals.instructions / totals.messages.max(1);
-        lines.push(format!(
-            "  {:<28} {:<28} {:>10} {:>16}  {each}",
-            totals.canister,
-            shortened(&totals.method),
-            totals.messages,
-            totals.instructions,
-        ));
+    lines.push(format!("  {:<28} {:>28} {TOTALS}", "canister", "methods"));
+    for canister in report.canister_totals.iter().take(CANISTERS_SHOWN) {
+        let totals = totals_columns(&canister.totals);
+        lines.push(format!("  {:<28} {:>28} {totals}", canister.canister, canister.methods));
     }
-    if let Some(more) = report.methods.len().checked_sub(METHODS_SHOWN).filter(|more| *more > 0) {
-        lines.push(format!("  and {more} methods more: --json shows all"));
+    lines.extend(more(report.canister_totals.len(), CANISTERS_SHOWN, "canisters"));
+    lines.push(String::new());
+    lines.push(format!("  {:<28} {:<28} {TOTALS}", "canister", "method"));
+    for method in report.methods.iter().take(METHODS_SHOWN) {
+        let totals = totals_columns(&method.totals);
+        lines.push(format!("  {:<28} {:<28} {totals}", method.canister, shortened(&method.method)));
     }
+    lines.extend(more(report.methods.len(), METHODS_SHOWN, "methods"));
     lines
+}
+
+/// Heads of what [`totals_columns`] fills.
+const TOTALS: &str = "  rounds   messages     instructions         each      pages    total s     p50 us     p99 us";
+
+fn totals_columns(totals: &Totals) -> String {
+    let each = totals.instructions / totals.messages.max(1);
+    format!(
+        "{:>8} {:>10} {:>16} {each:>12} {:>10} {:>10.3} {:>10.1} {:>10.1}",
+        totals.rounds, totals.messages, totals.instructions, totals.pages, totals.seconds, totals.p50_us, totals.p99_us
+    )
+}
+
+/// What is said below a table of more rows than are shown.
+fn more(rows: usize, shown: usize, what: &str) -> Option<String> {
+    let more = rows.checked_sub(shown).filter(|more| *more > 0)?;
+    Some(format!("  and {more} {what} more: --json shows all"))
 }
 
 /// A name that fits into its column, without what could drive the terminal.

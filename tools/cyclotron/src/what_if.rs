@@ -34,7 +34,7 @@ pub struct WhatIfArguments {
     #[arg(long, value_name = "OTHER", conflicts_with = "wasm")]
     compare: Option<PathBuf>,
 
-    /// Write the report with charts as one page of HTML
+    /// Write the report with charts as one page of HTML; for its flame graph of charged instructions the recording is run once more
     #[arg(long, value_name = "FILE", conflicts_with = "wasm")]
     report: Option<PathBuf>,
 }
@@ -46,6 +46,11 @@ fn candidate_file(text: &str) -> Result<(Principal, PathBuf), String> {
 }
 
 impl WhatIfArguments {
+    /// Whether a page about the replay is to be made.
+    pub fn makes_page(&self) -> bool {
+        self.report.is_some()
+    }
+
     /// Runs a candidate, if one is to be tried. `None`: there is none.
     pub fn try_candidate(&self, file: &Path, threads: usize, last: u64, json: bool) -> Option<Result<(), String>> {
         let (canister, module) = self.wasm.as_ref()?;

@@ -1,23 +1,14 @@
 //! A node's process ends, in order or not, and the next one goes on where it was.
-//!
-//! `KILLS=1000 cargo test --workspace --test restart killed` kills more often. Half of the nodes make checkpoints as often as they can.
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 mod common;
 
-use candid::{Decode, Encode, Nat, Principal};
+use candid::Principal;
 use common::*;
 use cyclotron_conformance::{TestNode, canister, program};
-use ic_agent::{Agent, AgentError};
+use ic_agent::Agent;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-/// Times that CI kills a node.
-const KILLS: u64 = 20;
-/// Users who call at the same time.
-const USERS: u8 = 4;
 
 fn directory(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
@@ -37,67 +28,6 @@ fn replay(path: &Path, threads: &str) -> serde_json::Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Adds one, once; `None`: the answer did not come.
-async fn try_increment(agent: &Agent, counter: Principal) -> Option<u64> {
-    let call = agent.update(&counter, "increment").with_arg(Encode!().unwrap()).call_and_wait();
-    let reply = tokio::time::timeout(Duration::from_secs(20), call).await.ok()?;
-    match reply {
-        Ok(reply) => Some(u64::try_from(Decode!(&reply, Nat).unwrap().0).unwrap()),
-        Err(AgentError::CertificateVerificationFailed()) => panic!("an answer that its certificate does not bear out"),
-        Err(_) => None,
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_killed_at_any_moment_has_lost_nothing_that_it_acknowledged() {
-    let kills = std::env::var("KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
-    let mut directory = directory("killed");
-    let often: &[&str] = &["--checkpoint-every", "0"];
-    let mut node = TestNode::start_in(PROGRAM, directory.clone());
-    let counter = install_new(&agent(&node, key(1)), &canister("counter")).await;
-    let root_key = node.banner.root_key.clone();
-    // The highest count that was acknowledged, and the calls whose fate nobody has heard of.
-    let acknowledged = Arc::new(AtomicU64::new(0));
-    let mut unanswered = 0;
-    let mut done = 0;
-    for kill in 0..kills {
-        let users: Vec<_> = (1..=USERS)
-            .map(|user| {
-                let (agent, acknowledged) = (agent(&node, key(user)), acknowledged.clone());
-                tokio::spawn(async move {
-                    let mut answers = 0u64;
-                    while let Some(count) = try_increment(&agent, counter).await {
-                        acknowledged.fetch_max(count, Ordering::AcqRel);
-                        answers += 1;
-                    }
-                    answers
-                })
-            })
-            .collect();
-        // Any moment: within the first calls, or after some hundred.
-        tokio::time::sleep(Duration::from_micros(kill.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 150_000)).await;
-        directory = node.kill();
-        for user in users {
-            done += user.await.unwrap();
-            unanswered += 1;
-        }
-        node = TestNode::start_in_with(PROGRAM, directory.clone(), if kill % 2 == 0 { often } else { &[] });
-        assert_eq!(node.banner.root_key, root_key);
-        let now = count(&agent(&node, key(1)), counter).await;
-        let acknowledged = acknowledged.load(Ordering::Acquire);
-        assert!(now >= acknowledged, "kill {kill}: {acknowledged} was acknowledged, and {now} is left");
-        assert!((done..=done + unanswered).contains(&now), "kill {kill}: {now} of {done} and {unanswered} calls");
-    }
-    println!("{kills} kills, {done} calls acknowledged, {unanswered} unanswered");
-    assert!(directory.join("checkpoints").read_dir().unwrap().count() >= 3, "two checkpoints and their pages");
-    assert!(done >= kills, "the users were heard");
-    directory = node.kill();
-    let (one, four) = (replay(&directory, "1"), replay(&directory, "4"));
-    assert_eq!(one["state_hash"], four["state_hash"]);
-    assert_eq!(one["contents"]["ingress_messages"].as_u64().unwrap(), one["executed"].as_u64().unwrap());
-    std::fs::remove_dir_all(&directory).unwrap();
-}
-
 /// A page, a comparison with itself, and the same module once more in a recording.
 fn looked_at_in_other_ways(recording: &str, counter: Principal, file: &impl Fn(&str) -> String) {
     let (page, other, module) = (file("page.html"), file("other.json"), file("counter.wasm"));
@@ -105,7 +35,8 @@ fn looked_at_in_other_ways(recording: &str, counter: Principal, file: &impl Fn(&
     let said = run(&["replay", recording, "--compare", &other, "--report", &page]).unwrap();
     assert!(said.contains("which came to the same state") && said.contains("seconds in rounds"), "{said}");
     let page = std::fs::read_to_string(page).unwrap();
-    assert!(page.starts_with("<!doctype html>") && page.contains("increment") && page.matches("<svg").count() == 4);
+    assert!(page.starts_with("<!doctype html>") && page.contains("increment") && page.matches("<svg").count() == 6);
+    charged_by_function(recording, file);
     let beside = run(&["replay", "--json", recording, "--compare", recording]).unwrap();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&beside).unwrap()["same_state"], true);
 
@@ -123,6 +54,40 @@ fn looked_at_in_other_ways(recording: &str, counter: Principal, file: &impl Fn(&
     assert!(said.contains("with the other module none is compared") && said.contains("0 of 13 changed"), "{said}");
     assert!(run(&["replay", recording, "--plain-swap"]).unwrap_err().contains("--wasm"));
     assert!(run(&["replay", recording, "--wasm", "counter"]).unwrap_err().contains("CANISTER=FILE"));
+}
+
+/// All instructions of a replay by function, the same on any number of threads.
+fn charged_by_function(recording: &str, file: &impl Fn(&str) -> String) {
+    let folded = |threads| {
+        let (lines, drawing) = (file("charged.txt"), file("charged.svg"));
+        let report = run(&[
+            &["replay", "--json", recording, "--threads", threads][..],
+            &["--folded-instructions", &lines, "--flame-instructions", &drawing],
+        ]
+        .concat());
+        let report: serde_json::Value = serde_json::from_str(&report.unwrap()).unwrap();
+        let instructions = |of: &str| -> u64 {
+            let rows = report[of].as_array().unwrap();
+            rows.iter().map(|row| row["instructions"].as_u64().unwrap()).sum()
+        };
+        assert_eq!(instructions("methods"), instructions("canister_totals"));
+        let lines = std::fs::read_to_string(lines).unwrap();
+        let own = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap();
+        assert_eq!(lines.lines().map(own).sum::<u64>(), instructions("methods"));
+        let drawing = std::fs::read_to_string(drawing).unwrap();
+        assert!(drawing.contains(&format!("all: {} instructions, 100.00 %", instructions("methods"))));
+        lines
+    };
+    let lines = folded("1");
+    assert_eq!(lines, folded("4"));
+    for part in [
+        ";increment;canister_update increment",
+        ";ic0.msg_reply",
+        "aaaaa-aa;install_code;[compilation] ",
+        "[changed pages]",
+    ] {
+        assert!(lines.contains(part), "{part} in {lines}");
+    }
 }
 
 #[tokio::test]

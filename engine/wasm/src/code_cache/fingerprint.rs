@@ -52,12 +52,13 @@ mod tests {
             seen.push(with(Config { tracking, ..usual }));
         }
         seen.push(with(Config { metering: false, ..usual }));
+        seen.push(with(Config { calls: true, ..usual }));
         let mut limits = MODULE_LIMITS;
         limits.heap_wasm64.0 -= 1;
         seen.push(fingerprint(&Compiler::new(usual).unwrap(), &limits));
         seen.sort_unstable();
         seen.dedup();
-        assert_eq!(seen.len(), 5);
+        assert_eq!(seen.len(), 6);
     }
 
     #[test]

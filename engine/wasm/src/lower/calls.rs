@@ -4,6 +4,7 @@
 
 use super::LowerError;
 use super::func::{NAMESPACE_WASM, Region, Translator, clif_trap};
+use super::trampolines::Libcall;
 use crate::abi::{FuncRef, TrapCode, VmCtx};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Inst, InstBuilder, Value, types};
@@ -75,7 +76,7 @@ impl Translator<'_, '_> {
         };
         let arguments = self.arguments(ty, self.stack_left)?;
         let callee = self.import(NAMESPACE_WASM, function, |t| t.signature(ty))?;
-        self.meter_flush();
+        self.call_ends()?;
         self.b.ins().return_call(callee, &arguments);
         self.live = false;
         Ok(())
@@ -98,9 +99,32 @@ impl Translator<'_, '_> {
         let signature = self.signature(ty)?;
         self.meter_flush();
         let code = self.indirect_callee(ty, table, index)?;
+        self.call_ends()?;
         self.b.ins().return_call_indirect(signature, code, &arguments);
         self.live = false;
         Ok(())
+    }
+
+    /// Reports, where calls are to be told apart, that `function` begins.
+    pub fn call_begins(&mut self, function: u32) -> Result<(), LowerError> {
+        if self.reports_calls() {
+            let function = self.b.ins().iconst(types::I32, i64::from(function));
+            self.libcall(Libcall::CallBegins, &[function])?;
+        }
+        Ok(())
+    }
+
+    /// Settles what is charged so far, and reports, where calls are to be told apart, that the function entered last ends.
+    pub fn call_ends(&mut self) -> Result<(), LowerError> {
+        self.meter_flush();
+        if self.reports_calls() {
+            self.libcall(Libcall::CallEnds, &[])?;
+        }
+        Ok(())
+    }
+
+    fn reports_calls(&self) -> bool {
+        self.env.config.calls && self.env.config.metering
     }
 
     /// The code behind an element of a table, which must be a function of this type.

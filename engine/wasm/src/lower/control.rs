@@ -70,7 +70,7 @@ impl Translator<'_, '_> {
             Operator::Return => {
                 let count = self.frames.first().map_or(0, |frame| frame.results);
                 let values = self.pop_many(count)?;
-                self.return_values(&values);
+                self.return_values(&values)?;
                 self.live = false;
             }
             _ => return Ok(false),
@@ -317,16 +317,17 @@ impl Translator<'_, '_> {
         let is_function = index == 0;
         if is_function && self.live {
             let values = self.pop_many(results)?;
-            self.return_values(&values);
+            self.return_values(&values)?;
             self.live = false;
         }
         self.frames.pop();
         Ok(())
     }
 
-    fn return_values(&mut self, values: &[Value]) {
-        self.meter_flush();
+    fn return_values(&mut self, values: &[Value]) -> Result<(), LowerError> {
+        self.call_ends()?;
         self.b.ins().return_(values);
+        Ok(())
     }
 
     fn target(&self, depth: u32) -> Result<usize, LowerError> {
@@ -338,7 +339,7 @@ impl Translator<'_, '_> {
         let values = self.pop_many(self.frames[index].arity)?;
         self.live = false;
         if index == 0 {
-            self.return_values(&values);
+            self.return_values(&values)?;
             return Ok(());
         }
         self.jump_to_frame(index, &block_args(&values))

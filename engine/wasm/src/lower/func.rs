@@ -109,10 +109,10 @@ pub(super) struct Translator<'a, 'f> {
     function_type: u32,
 }
 
-/// Translates `body`, the function of type index `ty`, into `func`, which must be empty and have its signature.
+/// Translates `body`, the function `function` of type index `ty`, into `func`, which must be empty and have its signature.
 pub(super) fn translate(
     env: &Env<'_>,
-    ty: u32,
+    (function, ty): (u32, u32),
     body: &FunctionBody<'_>,
     scan: &Scan,
     func: &mut Function,
@@ -159,6 +159,7 @@ pub(super) fn translate(
     t.set_location(start);
     let local_slots = t.declare_locals(entry, body)?;
     let slots = t.enter_frame(stack_left);
+    t.call_begins(function)?;
     t.meter_function_entry();
     t.push_function_frame();
     t.operators(body)?;

@@ -273,7 +273,7 @@ fn compile_task(
             let ty = type_of(module, function)?;
             func.signature = wasm_signature(&module.types[ty as usize]);
             let (body, scan) = (&module.bodies[defined], &scans[defined]);
-            let translated = translate(env, ty, body, scan, func, &mut worker.builder, stubs)?;
+            let translated = translate(env, (function, ty), body, scan, func, &mut worker.builder, stubs)?;
             worker.emit(isa, function, translated.stack_slots, &translated.pending)
         }
         Task::ImportWrapper(import) => {

@@ -10,6 +10,7 @@ use super::func::{Region, Translator};
 use super::trampolines::Libcall;
 use super::{LowerError, types::c_signature};
 use crate::abi::{INDEX64_BOUND, TrapCode, VmCtx};
+use crate::calls::Bulk;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self as clif, InstBuilder, MemFlagsData, Type, Value, types};
 use std::mem::offset_of;
@@ -260,7 +261,7 @@ impl Translator<'_, '_> {
         let len = self.pop()?;
         let byte = self.pop()?;
         let start = self.pop()?;
-        self.meter_bulk(len);
+        self.meter_bulk(Bulk::MemoryFill, len)?;
         let (start, len) = (self.wide(start), self.wide(len));
         self.libcall(Libcall::MemoryFill, &[start, byte, len])?;
         Ok(())
@@ -270,7 +271,7 @@ impl Translator<'_, '_> {
         let len = self.pop()?;
         let from = self.pop()?;
         let to = self.pop()?;
-        self.meter_bulk(len);
+        self.meter_bulk(Bulk::MemoryCopy, len)?;
         let (to, from, len) = (self.wide(to), self.wide(from), self.wide(len));
         self.libcall(Libcall::MemoryCopy, &[to, from, len])?;
         Ok(())
@@ -280,7 +281,7 @@ impl Translator<'_, '_> {
         let len = self.pop()?;
         let from = self.pop()?;
         let to = self.pop()?;
-        self.meter_bulk(len);
+        self.meter_bulk(Bulk::MemoryInit, len)?;
         let to = self.wide(to);
         let segment = self.b.ins().iconst(types::I32, i64::from(segment));
         self.libcall(Libcall::MemoryInit, &[segment, to, from, len])?;

@@ -18,7 +18,8 @@
 //! So every test, call and trap sees exactly the replica's number.
 
 use super::func::Translator;
-use super::x64;
+use super::{LowerError, x64};
+use crate::calls::Bulk;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self, Block, BlockArg, InstBuilder, Value, types};
 
@@ -170,11 +171,12 @@ impl Translator<'_, '_> {
     }
 
     /// Charges `amount` (unsigned, as wide as an index) before a bulk operation and tests the counter.
-    pub fn meter_bulk(&mut self, amount: Value) {
+    pub fn meter_bulk(&mut self, bulk: Bulk, amount: Value) -> Result<(), LowerError> {
         if !self.meter.on {
-            return;
+            return Ok(());
         }
         self.meter_flush();
+        self.call_begins(bulk as u32)?;
         let before = self.b.ins().get_pinned_reg(types::I64);
         let after = if self.b.func.dfg.value_type(amount) == types::I32 {
             let amount = self.b.ins().uextend(types::I64, amount);
@@ -187,6 +189,8 @@ impl Translator<'_, '_> {
             self.b.ins().select(wrapped, least, difference)
         };
         self.b.ins().set_pinned_reg(after);
+        self.call_ends()?;
         self.check(after);
+        Ok(())
     }
 }

@@ -50,11 +50,14 @@ pub struct Config {
     pub tracking: Tracking,
     /// Run Cranelift's verifier over every function: slow, for tests.
     pub verify: bool,
+    /// Whether compiled code says which function it enters and leaves, for [`crate::calls`]: slow, and never in a node. Only where instructions
+    /// are counted.
+    pub calls: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { metering: true, tracking: Tracking::Cards, verify: cfg!(test) }
+        Self { metering: true, tracking: Tracking::Cards, verify: cfg!(test), calls: false }
     }
 }
 

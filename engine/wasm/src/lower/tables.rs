@@ -6,6 +6,7 @@ use super::LowerError;
 use super::func::{Region, Translator};
 use super::trampolines::Libcall;
 use crate::abi::{TableView, TrapCode, table_view_offset};
+use crate::calls::Bulk;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 use std::mem::offset_of;
@@ -127,7 +128,7 @@ impl Translator<'_, '_> {
         let len = self.pop()?;
         let value = self.pop()?;
         let start = self.pop()?;
-        self.meter_bulk(len);
+        self.meter_bulk(Bulk::TableFill, len)?;
         let (start, len) = (self.wide(start), self.wide(len));
         let index = self.b.ins().iconst(types::I32, i64::from(table));
         self.libcall(Libcall::TableFill, &[index, start, value, len])?;
@@ -138,7 +139,7 @@ impl Translator<'_, '_> {
         let len = self.pop()?;
         let from = self.pop()?;
         let to = self.pop()?;
-        self.meter_bulk(len);
+        self.meter_bulk(Bulk::TableCopy, len)?;
         let (to, from, len) = (self.wide(to), self.wide(from), self.wide(len));
         let tables = self.b.ins().iconst(types::I64, i64::from(to_table) << 32 | i64::from(from_table));
         self.libcall(Libcall::TableCopy, &[tables, to, from, len])?;
@@ -149,7 +150,7 @@ impl Translator<'_, '_> {
         let len = self.pop()?;
         let from = self.pop()?;
         let to = self.pop()?;
-        self.meter_bulk(len);
+        self.meter_bulk(Bulk::TableInit, len)?;
         let to = self.wide(to);
         let which = self.b.ins().iconst(types::I64, i64::from(table) << 32 | i64::from(segment));
         self.libcall(Libcall::TableInit, &[which, to, from, len])?;

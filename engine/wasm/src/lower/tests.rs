@@ -72,7 +72,7 @@ fn text(config: Config, wat: &str) -> String {
     text.lines().map(|line| format!("{}\n", line.trim_start())).collect()
 }
 
-const PLAIN: Config = Config { metering: false, tracking: Tracking::None, verify: true };
+const PLAIN: Config = Config { metering: false, tracking: Tracking::None, verify: true, calls: false };
 
 fn check(config: Config, wat: &str, expected: Expect) {
     expected.assert_eq(&text(config, wat));

@@ -42,6 +42,8 @@ pub(super) enum Libcall {
     TableCopy,
     TableInit,
     ElemDrop,
+    CallBegins,
+    CallEnds,
 }
 
 impl Libcall {
@@ -58,6 +60,8 @@ impl Libcall {
             Self::TableCopy => offset_of!(Libcalls, table_copy),
             Self::TableInit => offset_of!(Libcalls, table_init),
             Self::ElemDrop => offset_of!(Libcalls, elem_drop),
+            Self::CallBegins => offset_of!(Libcalls, call_begins),
+            Self::CallEnds => offset_of!(Libcalls, call_ends),
         };
         offset as i32
     }
@@ -70,7 +74,8 @@ impl Libcall {
             Self::MemoryFill => (&[I64, I64, I32, I64], &[I32]),
             Self::MemoryCopy => (&[I64, I64, I64, I64], &[I32]),
             Self::MemoryInit => (&[I64, I32, I64, I32, I32], &[I32]),
-            Self::DataDrop | Self::ElemDrop => (&[I64, I32], &[]),
+            Self::DataDrop | Self::ElemDrop | Self::CallBegins => (&[I64, I32], &[]),
+            Self::CallEnds => (&[I64], &[]),
             Self::TableGrow => (&[I64, I32, I64, I64], &[I64]),
             Self::TableFill => (&[I64, I32, I64, I64, I64], &[I32]),
             Self::TableCopy => (&[I64, I64, I64, I64, I64], &[I32]),

@@ -18,6 +18,7 @@ use cyclotron_heap::{Heap, HeapError, HeapVersion, Seat};
 use super::shape::ImportedFunction;
 use super::trap::FRAMES_MAX;
 use crate::abi::{GLOBALS_OFFSET, INDEX64_BOUND, TableView, TrapCode, VmCtx, table_view_offset};
+use crate::calls::{CallCosts, Recorder};
 use crate::decode::SegmentMode;
 use crate::engine::Module;
 use crate::profile::StoreProfile;
@@ -94,6 +95,8 @@ pub(crate) struct Activation {
     pub(crate) stack: Range<usize>,
     pub(crate) guard: Range<usize>,
     pub(crate) reservation: Range<usize>,
+    /// Where the execution is among the functions, if its code reports that.
+    pub(crate) calls: Option<Box<Recorder>>,
     /// A libcall's reason for the status that compiled code is about to raise.
     pub(crate) raised: Option<TrapCode>,
     pub(crate) record: TrapRecord,
@@ -126,6 +129,7 @@ impl Activation {
             stack: 0..0,
             guard: 0..0,
             reservation,
+            calls: None,
             raised: None,
             record: TrapRecord::default(),
             module,
@@ -338,6 +342,30 @@ impl Activation {
     pub(crate) fn used(&self, counter: i64) -> u64 {
         // The counter never exceeds the budget, so the difference of the two is a u64.
         self.used_before.saturating_add((self.budget as u64).wrapping_sub(counter as u64))
+    }
+
+    /// Instructions that are charged for when the counter stands at `counter`: those used, at most the message's limit.
+    fn charged(&self, counter: i64) -> u64 {
+        self.used(counter).min(self.limit)
+    }
+
+    /// Compiled code reports a function that it has entered, or that it leaves the last one; its counter is stored.
+    pub(crate) fn note_call(&mut self, entered: Option<u32>) {
+        // SAFETY: the context is mapped and ours.
+        let charged = self.charged(unsafe { (*self.vmctx).instructions });
+        let Some(calls) = &mut self.calls else { return };
+        match entered {
+            Some(function) => calls.enter(function, charged),
+            None => calls.leave(charged),
+        }
+    }
+
+    /// What calls were charged since this was asked last, the counter standing at `counter`.
+    pub(crate) fn take_calls(&mut self, counter: i64) -> Option<CallCosts> {
+        let charged = self.charged(counter);
+        let calls = self.calls.as_mut()?;
+        calls.note(charged);
+        Some(calls.take(&self.module))
     }
 
     /// Whether more than the message's limit is used.

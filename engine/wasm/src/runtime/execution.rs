@@ -24,6 +24,7 @@ use super::stack::PooledStack;
 use super::trap::{Frame, Trap};
 use super::value::{ValType, Value};
 use crate::abi::TrapCode;
+use crate::calls::{CallCosts, Recorder};
 use crate::code::CodeTables;
 
 /// What to run.
@@ -57,6 +58,9 @@ pub struct Finished<H> {
     pub instructions: Instructions,
     /// Heap pages whose bytes differ from before (counted before a trap's rollback).
     pub dirty_pages: u64,
+    /// What its functions were charged since [`Execution::take_calls`], if its code was made to report that: all instructions used, at most the
+    /// limit.
+    pub calls: Option<CallCosts>,
 }
 
 /// A message in execution. Dropping it aborts it: all it did is rolled back and its seat is dropped; [`Execution::abort`] gives both back.
@@ -112,13 +116,15 @@ impl<H: Host> Execution<H> {
         activation.used_before = 0;
         activation.budget = 0;
         activation.limit = limit.0.min(i64::MAX as u64);
+        activation.calls = activation.module.reports_calls().then(|| Box::new(Recorder::new()));
         activation.stack = stack.limit().get()..stack.base().get();
         activation.guard = stack.guard();
         // SAFETY: the context is mapped and ours.
         unsafe {
             (*activation.vmctx).instructions = 0;
             (*activation.vmctx).activation = pointer.0.cast();
-            (*activation.vmctx).libcalls = LibcallsFor::<H>::TABLE;
+            (*activation.vmctx).libcalls =
+                if activation.calls.is_some() { LibcallsFor::<H>::REPORTING } else { LibcallsFor::<H>::TABLE };
         }
         let target =
             find_target(activation, entry).and_then(|target| set_args(activation, &target, args).map(|()| target));
@@ -184,6 +190,13 @@ impl<H: Host> Execution<H> {
         Instructions(activation.used(unsafe { (*activation.vmctx).instructions }))
     }
 
+    /// What its functions were charged since this was asked last, if its code was made to report that ([`crate::lower::Config::calls`]).
+    pub fn take_calls(&mut self) -> Option<CallCosts> {
+        let activation = self.seated_mut().activation_mut();
+        // SAFETY: the context is mapped and nothing runs.
+        activation.take_calls(unsafe { (*activation.vmctx).instructions })
+    }
+
     /// The instance; its globals and heap are in the middle of the message.
     pub fn seated(&self) -> &Seated {
         match &self.seated {
@@ -213,6 +226,8 @@ impl<H: Host> Execution<H> {
             Exit::Trapped => activation.record.counter,
         };
         let instructions = Instructions(activation.used(counter));
+        let calls = activation.take_calls(counter);
+        activation.calls = None;
         let DirtyReport { pages_changed: dirty_pages, saved } = activation.seat.finish();
         activation.profile.note(instructions, saved);
         let result = match exit {
@@ -234,7 +249,7 @@ impl<H: Host> Execution<H> {
             stack.trim_after_use();
         }
         drop(stack);
-        Finished { host, seated, result, instructions, dirty_pages }
+        Finished { host, seated, result, instructions, dirty_pages, calls }
     }
 
     fn take_seated(&mut self) -> Seated {

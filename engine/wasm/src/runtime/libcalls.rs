@@ -38,7 +38,13 @@ impl<H: Host> LibcallsFor<H> {
         table_copy,
         table_init,
         elem_drop,
+        call_begins,
+        call_ends,
     };
+
+    /// The same for code that reports its calls: calls of the host are reported too.
+    pub(crate) const REPORTING: &'static Libcalls =
+        &Libcalls { host_call: reported_host_call_entry::<H>, ..*Self::TABLE };
 }
 
 /// The activation that `vmctx` belongs to.
@@ -60,14 +66,21 @@ unsafe fn raise(vmctx: *mut VmCtx, code: TrapCode) -> u32 {
 /// Adds the frame of the import's wrapper to the arguments: [`host_call`] traps there without a signal, which costs microseconds.
 #[unsafe(naked)]
 unsafe extern "C" fn host_call_entry<H: Host>(vmctx: *mut VmCtx, import: u32) -> u32 {
-    arch::pass_caller_frame!(host_call::<H>)
+    arch::pass_caller_frame!(host_call::<H, false>)
 }
 
-unsafe extern "C" fn host_call<H: Host>(vmctx: *mut VmCtx, import: u32, caller_frame: arch::CallerFrame) -> u32 {
+unsafe extern "C" fn host_call<H: Host, const REPORTED: bool>(
+    vmctx: *mut VmCtx,
+    import: u32,
+    caller_frame: arch::CallerFrame,
+) -> u32 {
     // SAFETY: the contract of this module. `host` is the execution's host, which nobody else touches while the coroutine runs; the
     // arguments lie in the context and stay as they are until the result is written.
     unsafe {
         let activation = (*vmctx).activation.cast::<Activation>();
+        if REPORTED {
+            call_begins(vmctx, import);
+        }
         let import = *(*activation).imports.add(import as usize);
         let host = &mut *(*activation).host.cast::<H>();
         let args = std::slice::from_raw_parts((&raw const (*vmctx).args).cast::<u64>(), import.arg_slots as usize);
@@ -75,12 +88,31 @@ unsafe extern "C" fn host_call<H: Host>(vmctx: *mut VmCtx, import: u32, caller_f
         match host.call(&mut caller, import.host, args) {
             Ok(result) => {
                 (*vmctx).args[0] = result;
+                if REPORTED {
+                    call_ends(vmctx);
+                }
                 if (*vmctx).instructions < 0 { out_of_instructions::<H>(vmctx) } else { 0 }
             }
             // Nothing on this stack needs a destructor.
             Err(trap) => leave(vmctx, trap.code(), caller_frame),
         }
     }
+}
+
+/// [`host_call_entry`], reported as a call of the imported function.
+#[unsafe(naked)]
+unsafe extern "C" fn reported_host_call_entry<H: Host>(vmctx: *mut VmCtx, import: u32) -> u32 {
+    arch::pass_caller_frame!(host_call::<H, true>)
+}
+
+unsafe extern "C" fn call_begins(vmctx: *mut VmCtx, function: u32) {
+    // SAFETY: the contract of this module.
+    unsafe { activation(vmctx).note_call(Some(function)) };
+}
+
+unsafe extern "C" fn call_ends(vmctx: *mut VmCtx) {
+    // SAFETY: the contract of this module.
+    unsafe { activation(vmctx).note_call(None) };
 }
 
 #[cold]

@@ -179,8 +179,19 @@ impl Default for Oracle {
 impl Oracle {
     /// Both engines with the features of canisters; NaNs are canonical on both sides.
     pub fn new() -> Self {
+        Self::with(false)
+    }
+
+    /// The same with code that reports its calls, whose costs must add up.
+    pub fn reporting_calls() -> Self {
+        Self::with(true)
+    }
+
+    fn with(calls: bool) -> Self {
         // What runs is code that went through bytes, and has been compared with what it was.
-        let engine = Relay::new(EngineConfig::with_rules(Rules::plain(given())));
+        let mut config = EngineConfig::with_rules(Rules::plain(given()));
+        config.code.calls = calls;
+        let engine = Relay::new(config);
         let mut config = wasmtime::Config::new();
         config
             .cranelift_nan_canonicalization(true)
@@ -341,6 +352,10 @@ impl Pair {
                 Instructions(if sliced { 1 + (slices >> 33) % SLICE_MAX } else { LIMIT })
             })
             .map_err(|e| e.to_string())?;
+        let charged = run.instructions.0.min(LIMIT);
+        if !run.calls.is_empty() && run.calls.iter().map(|slice| slice.total().0).sum::<u64>() != charged {
+            return Err(format!("calls of {name}{args:x?} do not add up to {charged}: {:?}", run.calls));
+        }
         let ours = Outcome {
             result: run.result.map(|values| values.iter().map(seen).collect()).map_err(|trap| trap.code),
             instructions: run.instructions.0,

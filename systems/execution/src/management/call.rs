@@ -7,7 +7,7 @@ use super::lifecycle;
 use super::method::{Method, named_canister};
 use super::random::RandomStream;
 use super::resources::SubnetUse;
-use crate::{CanisterBundle, CanisterMut, RoundEnv, charge};
+use crate::{CanisterBundle, CanisterMut, RoundEnv, SliceCosts, charge};
 use cyclotron_types::Principal;
 use cyclotron_types::canister::ChangeOrigin;
 use cyclotron_types::ids::{CallbackId, CanisterId, MessageId};
@@ -189,6 +189,8 @@ pub struct ManagementEffects {
     pub touched: Vec<CanisterId>,
     /// Instructions to count into the round.
     pub used: Instructions,
+    /// What they went into.
+    pub costs: SliceCosts,
     /// The canister for which `canister_on_low_wasm_memory` became due: it has something to do.
     pub low_memory: Option<CanisterId>,
 }

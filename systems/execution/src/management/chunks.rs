@@ -7,6 +7,7 @@ use super::resources::{self, MemoryUse};
 use super::wire::{self, ic};
 use super::{CanisterView, check_guard};
 use crate::charge;
+use crate::costs::UPLOAD;
 use cyclotron_types::canister::ChunkStore;
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits;
@@ -74,6 +75,7 @@ pub(super) fn upload_chunk(
     canister.chunks.0.insert(hash, args.chunk);
     run.burn(fee);
     run.effects.used = run.effects.used.saturating_add(UPLOAD_INSTRUCTIONS);
+    run.effects.costs.add(env, UPLOAD, UPLOAD_INSTRUCTIONS);
     Ok(wire::encode(&ic::ChunkHash { hash: hash.to_vec() }))
 }
 

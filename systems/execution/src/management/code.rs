@@ -8,6 +8,7 @@ use super::error::ManagementError;
 use super::method::Method;
 use super::wire::{self, ic};
 use super::{CanisterView, check_guard, chunks, finish, history};
+use crate::costs::ASSEMBLY;
 use crate::install::{self, Install, InstallOutcome, InstallStep, Mode};
 use crate::machine::missing_resource;
 use crate::{CanisterMut, Program, RoundEnv, charge};
@@ -178,8 +179,9 @@ fn install(
         module,
     };
     match install::start_install(env, &mut canister, install) {
-        InstallStep::Suspended { used } => {
+        InstallStep::Suspended { used, costs } => {
             run.effects.used = run.effects.used.saturating_add(used);
+            run.effects.costs = costs;
             Ok(Started::Suspended(terms))
         }
         InstallStep::Done(outcome) => settle(env, &mut canister, run, &terms, outcome).map(Started::Done),
@@ -253,6 +255,7 @@ fn refuse_module(
     let cost = canister.balance.0.take(env.subnet.fees.execution(wanted.assembly, false));
     run.burn(cost);
     run.effects.used = run.effects.used.saturating_add(wanted.assembly);
+    run.effects.costs.add(env, ASSEMBLY, wanted.assembly);
     let text = format!("Error from Canister {}: Canister's Wasm module is not valid: {error}", canister.id);
     Reject::new(ErrorCode::CanisterInvalidWasm, text).into()
 }
@@ -271,6 +274,7 @@ fn settle(
     run.burn(cost);
     run.burn(outcome.burned);
     run.effects.used = run.effects.used.saturating_add(outcome.used);
+    run.effects.costs = outcome.costs;
     run.effects.low_memory = outcome.low_memory.then_some(canister.id);
     if let Err(failure) = outcome.result {
         return Err(failure.reject(canister.id).into());
@@ -296,8 +300,9 @@ pub fn resume_install(context: &mut ManagementContext<'_>, pending: PendingInsta
     let found = context.find(&mut run, terms.canister);
     let mut canister = found.unwrap_or_else(|error| panic!("an installing canister is there: {error:?}"));
     let result = match install::resume_install(env, &mut canister) {
-        InstallStep::Suspended { used } => {
+        InstallStep::Suspended { used, costs } => {
             run.effects.used = run.effects.used.saturating_add(used);
+            run.effects.costs = costs;
             let effects = run.effects;
             return ManagementStep::Suspended { pending: Box::new(PendingInstall { call, terms }), effects };
         }

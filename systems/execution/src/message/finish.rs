@@ -78,7 +78,7 @@ pub(super) fn end_stage(
     charged: Instructions,
 ) -> Ended {
     let used = run.used_before.saturating_add(charged);
-    let (desk, mut api, result, _, _) = take_apart(finished);
+    let (desk, mut api, result) = take_apart(finished);
     api.discard_pending();
     let closure = match &run.kind {
         Kind::Callback(callback) => Some(match (&callback.failure, &callback.response.payload) {
@@ -225,7 +225,7 @@ pub(super) fn conclude(
     }
     end_context(canister, run, stage, used, env.time, &mut effects);
     effects.idle = canister.contexts.contexts.is_empty();
-    Outcome { used: Instructions::ZERO, total: used, effects }
+    Outcome { total: used, effects, ..Outcome::default() }
 }
 
 /// What a message left for its call context.

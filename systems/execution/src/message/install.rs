@@ -14,6 +14,7 @@ use super::setup::{Facts, Setup, system_api};
 use crate::canister::{CanisterMut, LowMemoryHook, Paused, Program};
 use crate::charge;
 use crate::config::RoundEnv;
+use crate::costs::{COMPILATION, SliceCosts};
 use crate::job::INSTALLATION;
 use crate::machine::{Desk, Installed, missing_resource, take_apart};
 use crate::reject::Failure;
@@ -22,7 +23,6 @@ use cyclotron_heap::StableAccess;
 use cyclotron_trace::{execution_zone, sums};
 use cyclotron_types::Principal;
 use cyclotron_types::canister::LogRecord;
-use cyclotron_types::host_costs::HEAP_DIRTY_PAGE;
 use cyclotron_types::units::{Bytes, Cycles, Instructions, Time};
 use cyclotron_wasm::Module;
 use cyclotron_wasm::decode::SystemMethod;
@@ -102,6 +102,8 @@ pub enum InstallStep {
     Suspended {
         /// Instructions of this slice.
         used: Instructions,
+        /// What they went into.
+        costs: SliceCosts,
     },
     /// It has ended.
     Done(InstallOutcome),
@@ -116,6 +118,8 @@ pub struct InstallOutcome {
     pub used: Instructions,
     /// Instructions of all of it, what was used before included; at most the limit.
     pub total: Instructions,
+    /// What the instructions of the last slice went into.
+    pub costs: SliceCosts,
     /// Burned by `cycles_burn128`.
     pub burned: Cycles,
     /// Whether the low-memory hook became due.
@@ -259,7 +263,7 @@ pub fn resume_install(env: &RoundEnv, canister: &mut CanisterMut<'_>) -> Install
         Installing::Suspended(suspended) => {
             let SuspendedInstall { execution, run } = *suspended;
             let execution = execution.into_inner().unwrap_or_else(PoisonError::into_inner);
-            drive(env, canister, run, Next::Run(execution), Instructions::ZERO)
+            drive(env, canister, run, Next::Run(execution), Instructions::ZERO, SliceCosts::default())
         }
     }
 }
@@ -313,13 +317,14 @@ fn begin(env: &RoundEnv, canister: &mut CanisterMut<'_>, install: Install) -> In
         burned: Cycles::ZERO,
         install,
     };
-    let used = run.used;
+    let (used, mut costs) = (run.used, SliceCosts::default());
+    costs.add(env, COMPILATION, used);
     let next = if used >= run.install.limit {
         Next::Failed(Failure::InstructionLimit(run.install.limit))
     } else {
         pre_upgrade(env, canister, &mut run).unwrap_or_else(Next::Failed)
     };
-    drive(env, canister, run, next, used)
+    drive(env, canister, run, next, used, costs)
 }
 
 /// Starts `canister_pre_upgrade`, or goes on to `(start)` when there is none to run.
@@ -432,29 +437,29 @@ fn drive(
     mut run: Run,
     mut next: Next,
     mut used: Instructions,
+    mut costs: SliceCosts,
 ) -> InstallStep {
     loop {
         let execution = match next {
             Next::Run(execution) => execution,
-            Next::Finished => return InstallStep::Done(succeed(env, canister, run, used)),
-            Next::Failed(failure) => return InstallStep::Done(fail(env, canister, run, failure, used)),
+            Next::Finished => return InstallStep::Done(succeed(env, canister, run, used, costs)),
+            Next::Failed(failure) => return InstallStep::Done(fail(env, canister, run, failure, used, costs)),
         };
         let before = execution.instructions_used();
         let left = env.subnet.limits.install.slice.saturating_sub(used).max(Instructions(1));
-        let finished = match execution.resume(left) {
+        let mut finished = match execution.resume(left) {
             WasmOutcome::Finished(finished) => finished,
-            WasmOutcome::Suspended(suspended) => {
+            WasmOutcome::Suspended(mut suspended) => {
+                costs.suspended(&mut suspended);
                 used = used.saturating_add(suspended.instructions_used().saturating_sub(before));
                 let suspended = SuspendedInstall { execution: Mutex::new(suspended), run };
                 *canister.paused = Paused::Installing(Box::new(Installing::Suspended(Box::new(suspended))));
-                return InstallStep::Suspended { used };
+                return InstallStep::Suspended { used, costs };
             }
         };
-        let (desk, mut api, result, instructions, pages) = take_apart(finished);
-        sums::DIRTY_PAGES.add(|| pages);
-        let limit = run.install.limit.saturating_sub(run.used);
-        let charged =
-            Instructions(instructions).saturating_add(Instructions(pages.saturating_mul(HEAP_DIRTY_PAGE.0))).min(limit);
+        sums::DIRTY_PAGES.add(|| finished.dirty_pages);
+        let charged = costs.finished(&mut finished, run.install.limit.saturating_sub(run.used));
+        let (desk, mut api, result) = take_apart(finished);
         used = used.saturating_add(charged.saturating_sub(before));
         run.used = run.used.saturating_add(charged);
         let Desk { seated, stable } = desk;
@@ -497,18 +502,33 @@ fn fail(
     mut run: Run,
     failure: Failure,
     used: Instructions,
+    costs: SliceCosts,
 ) -> InstallOutcome {
     close_stable(canister, &mut run, false);
     let logged = finish::append_log(canister.log, canister.settings.log_memory_limit, env.time, run.log);
-    InstallOutcome { result: Err(failure), used, total: run.used, burned: Cycles::ZERO, low_memory: false, logged }
+    InstallOutcome {
+        result: Err(failure),
+        used,
+        total: run.used,
+        costs,
+        burned: Cycles::ZERO,
+        low_memory: false,
+        logged,
+    }
 }
 
 /// Checks that the canister can hold what it has become, and puts it in place.
-fn succeed(env: &RoundEnv, canister: &mut CanisterMut<'_>, mut run: Run, used: Instructions) -> InstallOutcome {
+fn succeed(
+    env: &RoundEnv,
+    canister: &mut CanisterMut<'_>,
+    mut run: Run,
+    used: Instructions,
+    costs: SliceCosts,
+) -> InstallOutcome {
     let (before, after) = (canister.memory_used(), memory_with(canister, &run));
     let reservation = match afford(env, canister, &run, before, after) {
         Ok(cost) => cost,
-        Err(failure) => return fail(env, canister, run, failure, used),
+        Err(failure) => return fail(env, canister, run, failure, used, costs),
     };
     close_stable(canister, &mut run, true);
     let Some(mut next) = run.next.take() else { unreachable!("all parts have run") };
@@ -530,7 +550,7 @@ fn succeed(env: &RoundEnv, canister: &mut CanisterMut<'_>, mut run: Run, used: I
     *canister.low_memory = LowMemoryHook::NotSatisfied;
     let low_memory = finish::check_low_memory(canister);
     let logged = finish::append_log(canister.log, canister.settings.log_memory_limit, env.time, run.log);
-    InstallOutcome { result: Ok(()), used, total: run.used, burned: run.burned, low_memory, logged }
+    InstallOutcome { result: Ok(()), used, total: run.used, costs, burned: run.burned, low_memory, logged }
 }
 
 /// Cycles to reserve for growing from `before` to `after` bytes, if the subnet has the memory and the canister the cycles.

@@ -18,6 +18,7 @@ pub use finish::{append_log, check_low_memory};
 use crate::canister::{CanisterMut, Paused, Program};
 use crate::charge;
 use crate::config::RoundEnv;
+use crate::costs::SliceCosts;
 use crate::job::{CALLBACK, Job, JobName, Outcome, Step, message_label, task_label};
 use crate::machine::{Desk, Installed, missing_resource, take_apart};
 use crate::reject::Failure;
@@ -25,11 +26,10 @@ use crate::system_api::SystemApi;
 use cyclotron_trace::sums;
 use cyclotron_types::Principal;
 use cyclotron_types::canister::Callback;
-use cyclotron_types::host_costs::HEAP_DIRTY_PAGE;
 use cyclotron_types::ids::{CallContextId, CallbackId};
 use cyclotron_types::message::{Message, Response, ResponsePayload, SystemTask};
 use cyclotron_types::units::{Cycles, Instructions};
-use cyclotron_wasm::runtime::{Entry as WasmEntry, Execution, Finished, Instance, Outcome as WasmOutcome, Value};
+use cyclotron_wasm::runtime::{Entry as WasmEntry, Execution, Instance, Outcome as WasmOutcome, Value};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
@@ -345,36 +345,31 @@ fn drive(
 ) -> Step {
     let slice =
         if matches!(run.kind, Kind::Call { query: true, .. }) { run.limit } else { env.subnet.limits.message.slice };
-    let mut used = Instructions::ZERO;
+    let (mut used, mut costs) = (Instructions::ZERO, SliceCosts::default());
     loop {
         let before = execution.instructions_used();
         let left = slice.saturating_sub(used).max(Instructions(1));
         match execution.resume(left) {
-            WasmOutcome::Suspended(suspended) => {
+            WasmOutcome::Suspended(mut suspended) => {
+                costs.suspended(&mut suspended);
                 used = used.saturating_add(suspended.instructions_used().saturating_sub(before));
                 *canister.paused = Paused::Suspended(Box::new(Suspended { execution: Mutex::new(suspended), run }));
-                return Step::Suspended { used };
+                return Step::Suspended { used, costs };
             }
-            WasmOutcome::Finished(finished) => {
-                let charged = stage_charge(&finished, run.stage_limit);
+            WasmOutcome::Finished(mut finished) => {
+                sums::DIRTY_PAGES.add(|| finished.dirty_pages);
+                let charged = costs.finished(&mut finished, run.stage_limit);
                 used = used.saturating_add(charged.saturating_sub(before));
                 match finish::end_stage(env, canister, run, finished, charged) {
                     Ended::Cleanup(next, next_run) => (execution, run) = (next, next_run),
                     Ended::Message(mut outcome) => {
-                        outcome.used = used;
+                        (outcome.used, outcome.costs) = (used, costs);
                         return Step::Done(outcome);
                     }
                 }
             }
         }
     }
-}
-
-/// What a part of a message is charged: its instructions and its changed pages, at most its limit.
-fn stage_charge(finished: &Finished<Box<SystemApi>>, limit: Instructions) -> Instructions {
-    sums::DIRTY_PAGES.add(|| finished.dirty_pages);
-    let pages = Instructions(finished.dirty_pages.saturating_mul(HEAP_DIRTY_PAGE.0));
-    finished.instructions.saturating_add(pages).min(limit)
 }
 
 /// Starts Wasm on the canister's own memories.

@@ -335,7 +335,8 @@ impl QuerySession {
                 return QueryStep::failed(Failure::InstructionLimit(limit).reject(self.canister.id));
             }
         };
-        let (desk, mut api, result, used, _) = take_apart(finished);
+        let used = finished.instructions.0;
+        let (desk, mut api, result) = take_apart(finished);
         let used = Instructions(used).min(limit);
         self.used = self.used.saturating_add(used);
         let mut step = QueryStep { used, ..QueryStep::default() };

@@ -94,7 +94,7 @@ fn a_suspended_message_changes_nothing_but_what_it_has_prepaid() {
     let (version, contexts) = (subnet.canister(canister).version, subnet.canister(canister).contexts.contexts.clone());
     subnet.ingress(canister, "work", b"");
     let Some(message) = subnet.queue.pop_front() else { panic!() };
-    let Step::Suspended { used } = subnet.slice(canister, Some(Job::Message(message))) else { panic!() };
+    let Step::Suspended { used, .. } = subnet.slice(canister, Some(Job::Message(message))) else { panic!() };
     assert!((10_000..11_000).contains(&used.0), "{used}");
     let prepaid = subnet.env.subnet.fees.execution(Instructions(1_000_000_000), false);
     let bundle = subnet.canister(canister);
