@@ -106,7 +106,20 @@ impl Measured {
 
     /// Median over the rounds of this value over the other subject's of the same round: a phase in which the machine is slow hits both.
     pub fn ratio(&self, base: &Measured) -> f64 {
-        median(self.rounds.iter().zip(&base.rounds).map(|(ours, theirs)| ours / theirs).collect())
+        median(self.ratios(base))
+    }
+
+    /// [`Measured::ratio`] with an interval in which the median lies in at least 95 of 100 runs, whatever the ratios are spread like: from the
+    /// k-th smallest of them to the k-th largest (order statistics). `None`: there are too few rounds for one.
+    pub fn ratio_interval(&self, base: &Measured) -> Option<(f64, f64)> {
+        let mut ratios = self.ratios(base);
+        let outside = outside_interval(ratios.len())?;
+        ratios.sort_by(f64::total_cmp);
+        Some((ratios[outside], ratios[ratios.len() - 1 - outside]))
+    }
+
+    fn ratios(&self, base: &Measured) -> Vec<f64> {
+        self.rounds.iter().zip(&base.rounds).map(|(ours, theirs)| ours / theirs).collect()
     }
 }
 
@@ -177,6 +190,23 @@ impl Runner {
     }
 }
 
+/// How many of so many sorted values may be left out at each end so that the median is between the others with 95 % at least: as many as the
+/// number of values below the median, which is binomial, falls below with 2.5 % at most.
+fn outside_interval(values: usize) -> Option<usize> {
+    // The probability of exactly `below` values below the median, in logarithms: 2^-values times the binomial coefficient.
+    let (mut logarithm, mut sum) = (-(values as f64) * std::f64::consts::LN_2, 0.0);
+    let mut outside = None;
+    for below in 0..values / 2 {
+        sum += logarithm.exp();
+        if sum > 0.025 {
+            break;
+        }
+        outside = Some(below);
+        logarithm += ((values - below) as f64).ln() - ((below + 1) as f64).ln();
+    }
+    outside
+}
+
 /// The middle.
 fn median(mut sorted: Vec<f64>) -> f64 {
     sorted.sort_by(f64::total_cmp);
@@ -207,6 +237,20 @@ mod tests {
         let measured = |rounds: [f64; 3]| Measured { subject: "a", median: 0.0, best: 0.0, rounds: rounds.to_vec() };
         // The machine is slow in the second half of the run: medians would give 2 / 1.
         assert_eq!(measured([1.0, 2.0, 2.0]).ratio(&measured([1.0, 1.0, 2.0])), 1.0);
+    }
+
+    #[test]
+    fn an_interval_of_the_median_is_that_of_the_tables() {
+        // The k-th smallest to the k-th largest, by tables of the sign test; here from zero.
+        for (values, outside) in
+            [(5, None), (6, Some(0)), (8, Some(0)), (9, Some(1)), (20, Some(5)), (41, Some(13)), (100, Some(39))]
+        {
+            assert_eq!(outside_interval(values), outside, "{values}");
+        }
+        let of = |rounds: Vec<f64>| Measured::of("a", Unit::Us, rounds);
+        let (ours, base) = (of((1..=20).rev().map(f64::from).collect()), of(vec![1.0; 20]));
+        assert_eq!((ours.ratio(&base), ours.ratio_interval(&base)), (10.5, Some((6.0, 15.0))));
+        assert_eq!(of(vec![1.0; 3]).ratio_interval(&base), None);
     }
 
     #[test]
