@@ -81,9 +81,12 @@ fn one_run(program: &Path, arguments: &Arguments, connected: bool) -> Result<f64
         .env("TRACY_PORT", address.port().to_string())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
-    let child = command.spawn().map_err(|error| Failure(format!("{}: {error}", program.display())))?;
-    if connected {
-        read_all(address)?;
+    let mut child = command.spawn().map_err(|error| Failure(format!("{}: {error}", program.display())))?;
+    if connected && let Err(error) = read_all(address) {
+        // It may wait for a profiler that does not come; what else befell it is said already.
+        let _ended_already = child.kill();
+        let _not_there = child.wait();
+        return Err(error);
     }
     figure(child, arguments)
 }
