@@ -9,14 +9,16 @@
 
 use std::fs::File;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cyclotron_types::units::WasmPages;
 
 use crate::error::HeapError;
 use crate::layout::{ARENA_FILE_SHIFT, HEAP_PAGES_MAX_64, HEAP_SLOT_SHIFT, PAGE, STABLE_PAGES_MAX, STABLE_SLOT_SHIFT};
+use crate::nearby::Nearby;
 use crate::page_set::{PageIx, PageSet};
-use crate::store::{AtRest, PageRun, PageStore};
+use crate::store::{AtRest, Batch, PageRun, PageStore};
 use crate::sys;
 use crate::undo::{PreImageMap, UndoLog};
 use crate::version::{Version, Versions};
@@ -71,6 +73,8 @@ pub(crate) struct SlotFile {
     file: File,
     shift: u32,
     slots: Mutex<Slots>,
+    /// Room for pages that are being fetched.
+    batches: Nearby<Batch>,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +88,8 @@ struct Slots {
 
 impl SlotFile {
     fn new(name: &'static std::ffi::CStr, shift: u32) -> Result<Self, HeapError> {
-        Ok(Self { file: sys::sparse_file(name, ARENA_FILE_SHIFT)?, shift, slots: Mutex::default() })
+        let file = sys::sparse_file(name, ARENA_FILE_SHIFT)?;
+        Ok(Self { file, shift, slots: Mutex::default(), batches: Nearby::new() })
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -138,7 +143,7 @@ impl Slot {
     /// Errors: `PageLost`, `Os`.
     #[inline]
     pub(crate) fn fetch(&self, address: u64, length: u64) -> Result<(), HeapError> {
-        if !self.at_rest.lacks_pages() {
+        if self.at_rest.absent() == 0 {
             return Ok(());
         }
         self.fetch_pages(address / PAGE as u64, (address + length).div_ceil(PAGE as u64))
@@ -146,7 +151,28 @@ impl Slot {
 
     #[cold]
     fn fetch_pages(&self, from: u64, to: u64) -> Result<(), HeapError> {
-        self.at_rest.fetch(from, to, |at, bytes| sys::write_at(self.file(), self.offset() + at, bytes))
+        self.with_batch(|batch| self.at_rest.fetch(from, to, batch, |at, bytes| self.write(at, bytes)))
+    }
+
+    /// Sees to it that pages of a heap and of blocks around them are in the arena. Returns which. Errors: as [`Slot::fetch`].
+    pub(crate) fn fetch_blocks(&self, first: usize, end: usize) -> Result<Range<u32>, HeapError> {
+        let (first, end) = (first as u32, end as u32);
+        self.with_batch(|batch| self.at_rest.fetch_blocks(first, end, batch, |at, bytes| self.write(at, bytes)))
+    }
+
+    fn with_batch<R>(&self, fetch: impl FnOnce(&mut Batch) -> R) -> R {
+        let mut batch = self.file.batches.take_if(|_| true).unwrap_or_default();
+        let result = fetch(&mut batch);
+        self.file.batches.put(batch);
+        result
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> Result<(), HeapError> {
+        sys::write_at(self.file(), self.offset() + at, bytes)
+    }
+
+    pub(crate) fn at_rest(&self) -> &AtRest {
+        &self.at_rest
     }
 
     pub(crate) fn id(&self) -> MemoryId {
@@ -368,25 +394,22 @@ impl<K: MemoryKind> Memory<K> {
         Ok(sum)
     }
 
-    fn each_data_run(
-        &self,
-        buffer: &mut [u8],
-        mut visit: impl FnMut(u64, &mut [u8]) -> Result<(), HeapError>,
-    ) -> Result<(), HeapError> {
-        self.slot.fetch(0, self.size_bytes())?;
-        let base = self.slot.offset();
-        let mut at = base;
-        while let Some((start, stop)) = sys::next_data(self.slot.file(), at, base + self.size_bytes())? {
-            let mut from = start;
-            while from < stop {
-                let length = buffer.len().min((stop - from) as usize);
-                sys::read_at(self.slot.file(), from, &mut buffer[..length])?;
-                visit(from - base, &mut buffer[..length])?;
-                from += length as u64;
-            }
-            at = stop;
+    /// Hands over all bytes that may not be zero, ascending, in whole pages. Brings nothing into the arena.
+    fn each_piece(&self, buffer: &mut [u8], mut visit: impl FnMut(u64, &mut [u8])) -> Result<(), HeapError> {
+        let (base, size, mut at) = (self.slot.offset(), self.size_bytes(), 0);
+        loop {
+            // In this order: what is fetched meanwhile is absent first, or is data then.
+            let absent = self.slot.at_rest.first_absent(PageIx::of(at).0, PageIx::of(size).0);
+            let absent = absent.map(|pages| (PageIx(pages.start).address(), PageIx(pages.end).address()));
+            let data = sys::next_data(self.slot.file(), base + at, base + size)?;
+            let data = data.map(|(start, stop)| (start - base, stop - base));
+            let Some((start, stop)) = absent.into_iter().chain(data).min() else { return Ok(()) };
+            at = stop.min(start + buffer.len() as u64);
+            let piece = &mut buffer[..(at - start) as usize];
+            let read = |piece: &mut [u8]| sys::read_at(self.slot.file(), base + start, piece);
+            self.slot.at_rest.read_through(PageIx::of(start).0, piece, read)?;
+            visit(start, piece);
         }
-        Ok(())
     }
 
     /// Pages that changed since [`Memory::take_dirty`], by committed messages and by [`Memory::write`].
@@ -516,18 +539,17 @@ impl<K: MemoryKind> Committed<'_, K> {
     }
 
     /// Calls `visit` for every page that holds a byte other than zero, ascending. The result depends on contents alone, not on which
-    /// pages happen to be allocated. Cost: in proportion to allocated pages.
+    /// pages happen to be allocated or missing. Cost: in proportion to pages that are allocated, or missing, which are read and not kept.
     pub fn each_nonzero_page(&self, mut visit: impl FnMut(PageIx, &[u8; PAGE])) -> Result<(), HeapError> {
         // A page that has a pre-image is allocated: saving it has read it through a shared mapping.
         let mut buffer = vec![0; COPY_BYTES];
-        self.memory.each_data_run(&mut buffer, |at, bytes| {
+        self.memory.each_piece(&mut buffer, |at, bytes| {
             self.before.restore(at, bytes);
             for (i, page) in bytes.as_chunks::<PAGE>().0.iter().enumerate() {
                 if !is_zero(page) {
                     visit(PageIx::of(at + (i * PAGE) as u64), page);
                 }
             }
-            Ok(())
         })
     }
 }

@@ -19,6 +19,9 @@ pub const PAGE: usize = 4_096;
 /// `log2(PAGE)`: a heap address shifted right by this is its page, and its card's index.
 pub const PAGE_SHIFT: u32 = 12;
 
+/// Pages of a block: what is fetched at least when pages lie in a store, and shown to JIT code at once. A Wasm page, the unit in which heaps grow.
+pub const BLOCK_PAGES: usize = 16;
+
 /// Size of the card table, which ends at `vmctx`. One byte a page covers 8 GiB of heap addresses.
 pub const CARD_TABLE_BYTES: usize = 2 << 20;
 /// Distance from `vmctx` to heap byte 0. The space between holds the VM context and the globals.
@@ -66,6 +69,7 @@ pub const UNDO_WARM_BYTES: usize = 32 << 20;
 const _: () = assert!(PAGE == 1 << PAGE_SHIFT);
 const _: () = assert!(HEAP_OFFSET.is_multiple_of(PAGE) && CARD_TABLE_BYTES.is_multiple_of(PAGE));
 const _: () = assert!((WasmPages::BYTES as usize).is_multiple_of(PAGE));
+const _: () = assert!(BLOCK_PAGES * PAGE == WasmPages::BYTES as usize && BLOCK_PAGES.is_power_of_two());
 const _: () = assert!(HEAP_BYTES_MAX_32.0 <= HEAP_BYTES_MAX_64.0);
 const _: () = assert!(HEAP_BYTES_MAX_64.0 <= CARD_REACH);
 const _: () = assert!(HEAP_BYTES_MAX_64.0 <= 1 << HEAP_SLOT_SHIFT);

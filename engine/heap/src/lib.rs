@@ -12,7 +12,8 @@
 //! - [`StablePool`] and [`StableAccess`]: the same for stable memories, which only the host reads and writes.
 //! - [`Version`]: what views show, while messages go on writing: the memory as it was when it was last published. See `version`.
 //! - [`Committed`]: the state before a suspended message, for hashing.
-//! - [`PageStore`]: where a checkpoint keeps pages. A memory that lies there is fetched into the arena page by page, before somebody looks at them.
+//! - [`PageStore`]: where a checkpoint keeps pages. Those of a memory that lies there are fetched into the arena in blocks, when somebody looks at them: a seat
+//!   shows nothing of a block of which pages are missing. See `shut`.
 //!
 //! # Between messages and inside one
 //!
@@ -24,7 +25,8 @@
 //! # What the kernel must allow
 //!
 //! - `vm.max_map_count` (65,530): a seat takes 3 to 5 mappings, an undo log 2, a stable memory in use 1 or 2; a seat under
-//!   [`Tracking::Protect`] up to about 1,600 more while a message dirties scattered pages.
+//!   [`Tracking::Protect`] up to about 1,600 more while a message dirties scattered pages; all seats together some 8,000 for heaps of which pages
+//!   are missing.
 //! - 47 bits of address space: 8 GiB a seat, 10 GiB an undo log in use or kept for views, a stable memory in use its size. `RLIMIT_AS` must be unlimited: below what is mapped
 //!   already it refuses even to replace a mapping.
 //! - `vm.overcommit_memory` 0 or 1: with 2 the kernel counts reservations as use and refuses undo logs ([`HeapError::Os`], ENOMEM).
@@ -38,6 +40,7 @@ mod nearby;
 mod page_set;
 mod pool;
 mod seat;
+mod shut;
 mod stable;
 mod store;
 mod sys;
@@ -53,5 +56,6 @@ pub use pool::{SeatPool, StablePool};
 pub use seat::{DirtyReport, Seat, SeatMemory, SeatPtr, Tracking};
 pub use stable::StableAccess;
 pub use store::{PageAt, PageRun, PageStore, merge_runs};
+pub use track::Fault;
 pub use undo::PreImage;
 pub use version::{HeapVersion, StableVersion, Version};

@@ -58,6 +58,38 @@ impl PageSet {
         self.groups.get(&(page.0 >> 6)).is_some_and(|bits| bits >> (page.0 & 63) & 1 == 1)
     }
 
+    /// Adds the pages of `[first, end)`.
+    pub(crate) fn insert_range(&mut self, first: u32, end: u32) {
+        for (group, mask) in masks(first, end) {
+            let bits = self.groups.entry(group).or_insert(0);
+            self.length += u64::from((mask & !*bits).count_ones());
+            *bits |= mask;
+        }
+    }
+
+    /// How many pages of `[first, end)` are in the set.
+    pub(crate) fn count(&self, first: u32, end: u32) -> u64 {
+        if first >= end {
+            return 0;
+        }
+        let groups = self.groups.range(first >> 6..=(end - 1) >> 6);
+        groups.map(|(&group, &bits)| u64::from((bits & mask(group, first, end)).count_ones())).sum()
+    }
+
+    /// The first pages of `[first, end)` that are not in the set and follow on each other.
+    pub(crate) fn first_gap(&self, first: u32, end: u32) -> Option<std::ops::Range<u32>> {
+        let start = self.next(first, end, |bits| !bits)?;
+        Some(start..self.next(start, end, |bits| bits).unwrap_or(end))
+    }
+
+    /// The first page of `[from, end)` whose bit is set in what `of` makes of its group's.
+    fn next(&self, from: u32, end: u32, of: impl Fn(u64) -> u64) -> Option<u32> {
+        masks(from, end).find_map(|(group, mask)| {
+            let bits = of(self.groups.get(&group).copied().unwrap_or(0)) & mask;
+            (bits != 0).then(|| group << 6 | bits.trailing_zeros())
+        })
+    }
+
     /// Number of pages.
     pub const fn len(&self) -> u64 {
         self.length
@@ -90,6 +122,19 @@ impl PageSet {
     }
 }
 
+/// Groups that `[first, end)` has pages of, and the bits of these pages.
+fn masks(first: u32, end: u32) -> impl Iterator<Item = (u32, u64)> {
+    let groups = if first < end { first >> 6..((end - 1) >> 6) + 1 } else { 0..0 };
+    groups.map(move |group| (group, mask(group, first, end)))
+}
+
+/// The bits of a group that are pages of `[first, end)`, of which it has some.
+const fn mask(group: u32, first: u32, end: u32) -> u64 {
+    let low = if first >> 6 == group { u64::MAX << (first & 63) } else { u64::MAX };
+    let high = if (end - 1) >> 6 == group { u64::MAX >> (63 - ((end - 1) & 63)) } else { u64::MAX };
+    low & high
+}
+
 impl FromIterator<PageIx> for PageSet {
     fn from_iter<I: IntoIterator<Item = PageIx>>(pages: I) -> Self {
         let mut set = Self::new();
@@ -110,6 +155,23 @@ mod tests {
         assert_eq!(set.iter().map(|p| p.0).collect::<Vec<_>>(), [0, 3, 63, 64, 200]);
         assert_eq!(set.len(), 5);
         assert!(set.contains(PageIx(63)) && !set.contains(PageIx(62)) && !set.contains(PageIx(9_999)));
+    }
+
+    #[test]
+    fn ranges_are_counted_and_searched_as_their_pages_are() {
+        for (first, end) in [(0, 0), (0, 1), (5, 64), (63, 65), (64, 128), (1, 200), (130, 131)] {
+            let mut set: PageSet = [3, 63, 64, 199].into_iter().map(PageIx).collect();
+            let pages = |set: &PageSet| -> Vec<u32> { set.iter().map(|page| page.0).collect() };
+            let inside = pages(&set).into_iter().filter(|page| (first..end).contains(page)).count();
+            assert_eq!(set.count(first, end), inside as u64, "{first} {end}");
+            let start = (first..end).find(|page| !set.contains(PageIx(*page)));
+            let gap = start.map(|start| start..(start..end).find(|page| set.contains(PageIx(*page))).unwrap_or(end));
+            assert_eq!(set.first_gap(first, end), gap, "{first} {end}");
+            let singly: PageSet = set.iter().chain((first..end).map(PageIx)).collect();
+            set.insert_range(first, end);
+            assert_eq!((pages(&set), set.len()), (pages(&singly), singly.len()), "{first} {end}");
+            assert_eq!((set.count(first, end), set.first_gap(first, end)), (u64::from(end - first), None));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Enters: heaps at rest, the beginning and the verdict of a message. Leaves: addresses for JIT code, bytes for host functions.
 //! Invariants owned here: the heap's bytes below `mapped` are mapped at heap byte 0 and nothing beyond is accessible; a message in progress holds
 //! its slot, so a slot is never given out again under it; outside of messages all cards are zero, and under [`Tracking::Protect`] all heap pages are
-//! read-only. Never here: what a store does to the undo log; see `track`.
+//! read-only. Never here: what a store does to the undo log, see `track`; pages that are missing, see `shut`.
 
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -16,9 +16,10 @@ use crate::arena::{Heap, MemoryId, Slot};
 use crate::error::HeapError;
 use crate::layout::{CARD_TABLE_BYTES, HEAP_OFFSET, PAGE, PAGE_SHIFT, SEAT_RESERVED_BYTES, UNDO_HEAD};
 use crate::page_set::PageIx;
+use crate::shut::Shutters;
 use crate::sys::{Access, Region, Sharing};
 use crate::undo::{PreImage, PreImageMap, RecordKind, UndoLog, UndoPool};
-use crate::version::{HeapVersion, Mapping, ReaderState};
+use crate::version::{HeapVersion, Mapping, Past, ReaderState};
 
 /// Offset of heap byte 0 in the seat's region.
 pub(crate) const HEAP_START: usize = CARD_TABLE_BYTES + HEAP_OFFSET;
@@ -35,7 +36,7 @@ const RESTING_PAGES_MAX: usize = 64;
 pub enum Tracking {
     /// JIT code tests the page's card before a store and calls [`SeatMemory::mark_store`] when it is zero.
     Cards,
-    /// Pages are read-only until the first store faults into [`SeatPtr::handle_protection_fault`].
+    /// Pages are read-only until the first store faults into [`SeatPtr::handle_fault`].
     Protect,
 }
 
@@ -111,7 +112,11 @@ pub struct SeatMemory {
     pub(crate) message: Option<Message>,
     /// Pages of a view into which pre-images were copied.
     overlay: Vec<PageIx>,
-    shared: Arc<SeatShared>,
+    /// Which of the heap's blocks can be accessed, if pages of it are missing.
+    pub(crate) shutters: Option<Arc<Shutters>>,
+    /// How often pages of the heap had been given back when the seat last showed what was there.
+    pub(crate) releases: u64,
+    pub(crate) shared: Arc<SeatShared>,
 }
 
 /// What the seats of a pool share.
@@ -122,6 +127,8 @@ pub(crate) struct SeatShared {
     pub(crate) alive: AtomicUsize,
     /// Messages in progress under `Protect`.
     pub(crate) protected: AtomicUsize,
+    /// Runs of open blocks among others that are shut, of all seats.
+    pub(crate) regions: AtomicUsize,
 }
 
 /// A seat, owned. Dropping one with a message in progress rolls the message back.
@@ -196,7 +203,16 @@ impl Seat {
         // A huge page for cards would cost 2 MiB a seat.
         region.avoid_huge_pages();
         region.protect(0, HEAP_START, Access::ReadWrite)?;
-        let memory = SeatMemory { region, mapped: 0, attached: None, message: None, overlay: Vec::new(), shared };
+        let memory = SeatMemory {
+            region,
+            mapped: 0,
+            attached: None,
+            message: None,
+            overlay: Vec::new(),
+            shutters: None,
+            releases: 0,
+            shared,
+        };
         memory.shared.alive.fetch_add(1, Ordering::Relaxed);
         Ok(Self { memory: NonNull::from(Box::leak(Box::new(memory))) })
     }
@@ -216,7 +232,7 @@ impl Seat {
         self.attached.is_some_and(|a| a.id == heap.id() && a.sharing == Sharing::Shared)
     }
 
-    /// Maps a heap so that stores reach it. Cost: nothing when it is mapped already, else one or two system calls.
+    /// Maps a heap so that stores reach it. Cost: nothing when it is mapped already, else one or two system calls. Fetches nothing.
     ///
     /// Errors: `Os`; the seat maps nothing then. Panics: while a message is in progress.
     pub fn attach(&mut self, heap: &Heap, tracking: Tracking) -> Result<(), HeapError> {
@@ -234,15 +250,18 @@ impl Seat {
         let before = self.attached.take();
         // Until this succeeds the seat counts as unattached, with `mapped` covering whatever may be mapped.
         let mapped = self.mapped;
+        if before == Some(now) && mapped == want {
+            self.attached = before;
+            return Ok(());
+        }
         self.mapped = mapped.max(want);
         let kept = match before {
             Some(b) if b.id == now.id && b.sharing == now.sharing => mapped.min(want),
             _ => 0,
         };
-        if before.is_some_and(|b| b.tracking != tracking) {
+        if self.shutters.take().is_some() || before.is_some_and(|b| b.tracking != tracking) {
             self.region.protect(HEAP_START, kept, tracking.access())?;
         }
-        slot.fetch(0, want as u64)?;
         let (file, offset) = (slot.file(), slot.offset() + kept as u64);
         self.region.place_file(HEAP_START + kept, want - kept, file, offset, tracking.access(), sharing)?;
         if mapped > want {
@@ -257,6 +276,7 @@ impl Seat {
     pub fn detach(&mut self) -> Result<(), HeapError> {
         assert!(self.message.is_none(), "a message is in progress on this seat");
         self.attached = None;
+        self.shutters = None;
         let mapped = self.mapped;
         self.region.place_anonymous(HEAP_START, mapped, Access::None)?;
         self.mapped = 0;
@@ -273,8 +293,11 @@ impl Seat {
             return Err(HeapError::Busy);
         }
         let undo = self.shared.undo.take()?;
-        // Pages may have been given back since the heap was attached.
-        let begun = heap.slot().fetch(0, heap.size_bytes()).and_then(|()| heap.slot().versions.begin_message());
+        let versions = &heap.slot().versions;
+        let begun = versions.begin_message().and_then(|()| {
+            // From now on no page is given back.
+            self.match_pages(heap.slot()).inspect_err(|_| versions.commit_nothing())
+        });
         if let Err(error) = begun {
             self.shared.undo.put(undo);
             return Err(error);
@@ -285,30 +308,49 @@ impl Seat {
 
     /// Begins a query on the attached view, in the state that was published; messages may run on the heap meanwhile. Ends with [`Seat::rollback`].
     ///
-    /// Cost: a page copied for each that changed since. Errors: `Os`, `Busy`, `Outdated`. Panics: as [`Seat::begin_message`].
+    /// Cost: a page copied for each that changed since. Errors: `Os`, `Busy`, `Outdated`, `PageLost`. Panics: as [`Seat::begin_message`].
     pub fn begin_view(&mut self, heap: &HeapVersion) -> Result<(), HeapError> {
         self.check_attached(heap.id(), heap.size_bytes(), Sharing::Private);
         if self.message.is_some() {
             return Err(HeapError::Busy);
         }
-        let undo = self.shared.undo.take()?;
-        self.start(heap.slot(), heap.maximum(), undo);
-        let protected = self.attached.is_some_and(|a| a.tracking == Tracking::Protect);
-        let mapping = Mapping { base: self.heap_base(), bytes: heap.size_bytes(), protected };
-        // SAFETY: the heap is attached here privately (checked) and stays so until `rollback`, which leaves.
-        let entered = unsafe { heap.slot().versions.enter(heap.number(), mapping) };
-        let begun = entered.and_then(|(reader, past)| {
-            if let Some(message) = &mut self.message {
-                message.reader = Some(reader);
+        let past = loop {
+            self.match_pages(heap.slot())?;
+            if let Some(past) = self.enter(heap)? {
+                break past;
             }
-            // Pages may have been given back since the heap was attached; from now on they are not.
-            heap.slot().fetch(0, heap.size_bytes())?;
-            self.overlay(&past.pre_images())
-        });
+        };
+        let begun = self.overlay(&past.pre_images());
         if begun.is_err() {
             let _ = self.rollback();
         }
         begun
+    }
+
+    /// Becomes a reader of the heap; `None` when pages were given back before that, and the seat may show some of them.
+    fn enter(&mut self, heap: &HeapVersion) -> Result<Option<Past>, HeapError> {
+        let undo = self.shared.undo.take()?;
+        self.start(heap.slot(), heap.maximum(), undo);
+        let protected = self.attached.is_some_and(|a| a.tracking == Tracking::Protect);
+        let shutters = self.shutters.clone();
+        let mapping = Mapping { base: self.heap_base(), bytes: heap.size_bytes(), protected, shutters };
+        // SAFETY: the heap is attached here privately (checked) and stays so until `rollback`, which leaves; see `shut` for what is opened.
+        let entered = unsafe { heap.slot().versions.enter(heap.number(), mapping) };
+        let (reader, past) = match entered {
+            Ok(entered) => entered,
+            Err(error) => {
+                let _ = self.rollback();
+                return Err(error);
+            }
+        };
+        if let Some(message) = &mut self.message {
+            message.reader = Some(reader);
+        }
+        if heap.slot().at_rest().releases() == self.releases {
+            return Ok(Some(past));
+        }
+        self.rollback()?;
+        Ok(None)
     }
 
     fn check_attached(&self, id: MemoryId, bytes: u64, sharing: Sharing) {
@@ -371,6 +413,9 @@ impl Seat {
         if before.pages().next().is_none() {
             return Ok(());
         }
+        if self.shutters.is_some() {
+            return self.overlay_shut(before);
+        }
         let mapped = self.mapped;
         if tracking == Tracking::Protect {
             self.region.protect(HEAP_START, mapped, Access::ReadWrite)?;
@@ -384,6 +429,25 @@ impl Seat {
         }
         if tracking == Tracking::Protect {
             self.region.protect(HEAP_START, mapped, Access::Read)?;
+        }
+        Ok(())
+    }
+
+    /// As `overlay`, where pages are missing: opens none for good.
+    fn overlay_shut(&mut self, before: &PreImageMap<'_>) -> Result<(), HeapError> {
+        for page in before.pages() {
+            assert!(page.address() < self.mapped as u64);
+            match &self.message {
+                Some(message) if !before.covers(page) => message.slot.fetch(page.address(), PAGE as u64)?,
+                _ => {}
+            }
+            self.overlay.push(page);
+            let at = self.heap_byte(page.address() as usize);
+            self.with_writable(page.0 as usize, || {
+                // SAFETY: the page is mapped (asserted), and writable meanwhile; `&mut self` excludes other references.
+                let bytes = unsafe { std::slice::from_raw_parts_mut(at, PAGE) };
+                before.restore(page.address(), bytes);
+            })?;
         }
         Ok(())
     }
@@ -419,7 +483,8 @@ impl Seat {
         self.clear_cards();
         let Some(message) = self.message.take() else { return };
         heap.accept(WasmPages(self.mapped as u64 / WasmPages::BYTES), message.undo.changed.iter().copied());
-        self.protect_again();
+        self.protect_again(message.protect_failed);
+        self.give_regions_up();
         let Message { slot, mut undo, .. } = message;
         let changed = std::mem::take(&mut undo.changed);
         if let Some(mut undo) = slot.versions.commit(undo, &changed) {
@@ -450,7 +515,8 @@ impl Seat {
         };
         let Some(message) = self.message.take() else { return Ok(()) };
         let undone = undone.and_then(|()| self.shrink(&message, attached.sharing));
-        self.protect_again();
+        self.protect_again(message.protect_failed);
+        self.give_regions_up();
         let Message { slot, undo, .. } = message;
         let undo = match attached.sharing {
             Sharing::Shared => slot.versions.end_message(Some(undo), undone.is_ok()),
@@ -520,12 +586,9 @@ impl Seat {
         Ok(())
     }
 
-    /// Makes pages read-only again under `Protect`. A refusal costs the attachment, not the message.
-    fn protect_again(&mut self) {
-        let mapped = self.mapped;
-        if self.attached.is_some_and(|a| a.tracking == Tracking::Protect)
-            && self.region.protect(HEAP_START, mapped, Access::Read).is_err()
-        {
+    /// Makes pages read-only again under `Protect`: those that are open, or all if `any` may be writable. A refusal costs the attachment, not the message.
+    fn protect_again(&mut self, any: bool) {
+        if self.attached.is_some_and(|a| a.tracking == Tracking::Protect) && self.protect_open(any).is_err() {
             self.attached = None;
         }
     }
@@ -598,19 +661,35 @@ impl SeatMemory {
         Ok(old)
     }
 
-    /// Bytes of the heap.
+    /// Whether bytes of the heap may have to be fetched before they are looked at: only then [`SeatMemory::show`] does something.
+    #[inline]
+    pub fn may_lack_pages(&self) -> bool {
+        self.shutters.is_some()
+    }
+
+    /// Sees to it that bytes of the heap can be looked at: fetches those that are missing.
     ///
-    /// Errors: `OutOfBounds`, always so without a message in progress.
-    pub fn slice(&self, address: u64, length: u64) -> Result<&[u8], HeapError> {
+    /// Errors: `OutOfBounds`, always so without a message in progress; `PageLost`; `Os`.
+    #[inline]
+    pub fn show(&self, address: u64, length: u64) -> Result<(), HeapError> {
         self.check(address, length)?;
-        // SAFETY: [address, address + length) is below `mapped`, checked, hence mapped and readable; every store goes through this seat's message,
+        if !self.may_lack_pages() || length == 0 {
+            return Ok(());
+        }
+        self.open((address >> PAGE_SHIFT) as usize, (address + length).div_ceil(PAGE as u64) as usize)
+    }
+
+    /// Bytes of the heap. Errors: as [`SeatMemory::show`].
+    pub fn slice(&self, address: u64, length: u64) -> Result<&[u8], HeapError> {
+        self.show(address, length)?;
+        // SAFETY: [address, address + length) is below `mapped`, checked, hence mapped, and readable since `show`; every store goes through this seat's message,
         // which `&self` holds still (Busy keeps others off; views are private).
         Ok(unsafe { std::slice::from_raw_parts(self.heap_byte(address as usize), length as usize) })
     }
 
     /// Bytes of the heap, to be overwritten; their pages are saved first.
     ///
-    /// Errors: `OutOfBounds`; `Os` under `Protect`. Nothing has changed then.
+    /// Errors: `OutOfBounds`; `PageLost`; `Os`. Nothing has changed then.
     pub fn slice_mut(&mut self, address: u64, length: u64) -> Result<&mut [u8], HeapError> {
         self.mark(address, length)?;
         // SAFETY: as in `slice`; `mark` has made the pages writable, and `&mut self` is exclusive.
@@ -631,9 +710,9 @@ impl SeatMemory {
 
     /// Moves bytes that may overlap, as `memory.copy` does. Errors: as [`SeatMemory::slice_mut`], for either range.
     pub fn copy(&mut self, to: u64, from: u64, length: u64) -> Result<(), HeapError> {
-        self.check(from, length)?;
+        self.show(from, length)?;
         self.mark(to, length)?;
-        // SAFETY: both ranges are mapped (checked here and in `mark`), the target is writable since `mark`; ranges may overlap.
+        // SAFETY: both ranges are mapped (checked in `show` and `mark`), the source is readable since `show`, the target is writable since `mark`; ranges may overlap.
         unsafe { std::ptr::copy(self.heap_byte(from as usize), self.heap_byte(to as usize), length as usize) };
         Ok(())
     }

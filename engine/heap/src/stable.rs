@@ -191,7 +191,7 @@ impl StableAccess {
             return Ok(());
         }
         self.ensure_mapped()?;
-        let mapping = Mapping { base: self.byte(0), bytes: self.size, protected: false };
+        let mapping = Mapping { base: self.byte(0), bytes: self.size, protected: false, shutters: None };
         // SAFETY: the file is mapped privately at byte 0, writable, and is not mapped anew before `rollback`, which leaves: a view's file bytes stay
         // as many as they are.
         let (reader, past) = unsafe { stable.slot().versions.enter(stable.number(), mapping) }?;

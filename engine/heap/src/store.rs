@@ -2,21 +2,29 @@
 //!
 //! Enters: runs of pages in a [`PageStore`], from a checkpoint that was made or loaded. Leaves: their bytes in the arena, before anybody looks at them.
 //! Invariants owned here: a page that a run names and that is not in the arena is a hole there, and is filled before its first use, under the
-//! lock; a page that changed since the checkpoint is in the arena. Never here: a file; what a page holds.
+//! lock; a page that changed since the checkpoint is in the arena. Never here: a file; what a page holds; who looks at it (see `shut`).
+//!
+//! Who asks for some pages gets those of the blocks around them too, and of a larger block once a quarter of it has been asked for: who goes through a
+//! heap from one end to the other soon reads 4 MiB at a time, and who needs a page here and there reads at most four times what was asked for.
 //!
 //! Pages are copied into the arena, not mapped from their files: each is to be compared with its checksum before anybody looks at it, which reads it
 //! anyway; a mapped file that is damaged or cut off ends the process with SIGBUS; and a memory of scattered pages would take a mapping for each.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::HeapError;
-use crate::layout::PAGE;
+use crate::layout::{BLOCK_PAGES, PAGE};
 use crate::page_set::{PageIx, PageSet};
 
 /// Pages that are read from the store at once.
-const BATCH: usize = 64;
+const BATCH: u32 = 64;
+/// Pages of the larger blocks, the largest first.
+const LARGER_BLOCKS: [u32; 3] = [1_024, 256, 64];
+/// A larger block is read if that takes at most one read for so many of its pages.
+const PAGES_A_READ: u32 = 32;
 
 /// Where a page is in a [`PageStore`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -73,11 +81,27 @@ pub trait PageStore: Send + Sync + fmt::Debug {
     fn read(&self, at: PageAt, into: &mut [u8]) -> Result<(), String>;
 }
 
+/// Room for pages on their way from a store into the arena.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    /// Where the pages go: pages of the memory that follow on each other in the store.
+    parts: Vec<Range<u32>>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { bytes: vec![0; BATCH as usize * PAGE], parts: Vec::with_capacity(BATCH as usize) }
+    }
+}
+
 /// What is known of a slot's pages at rest.
 #[derive(Debug, Default)]
 pub(crate) struct AtRest {
-    /// Whether some page may be missing in the arena.
-    lacks: AtomicBool,
+    /// How many pages are missing in the arena.
+    absent: AtomicU64,
+    /// How often pages were given back.
+    releases: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -92,15 +116,103 @@ struct State {
     absent: u64,
 }
 
+impl State {
+    /// Counts anew what is absent, given `present`.
+    fn count_absent(&mut self) {
+        self.absent = self.runs.iter().map(|run| u64::from(run.count) - self.present.count(run.first, run.end())).sum();
+    }
+
+    /// The parts of runs in `[from, to)`.
+    fn parts(&self, from: u32, to: u32) -> impl Iterator<Item = PageRun> + '_ {
+        let behind = self.runs.partition_point(|run| run.end() <= from);
+        self.runs[behind..].iter().map_while(move |run| run.part(from, to))
+    }
+
+    /// The first pages of `[from, to)` that are absent and follow on each other, in the memory and in the store.
+    fn first_absent(&self, from: u32, to: u32) -> Option<PageRun> {
+        self.parts(from, to).find_map(|part| {
+            let gap = self.present.first_gap(part.first, part.end())?;
+            part.part(gap.start, gap.end)
+        })
+    }
+
+    /// The blocks to be fetched for `[first, end)`; more than those that are there already only if some are not.
+    fn blocks_for(&self, first: u32, end: u32) -> Range<u32> {
+        let around = |size: u32| first & !(size - 1)..end.next_multiple_of(size);
+        let least = around(BLOCK_PAGES as u32);
+        let is_there = self.first_absent(least.start, least.end).is_none();
+        let worthwhile = |block: &Range<u32>| {
+            if is_there {
+                return self.first_absent(block.start, block.end).is_none();
+            }
+            let (mut named, mut there, mut reads, mut next) = (0, 0, 0, None);
+            for part in self.parts(block.start, block.end) {
+                named += u64::from(part.count);
+                there += self.present.count(part.first, part.end());
+                reads += u32::from(next != Some(part.at));
+                next = Some(PageAt { index: part.at.index + part.count, ..part.at });
+            }
+            named <= 4 * there && reads * PAGES_A_READ <= block.len() as u32
+        };
+        let larger = LARGER_BLOCKS.into_iter().map(around);
+        let mut larger = larger.filter(|block| block.len() <= LARGER_BLOCKS[0] as usize);
+        larger.find(worthwhile).unwrap_or(least)
+    }
+
+    /// Fetches what is absent of `[from, to)`.
+    fn fetch(
+        &mut self,
+        from: u32,
+        to: u32,
+        batch: &mut Batch,
+        mut write: impl FnMut(u64, &[u8]) -> Result<(), HeapError>,
+    ) -> Result<(), HeapError> {
+        // With nothing absent `present` is not kept.
+        let Some(store) = self.store.clone().filter(|_| self.absent > 0) else { return Ok(()) };
+        let mut from = from;
+        while let Some(first) = self.first_absent(from, to) {
+            // As many as one read brings.
+            batch.parts.clear();
+            let (mut count, mut next) = (0, Some(first));
+            while let Some(part) = next.take() {
+                let taken = part.count.min(BATCH - count);
+                batch.parts.push(part.first..part.first + taken);
+                count += taken;
+                from = part.first + taken;
+                if count < BATCH {
+                    let goes_on = PageAt { index: first.at.index + count, ..first.at };
+                    next = self.first_absent(from, to).filter(|part| part.at == goes_on);
+                }
+            }
+            let bytes = &mut batch.bytes[..count as usize * PAGE];
+            store.read(first.at, bytes).map_err(|words| lost(&words))?;
+            let mut bytes = &*bytes;
+            for part in &batch.parts {
+                let (now, later) = bytes.split_at(part.len() * PAGE);
+                write(PageIx(part.start).address(), now)?;
+                self.present.insert_range(part.start, part.end);
+                self.absent -= part.len() as u64;
+                bytes = later;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl AtRest {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic stops the node.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether some page may be missing in the arena.
-    pub(crate) fn lacks_pages(&self) -> bool {
-        self.lacks.load(Ordering::Acquire)
+    /// Number of pages that are in the store and not in the arena.
+    pub(crate) fn absent(&self) -> u64 {
+        self.absent.load(Ordering::Acquire)
+    }
+
+    /// How often pages were given back. It does not change while a message is in progress or a view is at work.
+    pub(crate) fn releases(&self) -> u64 {
+        self.releases.load(Ordering::Acquire)
     }
 
     /// Where its pages are.
@@ -118,11 +230,6 @@ impl AtRest {
     pub(crate) fn place(&self) -> Option<(Arc<dyn PageStore>, Vec<PageRun>)> {
         let state = self.state();
         Some((Arc::clone(state.store.as_ref()?), state.runs.clone()))
-    }
-
-    /// Number of pages that are in the store and not in the arena.
-    pub(crate) fn absent(&self) -> u64 {
-        self.state().absent
     }
 
     /// The pages are in `store` from now on; those of `present` are in the arena too, or all of them if it is `None`.
@@ -144,19 +251,22 @@ impl AtRest {
 
     fn place_in(&self, state: &mut State, store: &Arc<dyn PageStore>, runs: Vec<PageRun>, present: Option<PageSet>) {
         debug_assert!(runs.is_sorted_by(|a, b| a.end() <= b.first));
-        let all = runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
-        let (present, absent) = match present {
-            None => (PageSet::new(), 0),
-            Some(present) => {
-                let there = present.iter().filter(|page| run_of(&runs, page.0).is_some()).count();
-                (present, all - there as u64)
-            }
-        };
-        *state = State { store: Some(Arc::clone(store)), runs, present, absent };
-        self.lacks.store(absent > 0, Ordering::Release);
+        let all_present = present.is_none();
+        *state = State { store: Some(Arc::clone(store)), runs, present: present.unwrap_or_default(), absent: 0 };
+        if !all_present {
+            state.count_absent();
+        }
+        self.note_absent(state);
     }
 
-    /// Keeps those of the runs' pages in the arena that `kept` names; `drop_others` makes holes of all others meanwhile.
+    fn note_absent(&self, state: &mut State) {
+        if state.absent == 0 {
+            state.present.clear();
+        }
+        self.absent.store(state.absent, Ordering::Release);
+    }
+
+    /// Keeps those of the runs' pages in the arena that `kept` names; `drop_others` makes holes of all others meanwhile. Nobody looks at them.
     pub(crate) fn keep_only(
         &self,
         kept: &PageSet,
@@ -164,10 +274,10 @@ impl AtRest {
     ) -> Result<(), HeapError> {
         let mut guard = self.state();
         let state = &mut *guard;
-        let there = kept.iter().filter(|page| run_of(&state.runs, page.0).is_some()).count();
-        state.absent = state.runs.iter().map(|run| u64::from(run.count)).sum::<u64>() - there as u64;
         state.present = kept.clone();
-        self.lacks.store(state.absent > 0, Ordering::Release);
+        state.count_absent();
+        self.note_absent(state);
+        self.releases.fetch_add(1, Ordering::Release);
         // A page that is a hole for no reason is fetched in vain; one that is not although it should be has the same bytes.
         drop_others()
     }
@@ -179,46 +289,61 @@ impl AtRest {
         &self,
         from: u64,
         to: u64,
-        mut write: impl FnMut(u64, &[u8]) -> Result<(), HeapError>,
+        batch: &mut Batch,
+        write: impl FnMut(u64, &[u8]) -> Result<(), HeapError>,
     ) -> Result<(), HeapError> {
-        if !self.lacks_pages() {
-            return Ok(());
-        }
-        let (from, to) = (from.min(u64::from(u32::MAX)) as u32, to.min(u64::from(u32::MAX)) as u32);
-        let mut guard = self.state();
-        let state = &mut *guard;
+        let [from, to] = [from, to].map(|page| page.min(u64::from(u32::MAX)) as u32);
+        let mut state = self.state();
+        let fetched = state.fetch(from, to, batch, write);
+        self.note_absent(&mut state);
+        fetched
+    }
+
+    /// Sees to it that the pages of `[first, end)` and of blocks around them are in the arena. Returns which: all that exist once none is missing any more.
+    ///
+    /// Errors: as [`AtRest::fetch`].
+    pub(crate) fn fetch_blocks(
+        &self,
+        first: u32,
+        end: u32,
+        batch: &mut Batch,
+        write: impl FnMut(u64, &[u8]) -> Result<(), HeapError>,
+    ) -> Result<Range<u32>, HeapError> {
+        let mut state = self.state();
         if state.absent == 0 {
-            // Somebody fetched the last one while this waited for the lock; `present` is not kept any more.
-            return Ok(());
+            return Ok(0..u32::MAX);
         }
-        let Some(store) = state.store.clone() else { return Ok(()) };
-        let mut buffer = Vec::new();
-        let behind = state.runs.partition_point(|run| run.end() <= from);
-        for run in state.runs[behind..].iter().take_while(|run| run.first < to) {
-            let Some(part) = run.part(from, to) else { continue };
-            let mut page = part.first;
-            while page < part.end() {
-                let is_absent = |page: u32| !state.present.contains(PageIx(page));
-                if !is_absent(page) {
-                    page += 1;
-                    continue;
-                }
-                let limit = part.end().min(page + BATCH as u32);
-                let end = (page..limit).find(|page| !is_absent(*page)).unwrap_or(limit);
-                buffer.resize((end - page) as usize * PAGE, 0);
-                let at = PageAt { file: part.at.file, index: part.at.index + (page - part.first) };
-                store.read(at, &mut buffer).map_err(|words| lost(&words))?;
-                write(PageIx(page).address(), &buffer)?;
-                for page in page..end {
-                    state.present.insert(PageIx(page));
-                }
-                state.absent -= u64::from(end - page);
-                page = end;
-            }
-        }
-        if state.absent == 0 {
-            state.present.clear();
-            self.lacks.store(false, Ordering::Release);
+        let blocks = state.blocks_for(first, end);
+        let fetched = state.fetch(blocks.start, blocks.end, batch, write);
+        self.note_absent(&mut state);
+        fetched.map(|()| if state.absent == 0 { 0..u32::MAX } else { blocks })
+    }
+
+    /// The first absent pages of `[from, to)` that follow on each other.
+    pub(crate) fn first_absent(&self, from: u32, to: u32) -> Option<Range<u32>> {
+        let state = self.state();
+        let run = state.first_absent(from, to).filter(|_| state.absent > 0)?;
+        Some(run.first..run.end())
+    }
+
+    /// Reads pages, what is in the arena by `read`, the others from the store, without bringing them into the arena.
+    ///
+    /// Errors: `PageLost`, `Os`.
+    pub(crate) fn read_through(
+        &self,
+        first: u32,
+        into: &mut [u8],
+        read: impl FnOnce(&mut [u8]) -> Result<(), HeapError>,
+    ) -> Result<(), HeapError> {
+        // Held throughout: nobody fetches a page between the two.
+        let state = self.state();
+        read(into)?;
+        let Some(store) = state.store.as_ref().filter(|_| state.absent > 0) else { return Ok(()) };
+        let (mut from, end) = (first, first + (into.len() / PAGE) as u32);
+        while let Some(run) = state.first_absent(from, end) {
+            let bytes = (run.first - first) as usize * PAGE..(run.end() - first) as usize * PAGE;
+            store.read(run.at, &mut into[bytes]).map_err(|words| lost(&words))?;
+            from = run.end();
         }
         Ok(())
     }
@@ -228,11 +353,6 @@ impl AtRest {
 fn lost(words: &str) -> HeapError {
     eprintln!("a page of a canister's memory is lost: {words}");
     HeapError::PageLost
-}
-
-/// The run that names a page.
-pub(crate) fn run_of(runs: &[PageRun], page: u32) -> Option<&PageRun> {
-    runs.get(runs.partition_point(|run| run.end() <= page)).filter(|run| run.first <= page)
 }
 
 /// Where pages are after a checkpoint: `old`, but for the pages `saved`, which are where `new` says, or are zero and in neither. Both ascending.
@@ -266,6 +386,10 @@ pub fn merge_runs(old: &[PageRun], saved: &PageSet, new: &[PageRun]) -> Vec<Page
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn run_of(runs: &[PageRun], page: u32) -> Option<&PageRun> {
+        runs.iter().find(|run| (run.first..run.end()).contains(&page))
+    }
 
     fn run(first: u32, count: u32, file: u32, index: u32) -> PageRun {
         PageRun { first, count, at: PageAt { file, index } }

@@ -198,6 +198,19 @@ impl Drop for Region {
     }
 }
 
+/// Changes what whole pages allow. Async-signal-safe.
+///
+/// # Safety
+/// The pages are the caller's; no reference into them needs what is taken away.
+pub(crate) unsafe fn allow(at: *mut u8, length: usize, access: Access) -> Result<(), HeapError> {
+    if length == 0 {
+        return Ok(());
+    }
+    // SAFETY: changes what the pages allow, not what they hold; the rest is the caller's promise.
+    let status = unsafe { libc::mprotect(at.cast(), length, access.flags()) };
+    if status == 0 { Ok(()) } else { Err(os_error("mprotect of a seat's pages")) }
+}
+
 /// Lets whole pages be written to; false when the kernel refuses.
 pub(crate) fn make_writable(at: *mut u8, length: usize) -> bool {
     // SAFETY: changes what the pages allow, not what they hold; the caller knows that they are mapped and whose they are.

@@ -4,9 +4,10 @@
 //! Invariants owned here, while a message is in progress:
 //! - a card is not zero exactly when its page has a full record;
 //! - under `Cards`, when card k is not zero and page k+1 is in the heap, page k+1 has a head record or a full record older than any store through card k;
-//! - under `Protect`, a page of the heap is writable exactly when its card is not zero (or the kernel refused, which rolls back).
+//! - under `Protect`, a page of the heap is writable exactly when its card is not zero (or the kernel refused, which rolls back);
+//! - a page that has a card that is not zero, or a head record, is in an open block (see `shut`).
 //!
-//! Never here: an allocation in [`SeatMemory::mark_store`] or in [`SeatPtr::handle_protection_fault`].
+//! Never here: an allocation in [`SeatMemory::mark_store`] or in [`SeatPtr::handle_fault`], but for pages that are missing.
 
 use crate::arena::is_zero;
 use crate::error::HeapError;
@@ -15,6 +16,17 @@ use crate::page_set::PageIx;
 use crate::seat::{HEAP_START, SeatMemory, SeatPtr, Tracking};
 use crate::sys::{Access, Sharing};
 use crate::undo::RecordKind;
+
+/// What came of a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The access can be tried again.
+    Again,
+    /// It is not a fault of this seat's heap that the heap knows.
+    NotOurs,
+    /// The access is to be tried again, and cannot be: the kernel refuses, or a page is lost. It must not be skipped.
+    Refused(HeapError),
+}
 
 /// Value of a card whose page is saved.
 const DIRTY: u8 = 1;
@@ -48,9 +60,9 @@ impl SeatMemory {
     /// Appends a record of the page as it is now. Async-signal-safe.
     pub(crate) fn record(&mut self, page: usize, kind: RecordKind) {
         let at = self.heap_byte(page << PAGE_SHIFT).cast_const();
-        assert!((page + 1) << PAGE_SHIFT <= self.mapped);
+        assert!((page + 1) << PAGE_SHIFT <= self.mapped && !self.is_shut(page));
         let Some(message) = &mut self.message else { return };
-        // SAFETY: the page is mapped (asserted) and readable; the undo log is elsewhere.
+        // SAFETY: the page is mapped and readable (asserted); the undo log is elsewhere.
         let pushed = unsafe { message.undo.push(PageIx(page as u32), kind, at) };
         // A log has room for a full and a head record of every page that a card exists for, and no page gets two of a kind.
         assert!(pushed.is_ok(), "undo log full");
@@ -92,6 +104,8 @@ impl SeatMemory {
 
     /// The slow path of JIT code's card test: saves the page of `address`. Does nothing for an address outside of the heap (the store will trap),
     /// for a saved page, without a message in progress, and under `Protect` (the store will fault). Async-signal-safe. Cost: copies 5 KiB.
+    ///
+    /// Panics: when the page is missing and cannot be had.
     #[inline]
     pub fn mark_store(&mut self, address: u64) {
         let (Some(message), Some(attached)) = (&self.message, self.attached) else { return };
@@ -100,13 +114,16 @@ impl SeatMemory {
         }
         let (page, begin_pages) = ((address >> PAGE_SHIFT) as usize, message.begin_bytes >> PAGE_SHIFT);
         if self.card(page) == 0 {
+            if let Err(error) = self.open(page, page + 2) {
+                panic!("a page cannot be saved before a store: {error}");
+            }
             self.save(page, begin_pages, attached.tracking);
         }
     }
 
     /// Saves all pages of a range that the host is about to overwrite and makes them writable. A range of no bytes is checked and saves nothing.
     ///
-    /// Errors: `OutOfBounds`; `Os` under `Protect`.
+    /// Errors: `OutOfBounds`; `PageLost`; `Os`.
     pub fn mark(&mut self, address: u64, length: u64) -> Result<(), HeapError> {
         self.check(address, length)?;
         if length == 0 {
@@ -120,6 +137,8 @@ impl SeatMemory {
     fn mark_pages(&mut self, first: usize, last: usize) -> Result<(), HeapError> {
         let (Some(message), Some(attached)) = (&self.message, self.attached) else { return Ok(()) };
         let begin_pages = message.begin_bytes >> PAGE_SHIFT;
+        // And the one whose head is saved.
+        self.open(first, last + 1 + usize::from(attached.tracking == Tracking::Cards))?;
         let mut saved = false;
         // Downwards: a page that is saved when the one before it is marked needs no head record.
         for page in (first..=last).rev() {
@@ -138,13 +157,16 @@ impl SeatMemory {
     fn unprotect(&mut self, first: usize, last: usize, begin_pages: usize) -> Result<(), HeapError> {
         let mut made = self.region.protect(HEAP_START + first * PAGE, (last + 1 - first) * PAGE, Access::ReadWrite);
         if made.is_err() {
-            for page in 0..self.mapped >> PAGE_SHIFT {
-                if self.card(page) == 0 {
-                    self.save(page, begin_pages, Tracking::Protect);
+            made = self.open_whole();
+            if made.is_ok() {
+                for page in 0..self.mapped >> PAGE_SHIFT {
+                    if self.card(page) == 0 {
+                        self.save(page, begin_pages, Tracking::Protect);
+                    }
                 }
+                let mapped = self.mapped;
+                made = self.region.protect(HEAP_START, mapped, Access::ReadWrite);
             }
-            let mapped = self.mapped;
-            made = self.region.protect(HEAP_START, mapped, Access::ReadWrite);
             if let Some(message) = &mut self.message {
                 message.protect_failed = made.is_err();
             }
@@ -202,35 +224,46 @@ impl SeatMemory {
 }
 
 impl SeatPtr {
-    /// To be called from the handler of SIGSEGV and SIGBUS with the faulting address: saves the page and makes it writable. True when the store
-    /// can be tried again; false when the fault is not a first store to a page of this seat's heap under [`Tracking::Protect`].
+    /// To be called from the handler of SIGSEGV and SIGBUS with the faulting address. Fetches missing pages that JIT code looks at; under
+    /// [`Tracking::Protect`] saves the page of a first store and makes it writable.
     ///
-    /// Async-signal-safe: allocates nothing unless views are at work on the heap, takes a lock that the interrupted code does not hold, makes one or
-    /// two mprotect calls; keeps `errno`.
+    /// For a page that is not missing async-signal-safe: allocates nothing unless views are at work on the heap, takes a lock that the interrupted code
+    /// does not hold, makes one or two mprotect calls. For one that is see `shut`. Keeps `errno`.
     ///
     /// # Safety
-    /// The seat is alive and the interrupted code is JIT code, or other code that holds no reference to the seat's memory, on the thread
-    /// that runs this seat's message.
-    pub unsafe fn handle_protection_fault(self, address: usize) -> bool {
+    /// The seat is alive and the interrupted code is JIT code, or other code that holds no reference to the seat's memory, no lock, and is in no
+    /// allocation, on the thread that runs this seat's message.
+    pub unsafe fn handle_fault(self, address: usize) -> Fault {
         // SAFETY: alive and unaliased by contract.
         let seat = unsafe { self.as_mut() };
-        let Some(at) = seat.heap_address_of(address) else { return false };
-        let page = (at >> PAGE_SHIFT) as usize;
-        if seat.attached.is_none_or(|a| a.tracking != Tracking::Protect) || seat.card(page) != 0 {
-            return false;
-        }
-        let pages = seat.mapped >> PAGE_SHIFT;
-        let Some(message) = &mut seat.message else { return false };
-        let step = 1_usize << (message.faults / FAULTS_A_STEP).min(STEPS_MAX);
-        message.faults += 1;
-        let run = step.max(seat.dense_block(page, pages));
-        let first = page & !(run - 1);
-        let last = (first + run).min(pages) - 1;
+        let Some(at) = seat.heap_address_of(address) else { return Fault::NotOurs };
         // SAFETY: __errno_location is the calling thread's errno.
         let errno = unsafe { *libc::__errno_location() };
-        let made = seat.mark_pages(first, last);
+        let page = (at >> PAGE_SHIFT) as usize;
+        let made = if seat.is_shut(page) { Some(seat.open(page, page + 1)) } else { seat.save_after_fault(page) };
         // SAFETY: as above.
         unsafe { *libc::__errno_location() = errno };
-        made.is_ok()
+        match made {
+            None => Fault::NotOurs,
+            Some(Ok(())) => Fault::Again,
+            Some(Err(error)) => Fault::Refused(error),
+        }
+    }
+}
+
+impl SeatMemory {
+    /// Saves the page of a store that faulted, and perhaps others around it; `None` if that is not why it did.
+    fn save_after_fault(&mut self, page: usize) -> Option<Result<(), HeapError>> {
+        if self.attached.is_none_or(|a| a.tracking != Tracking::Protect) || self.card(page) != 0 {
+            return None;
+        }
+        let pages = self.mapped >> PAGE_SHIFT;
+        let message = self.message.as_mut()?;
+        let step = 1_usize << (message.faults / FAULTS_A_STEP).min(STEPS_MAX);
+        message.faults += 1;
+        let run = step.max(self.dense_block(page, pages));
+        let first = page & !(run - 1);
+        let last = (first + run).min(pages) - 1;
+        Some(self.mark_pages(first, last))
     }
 }

@@ -296,6 +296,11 @@ impl<'a> PreImageMap<'a> {
         self.pages.keys().copied()
     }
 
+    /// Whether all bytes of a page are known.
+    pub(crate) fn covers(&self, page: PageIx) -> bool {
+        self.pages.get(&page).is_some_and(|[full, _]| full.is_some())
+    }
+
     /// Overwrites what `bytes`, read at `address`, holds of saved pages.
     pub(crate) fn restore(&self, address: u64, bytes: &mut [u8]) {
         let Some(last) = (bytes.len() as u64).checked_sub(1).map(|l| address + l) else { return };

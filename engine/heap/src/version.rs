@@ -23,7 +23,8 @@ use crate::arena::{MemoryId, MemoryKind, OfHeap, OfStable, Slot};
 use crate::error::HeapError;
 use crate::layout::PAGE;
 use crate::page_set::{PageIx, PageSet};
-use crate::sys;
+use crate::shut::Shutters;
+use crate::sys::{self, Access};
 use crate::undo::{PreImageMap, RecordKind, Records, UndoLog};
 
 /// Pages that are copied out of a message's undo log when it commits; a log with more of them is kept as it is, and the next message gets another.
@@ -172,6 +173,8 @@ struct Reader {
     bytes: u64,
     /// Whether its pages are read-only until its own first store to them.
     protected: bool,
+    /// What it shows, if pages are missing.
+    shutters: Option<Arc<Shutters>>,
     /// Pages that it has copies of because a message wrote to them.
     copied: Vec<PageIx>,
 }
@@ -204,7 +207,7 @@ impl ReaderState {
 }
 
 /// A view that begins.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Mapping {
     /// Where byte 0 of the memory is mapped privately.
     pub(crate) base: *mut u8,
@@ -212,6 +215,8 @@ pub(crate) struct Mapping {
     pub(crate) bytes: u64,
     /// Whether they are read-only.
     pub(crate) protected: bool,
+    /// Which of them allow nothing, if any do.
+    pub(crate) shutters: Option<Arc<Shutters>>,
 }
 
 impl Versions {
@@ -317,7 +322,8 @@ impl Versions {
     /// Errors: `Outdated`; `Busy` when the memory is unusable for ever.
     ///
     /// # Safety
-    /// The mapping is private, of this memory, writable unless protected, and stays so until [`Versions::leave`].
+    /// The mapping is private, of this memory, writable unless protected or shut, and stays so until [`Versions::leave`]; it is opened under the lock
+    /// ([`Versions::locked`]).
     pub(crate) unsafe fn enter(&self, number: u64, mapping: Mapping) -> Result<(Arc<ReaderState>, Past), HeapError> {
         let mut state = self.state();
         if state.broken {
@@ -329,9 +335,15 @@ impl Versions {
         let running = state.running.map(|records| (records, Arc::clone(state.pin.get_or_insert_default())));
         let past = Past { bytes: state.bytes, kept: state.kept.clone(), running };
         let reader = Arc::<ReaderState>::default();
-        let Mapping { base, bytes, protected } = mapping;
-        state.readers.push(Reader { state: Arc::clone(&reader), base, bytes, protected, copied: Vec::new() });
+        let Mapping { base, bytes, protected, shutters } = mapping;
+        state.readers.push(Reader { state: Arc::clone(&reader), base, bytes, protected, shutters, copied: Vec::new() });
         Ok((reader, past))
+    }
+
+    /// Does something while no message saves a page, and no view is let in or goes.
+    pub(crate) fn locked<R>(&self, act: impl FnOnce() -> R) -> R {
+        let _state = self.state();
+        act()
     }
 
     /// Does what no message in progress and no view at work allows; views that rest are given up. False when there are such, or when it failed.
@@ -404,7 +416,13 @@ impl Reader {
     unsafe fn unshare(&self, page: PageIx) {
         // SAFETY: inside the mapping by contract.
         let at = unsafe { self.base.add(page.address() as usize) };
-        if self.protected {
+        let is_shut = self.shutters.as_ref().is_some_and(|shutters| !shutters.shows(page.0 as usize));
+        if is_shut {
+            // The page is in the arena: a message is about to store to it. Nobody opens the view's block meanwhile.
+            // SAFETY: the page is the view's, which has no access to it.
+            let made = unsafe { sys::allow(at, PAGE, Access::ReadWrite) };
+            made.unwrap_or_else(|error| panic!("the kernel gives a view no page of its own: {error}"));
+        } else if self.protected {
             return self.unshare_protected(at);
         }
         // SAFETY: mapped and writable by contract. Others write there without synchronization: compiled code and host copies of the view's own
@@ -414,14 +432,19 @@ impl Reader {
         while let Err(now) = byte.compare_exchange_weak(value, value, Ordering::Relaxed, Ordering::Relaxed) {
             value = now;
         }
+        if is_shut {
+            // SAFETY: as above.
+            let made = unsafe { sys::allow(at, PAGE, Access::None) };
+            made.unwrap_or_else(|error| panic!("the kernel does not shut a page of a view: {error}"));
+        }
     }
 
     /// Likewise for a page that may be read-only. The view's own first store there goes unnoticed then, which nobody counts: the page is discarded with
     /// those listed as copied.
     fn unshare_protected(&self, at: *mut u8) {
         for _ in 0..PROTECTED_TRIES_MAX {
-            // When the kernel is out of mappings, all of the view becomes one.
-            if !sys::make_writable(at, PAGE) {
+            // When the kernel is out of mappings, all of the view becomes one, unless pages of it are missing.
+            if !sys::make_writable(at, PAGE) && self.shutters.is_none() {
                 sys::make_writable(self.base, self.bytes as usize);
             }
             // Between the two the view may have protected its pages: it is tried again.

@@ -1,58 +1,19 @@
 //! Memories whose pages lie in a store: fetched before anybody looks, given back and fetched again.
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
+mod store;
+
 use cyclotron_heap::layout::PAGE;
 use cyclotron_heap::{
     Arena, Heap, HeapError, PageAt, PageIx, PageRun, PageSet, PageStore, SeatPool, StableMemory, StablePool, Tracking,
-    merge_runs,
 };
 use cyclotron_types::units::WasmPages;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
-
-/// Pages in memory, and how many of them were read. Whoever reads passes both gates, if there are any.
-#[derive(Debug, Default)]
-struct Store {
-    gates: Option<[Barrier; 2]>,
-    pages: Mutex<BTreeMap<(u32, u32), [u8; PAGE]>>,
-    read: AtomicU64,
-}
-
-impl PageStore for Store {
-    fn read(&self, at: PageAt, into: &mut [u8]) -> Result<(), String> {
-        for gate in self.gates.iter().flatten() {
-            gate.wait();
-        }
-        for (n, into) in into.as_chunks_mut::<PAGE>().0.iter_mut().enumerate() {
-            let pages = self.pages.lock().unwrap();
-            let page = pages.get(&(at.file, at.index + n as u32));
-            *into = *page.ok_or_else(|| format!("page {} of file {}", at.index + n as u32, at.file))?;
-            self.read.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-}
-
-/// Saves what changed, as a checkpoint does.
-fn save<K: cyclotron_heap::MemoryKind>(memory: &mut cyclotron_heap::Memory<K>, store: &Arc<Store>, file: u32) -> u64 {
-    let pages = memory.begin_save().clone();
-    let (mut runs, mut index, mut content) = (Vec::new(), 0, [0; PAGE]);
-    for page in pages.iter() {
-        memory.committed(|committed| committed.read(page.address(), &mut content)).unwrap();
-        if content.iter().any(|byte| *byte != 0) {
-            store.pages.lock().unwrap().insert((file, index), content);
-            PageRun::push(&mut runs, PageRun { first: page.0, count: 1, at: PageAt { file, index } });
-            index += 1;
-        }
-    }
-    let shared: Arc<dyn PageStore> = Arc::clone(store) as _;
-    let runs = merge_runs(&memory.runs(), &pages, &runs);
-    memory.saved(&shared, runs);
-    pages.len()
-}
+use store::{Store, save};
 
 fn new() -> (Arena, Arc<Store>) {
     (Arena::new().unwrap(), Arc::new(Store::default()))
@@ -118,7 +79,10 @@ fn a_page_that_cannot_be_read_is_an_error_and_nothing_else() {
     let mut byte = [0];
     assert_eq!(heap.read(0, &mut byte), Ok(()));
     assert_eq!(heap.read(PageIx(4).address(), &mut byte), Err(HeapError::PageLost));
-    assert!(SeatPool::default().take(&heap, Tracking::Cards).is_err());
+    let mut seat = SeatPool::default().take(&heap, Tracking::Cards).unwrap();
+    for _ in 0..2 {
+        assert_eq!(seat.begin_message(&heap), Err(HeapError::PageLost));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 
 use common::{install_handler, jit_store};
 use cyclotron_heap::layout::{HEAP_PAGES_MAX_32, HEAP_PAGES_MAX_64, PAGE, STABLE_PAGES_MAX};
-use cyclotron_heap::{Arena, HeapError, PageIx, SeatPool, Tracking};
+use cyclotron_heap::{Arena, Fault, HeapError, PageIx, SeatPool, Tracking};
 use cyclotron_types::units::WasmPages;
 
 const BOTH: [Tracking; 2] = [Tracking::Cards, Tracking::Protect];
@@ -196,7 +196,7 @@ fn faults_that_are_not_first_stores_are_not_ours() {
         seat.begin_message(&heap).unwrap();
         let (base, ptr) = (seat.heap_base() as usize, seat.as_seat_ptr());
         // SAFETY: the seat is alive and no reference to its memory is held across the calls.
-        let handled = |address| unsafe { ptr.handle_protection_fault(address) };
+        let handled = |address| unsafe { ptr.handle_fault(address) } == Fault::Again;
         assert!(!handled(0) && !handled(base - 1) && !handled(base + 65_536) && !handled(usize::MAX));
         assert_eq!(handled(base), tracking == Tracking::Protect);
         assert!(!handled(base + 100), "the page is writable already");

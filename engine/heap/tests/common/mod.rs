@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Once;
 
 use cyclotron_heap::layout::{CARD_GROUP, CARD_TABLE_BYTES, PAGE_SHIFT};
-use cyclotron_heap::{Seat, SeatPtr, Tracking};
+use cyclotron_heap::{Fault, Seat, SeatPtr, Tracking};
 
 thread_local! {
     /// The seat whose message this thread runs.
@@ -15,8 +15,8 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, _context: *mut l
     // SAFETY: the kernel passes a valid siginfo for SIGSEGV.
     let address = unsafe { (*info).si_addr() } as usize;
     let handled = RUNNING.get().is_some_and(|seat| {
-        // SAFETY: RUNNING is set only around the raw store below, where no reference to the seat's memory exists.
-        unsafe { seat.handle_protection_fault(address) }
+        // SAFETY: RUNNING is set only around the raw accesses below, where no reference to the seat's memory exists.
+        unsafe { seat.handle_fault(address) == Fault::Again }
     });
     if !handled {
         // SAFETY: restores the default action, so that the store faults again and the test dies.
@@ -55,6 +55,20 @@ pub fn jit_store(seat: &mut Seat, tracking: Tracking, base: u64, offset: u64, by
     for (i, byte) in bytes.iter().enumerate() {
         // SAFETY: inside the heap; a fault here is handled by `on_fault`.
         unsafe { at.add(i).write_volatile(*byte) };
+    }
+    RUNNING.set(None);
+}
+
+/// Loads `into.len()` bytes from `address` as compiled code does.
+#[allow(dead_code, reason = "not all tests load")]
+pub fn jit_load(seat: &mut Seat, address: u64, into: &mut [u8]) {
+    assert!(address + into.len() as u64 <= seat.size_bytes());
+    // SAFETY: inside the heap, asserted.
+    let at = unsafe { seat.heap_base().add(address as usize) };
+    RUNNING.set(Some(seat.as_seat_ptr()));
+    for (i, byte) in into.iter_mut().enumerate() {
+        // SAFETY: inside the heap; a fault here is handled by `on_fault`.
+        *byte = unsafe { at.add(i).read_volatile() };
     }
     RUNNING.set(None);
 }

@@ -304,7 +304,7 @@ impl Activation {
 
     /// Saves the pages of a range that was checked to lie in the heap, before it is written.
     ///
-    /// Panics: when the kernel refuses to make a page writable: the store cannot happen and must not be skipped.
+    /// Panics: when the kernel refuses to make a page writable, or a page is lost: the store cannot happen and must not be skipped.
     #[inline]
     pub(crate) fn mark_range(&mut self, address: u64, len: u64) {
         let last = address.wrapping_add(len).wrapping_sub(1);
@@ -328,6 +328,18 @@ impl Activation {
     fn mark_range_slow(&mut self, address: u64, len: u64) {
         if let Err(error) = self.seat.mark(address, len) {
             panic!("cannot save pages before a store: {error}");
+        }
+    }
+
+    /// Sees to it that a range can be read that was checked to lie in the heap.
+    ///
+    /// Panics: when a page is missing and cannot be had.
+    #[inline]
+    pub(crate) fn show_range(&self, address: u64, len: u64) {
+        if self.seat.may_lack_pages()
+            && let Err(error) = self.seat.show(address, len)
+        {
+            panic!("cannot look at a heap: {error}");
         }
     }
 

@@ -136,11 +136,12 @@ impl Caller<'_> {
         self.vmctx.cast::<u8>().wrapping_add(HEAP_OFFSET + address as usize)
     }
 
-    /// The heap's bytes `[address, address + len)`.
+    /// The heap's bytes `[address, address + len)`. Panics: when a page is missing and cannot be had.
     #[inline]
     pub fn read(&self, address: u64, len: u64) -> Result<&[u8], HostTrap> {
         self.check(address, len)?;
-        // SAFETY: `[0, heap_bytes)` is mapped readable, the range was checked, and the running instance is stopped in this call.
+        self.activation().show_range(address, len);
+        // SAFETY: `[0, heap_bytes)` is mapped, the range was checked and made readable, and the running instance is stopped in this call.
         Ok(unsafe { std::slice::from_raw_parts(self.heap(address), len as usize) })
     }
 

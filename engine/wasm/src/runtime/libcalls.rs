@@ -1,6 +1,6 @@
 //! The functions that compiled code calls: [`Libcalls`] for a type of host.
 //!
-//! Enters: operands of compiled code, unchecked. Leaves: a status, after checking bounds and saving pages. Never here: a panic on
+//! Enters: operands of compiled code, unchecked. Leaves: a status, after checking bounds, fetching and saving pages. Never here: a panic on
 //! an operand, a suspension while anything on the stack needs a destructor.
 //!
 //! Every function runs on the execution's stack with `vmctx` of the running activation; that is the safety contract
@@ -231,6 +231,7 @@ unsafe extern "C" fn memory_copy(vmctx: *mut VmCtx, dst: u64, src: u64, len: u64
         if !fits(dst, len, size) || !fits(src, len, size) {
             return raise(vmctx, TrapCode::HeapOutOfBounds);
         }
+        activation(vmctx).show_range(src, len);
         activation(vmctx).mark_range(dst, len);
         std::ptr::copy(heap(vmctx, src), heap(vmctx, dst), len as usize);
         0

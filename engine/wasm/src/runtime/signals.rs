@@ -1,10 +1,10 @@
-//! Process-wide handlers that turn faults of compiled code into traps, first stores into saved pages, and failed checks of the instruction
-//! counter into calls of the runtime.
+//! Process-wide handlers that turn faults of compiled code into traps, first stores into saved pages, looks at missing pages into fetched ones, and
+//! failed checks of the instruction counter into calls of the runtime.
 //!
 //! Enters: SIGSEGV, SIGBUS, SIGILL, SIGFPE. Leaves: a record in the thread's current [`Activation`] and a coroutine that returns, or code that
 //! goes on.
 //! Faults that are not ours go to the handlers that were there before (Rust's own reports stack overflows). Never here: allocation,
-//! locks, anything that a signal handler may not do.
+//! locks, anything that a signal handler may not do; but for faults of compiled code at pages of its heap, when it may (see the heap's `shut`).
 //!
 //! Invariant: `CURRENT` is null or points to the activation whose coroutine this thread is running, set for exactly that time.
 
@@ -14,6 +14,8 @@ use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use cyclotron_heap::{Fault, HeapError};
+
 use super::activation::{Activation, Exit};
 use super::arch::Context;
 use super::samples;
@@ -21,8 +23,8 @@ use crate::abi::TrapCode;
 use crate::code;
 
 const SIGNALS: [i32; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE];
-/// Rust gives threads 8 KiB, of which AVX-512 state takes a third.
-const ALT_STACK_BYTES: usize = 64 << 10;
+/// Rust gives threads 8 KiB, of which AVX-512 state takes a third. Pages are fetched on it, from whatever store.
+const ALT_STACK_BYTES: usize = 256 << 10;
 
 static PREVIOUS: OnceLock<[libc::sigaction; SIGNALS.len()]> = OnceLock::new();
 
@@ -156,9 +158,13 @@ unsafe fn handle(signal: i32, info: *mut libc::siginfo_t, machine: &mut Context)
     if is_page_fault && activation.guard.contains(&address) {
         die("compiled code overflowed its native stack before its limit in slots", pc, address);
     }
-    // SAFETY: the interrupted code is compiled code of this seat's message on this thread.
-    if is_page_fault && unsafe { activation.seat.as_seat_ptr().handle_protection_fault(address) } {
-        return true;
+    if is_page_fault {
+        // SAFETY: the interrupted code is compiled code of this seat's message on this thread: it holds no lock and is in no allocation.
+        match unsafe { activation.seat.as_seat_ptr().handle_fault(address) } {
+            Fault::Again => return true,
+            Fault::Refused(HeapError::PageLost) => die("a page of a heap that a checkpoint keeps is lost", pc, address),
+            Fault::NotOurs | Fault::Refused(_) => {}
+        }
     }
     // A heap byte that exists can be read and written: what remains is a kernel that has no memory or no mapping left, which other
     // replicas do not see. It must not look like the canister's failure.

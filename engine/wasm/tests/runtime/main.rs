@@ -3,6 +3,7 @@
 
 mod adaptive;
 mod calls;
+mod cold;
 mod engines;
 mod executions;
 mod faults;
