@@ -104,6 +104,8 @@ pub enum StorageError {
         path: PathBuf,
         /// Its version.
         version: u32,
+        /// The one that this program knows.
+        known: u32,
     },
     /// A file holds a frame of a kind that this program does not know.
     UnknownFrame {
@@ -135,6 +137,13 @@ pub enum StorageError {
         /// Its height.
         height: u64,
     },
+    /// A checkpoint is not what its manifest says.
+    ManifestDiffers {
+        /// The manifest.
+        path: PathBuf,
+        /// The first file in it that is another, or none, in the checkpoint.
+        file: String,
+    },
     /// A page is asked for of a file that is not open.
     PagesMissing {
         /// The file's number.
@@ -161,6 +170,13 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
+}
+
+impl StorageError {
+    /// Whether the operating system refused something, rather than bytes being what they should not be.
+    pub fn is_of_the_disk(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() != io::ErrorKind::NotFound)
+    }
 }
 
 impl fmt::Display for StorageError {
@@ -225,9 +241,14 @@ impl fmt::Display for StorageError {
             }
             Self::Exists { path } => write!(f, "{} exists already; it is not overwritten", path.display()),
             Self::Foreign { path, expected } => write!(f, "{} is not {expected} of Cyclotron", path.display()),
-            Self::Version { path, version } => write!(
+            Self::Version { path, version, known } if version < known => write!(
                 f,
-                "{} is of version {version}; this program knows version 1, a newer one may know it",
+                "{} is of version {version}, and this program knows version {known}: go on with the program that wrote it, or remove it; as far as the log goes back, that brings the same state back",
+                path.display()
+            ),
+            Self::Version { path, version, known } => write!(
+                f,
+                "{} is of version {version}; this program knows version {known}, a newer one may know it",
                 path.display()
             ),
             Self::UnknownFrame { path, at, number } => write!(
@@ -249,6 +270,11 @@ impl fmt::Display for StorageError {
                 f,
                 "the checkpoint of height {height} is not in {}, or no longer: newer ones may have taken its place",
                 directory.display()
+            ),
+            Self::ManifestDiffers { path, file } => write!(
+                f,
+                "{} is not the manifest of its checkpoint: they differ in {file}; one of the two was changed, or written by a program that does not do what this one does",
+                path.display()
             ),
             Self::PagesMissing { number } => write!(f, "the file of pages {number:08x} is not open"),
             Self::LogMissing { directory, height } => write!(

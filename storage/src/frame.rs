@@ -37,10 +37,14 @@ pub enum FrameKind {
     Program,
     /// Of a checkpoint: the files of pages that it needs.
     Files,
+    /// Of a checkpoint: what its manifest comes to.
+    Manifest,
+    /// Of a manifest: files of the state, and their chunks.
+    ManifestFiles,
 }
 
 impl FrameKind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::Configuration,
         Self::Batch,
         Self::Root,
@@ -54,6 +58,8 @@ impl FrameKind {
         Self::Part,
         Self::Program,
         Self::Files,
+        Self::Manifest,
+        Self::ManifestFiles,
     ];
 
     /// Its number in the file.

@@ -13,6 +13,7 @@ mod frame;
 mod input;
 mod key_file;
 pub mod log;
+pub mod manifest;
 pub mod module_cache;
 
 pub use directory::{NodeKeys, StateDirectory};

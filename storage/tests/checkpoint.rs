@@ -5,9 +5,10 @@ use cyclotron_heap::layout::PAGE;
 use cyclotron_heap::{PageAt, PageStore};
 use cyclotron_ports::{Disk, Fault, SimDisk, SimEntropy};
 use cyclotron_storage::checkpoint::{
-    FileUse, PageFiles, PageWriter, RecordAt, StateReader, StateWriter, decode_entries, encode_entry, list,
-    next_number, place, prune,
+    FileUse, ManifestRoot, PageFiles, PageWriter, RecordAt, StateReader, StateWriter, decode_entries, encode_entry,
+    list, next_number, place, prune,
 };
+use cyclotron_storage::manifest::{ManifestFile, ManifestReader, ManifestWriter};
 use cyclotron_storage::{FrameKind, StorageError};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -62,9 +63,23 @@ fn files_of(height: u64) -> Vec<FileUse> {
     (last.saturating_sub(1).max(1)..=last).map(|number| file(number, PAGES)).collect()
 }
 
+fn root_of(height: u64) -> ManifestRoot {
+    ManifestRoot { version: 3, hash: [height as u8; 32] }
+}
+
+/// What its manifest lists.
+fn listed(height: u64) -> [ManifestFile; 2] {
+    ["a", "b"].map(|path| ManifestFile::new(path.into(), height, [[path.as_bytes()[0]; 32]]))
+}
+
 fn write(disk: &SimDisk, height: u64) -> Result<(), StorageError> {
     write_pages(disk, height as u32, PAGES)?;
-    let mut writer = StateWriter::create(disk, Path::new(HERE), height, &files_of(height))?;
+    let mut manifest = ManifestWriter::create(disk, Path::new(HERE), height)?;
+    for file in listed(height) {
+        manifest.file(&file)?;
+    }
+    manifest.commit(disk)?;
+    let mut writer = StateWriter::create(disk, Path::new(HERE), height, &files_of(height), &root_of(height))?;
     for (n, kind) in KINDS.into_iter().enumerate() {
         writer.record(kind, &content(height, n as u64))?;
     }
@@ -79,6 +94,12 @@ fn read(disk: &SimDisk, height: u64) -> Result<(), StorageError> {
 fn read_in(disk: &SimDisk, folder: &Path, height: u64) -> Result<(), StorageError> {
     let mut reader = StateReader::open(disk, folder, height)?;
     assert_eq!(reader.files()?, files_of(height));
+    assert_eq!(reader.manifest()?, root_of(height));
+    let mut manifest = ManifestReader::open(disk, folder, height)?;
+    for file in listed(height) {
+        assert_eq!(manifest.next_file()?, Some(file));
+    }
+    assert_eq!(manifest.next_file()?, None);
     for (n, kind) in KINDS.into_iter().enumerate() {
         let frame = reader.next_record()?.expect("a checkpoint ends where it ended");
         assert_eq!((frame.kind, frame.height, frame.content), (kind, height, content(height, n as u64)));
@@ -150,13 +171,13 @@ fn a_file_may_have_no_pages_and_records_may_have_any_length() {
     assert_eq!(next_number(&disk, Path::new(HERE)).unwrap(), 4);
     let long: Vec<u8> = (0..40_000_000u32).map(|n| (n ^ n >> 8) as u8).collect();
     let lengths = [0, 1, 16 << 20, (16 << 20) + 1, long.len()];
-    let mut writer = StateWriter::create(&disk, Path::new(HERE), 1, &[]).unwrap();
+    let mut writer = StateWriter::create(&disk, Path::new(HERE), 1, &[], &root_of(1)).unwrap();
     for length in lengths {
         writer.record(FrameKind::Statuses, &long[..length]).unwrap();
     }
     writer.commit(&disk).unwrap();
     let mut reader = StateReader::open(&disk, Path::new(HERE), 1).unwrap();
-    assert_eq!(reader.files().unwrap(), []);
+    assert_eq!((reader.files().unwrap(), reader.manifest().unwrap()), (vec![], root_of(1)));
     for length in lengths {
         let record = reader.next_record().unwrap().unwrap();
         assert!(record.kind == FrameKind::Statuses && record.content == long[..length], "{length} bytes");
@@ -198,13 +219,13 @@ fn what_was_written_is_read_and_the_newest_are_kept() {
     // What others put there, and what a crash left.
     disk.write_new(&Path::new(HERE).join("notes"), b"mine", 0o600).unwrap();
     drop(PageWriter::create(&disk, Path::new(HERE), 77).unwrap());
-    drop(StateWriter::create(&disk, Path::new(HERE), 77, &[]).unwrap());
+    drop(StateWriter::create(&disk, Path::new(HERE), 77, &[], &root_of(77)).unwrap());
     write_pages(&disk, 55, 1).unwrap();
-    assert_eq!(files(&disk).len(), 4 * 2 + 4);
+    assert_eq!(files(&disk).len(), 4 * 3 + 4);
     // The checkpoint of height 3 needs the pages of the one before.
     assert_eq!(prune(&disk, Path::new(HERE), 2).unwrap(), BTreeSet::from([2, 3, 4]));
     assert_eq!(list(&disk, Path::new(HERE)).unwrap(), [3, 4]);
-    assert_eq!(files(&disk).len(), 2 + 3 + 1);
+    assert_eq!(files(&disk).len(), 2 + 2 + 3 + 1);
     read(&disk, 3).unwrap();
     read(&disk, 4).unwrap();
     // Nobody knows what a damaged one needs.
@@ -235,7 +256,7 @@ fn a_checkpoint_placed_elsewhere_stays_whatever_becomes_of_the_first_and_shares_
         // The next one needs a file that is there already.
         place(&disk, here, 3, there).unwrap();
         assert_eq!(list(&disk, there).unwrap(), [2, 3]);
-        assert_eq!(disk.list(there).unwrap().len(), 2 + 3);
+        assert_eq!(disk.list(there).unwrap().len(), 2 + 2 + 3);
         for height in 4..=6 {
             write(&disk, height).unwrap();
         }
@@ -251,7 +272,7 @@ fn a_checkpoint_placed_elsewhere_stays_whatever_becomes_of_the_first_and_shares_
         disk.corrupt(&here.join("00000006.pages"), |file| file[9_000] ^= 1);
         assert_eq!(read_in(&disk, there, 6).is_ok(), far);
         prune(&disk, there, 1).unwrap();
-        assert_eq!(disk.list(there).unwrap().len(), 1 + 2);
+        assert_eq!(disk.list(there).unwrap().len(), 1 + 1 + 2);
     }
 }
 
@@ -321,7 +342,7 @@ fn files_of_another_version_are_refused_with_it() {
         disk.corrupt(&path, |file| file[8] = 1);
         let said = read(&disk, 1).unwrap_err().to_string();
         assert!(said.contains("version 1") && said.contains(path.to_str().unwrap()), "{said}");
-        disk.corrupt(&path, |file| file[8] = 2);
+        disk.corrupt(&path, |file| file[8] = 3);
     }
     read(&disk, 1).unwrap();
 }

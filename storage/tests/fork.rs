@@ -3,7 +3,8 @@
 
 use cyclotron_crypto::RootSigner;
 use cyclotron_ports::{Disk, Fault, SimDisk, SimEntropy};
-use cyclotron_storage::checkpoint::{PageWriter, StateWriter, list};
+use cyclotron_storage::checkpoint::{FileUse, ManifestRoot, PageWriter, StateWriter, list};
+use cyclotron_storage::manifest::ManifestWriter;
 use cyclotron_storage::{ForkedDirectory, FrameKind, NodeKeys, StateDirectory, StorageError};
 use std::path::Path;
 use std::sync::Arc;
@@ -44,8 +45,10 @@ fn made(seed: u64) -> Arc<SimDisk> {
     let mut pages = PageWriter::create(&*disk, &folder, 1).unwrap();
     pages.append(&[7; 4_096]).unwrap();
     pages.finish(&*disk).unwrap();
-    let file = cyclotron_storage::checkpoint::FileUse { number: 1, pages: 1, used: 4_096 };
-    let mut writer = StateWriter::create(&*disk, &folder, CHECKPOINT, &[file]).unwrap();
+    let file = FileUse { number: 1, pages: 1, used: 4_096 };
+    ManifestWriter::create(&*disk, &folder, CHECKPOINT).unwrap().commit(&*disk).unwrap();
+    let root = ManifestRoot { version: 3, hash: [0; 32] };
+    let mut writer = StateWriter::create(&*disk, &folder, CHECKPOINT, &[file], &root).unwrap();
     writer.record(FrameKind::Subnet, b"a subnet").unwrap();
     writer.commit(&*disk).unwrap();
     disk

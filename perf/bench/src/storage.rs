@@ -8,6 +8,8 @@ use crate::round::subnet::{Bench, Setup};
 use crate::runner::{Failure, Runner, Sample, Subject, Unit, failed};
 use cyclotron_heap::layout::PAGE;
 use cyclotron_ports::{Access, Disk, DiskFile, SystemDisk};
+use cyclotron_storage::checkpoint::{PageFiles, list};
+use cyclotron_storage::manifest::{CHUNK_BYTES, Making, ManifestReader, chunk_hash};
 use cyclotron_types::action::{ActionDone, OperatorAction};
 use cyclotron_types::units::WasmPages;
 use std::path::Path;
@@ -127,6 +129,7 @@ fn checkpoints(runner: &Runner, report: &mut Report, heap_pages: u32, folder: &P
     if let [ours, plain] = &*measured {
         report.goal("plain / checkpoint_1_percent", plain.ratio(ours), Bound::AtLeast(0.8));
     }
+    manifests(runner, report, folder)?;
     let loading = bench.restore(folder)?;
     report.figure("restore", Unit::Ms, loading * 1e3);
 
@@ -144,5 +147,46 @@ fn checkpoints(runner: &Runner, report: &mut Report, heap_pages: u32, folder: &P
     report.case("fork", Unit::Ms, "cyclotron", &measured);
     report.note(&format!("the round that forks the canister, {dirty} pages of which no checkpoint keeps"));
     report.goal("fork", measured[0].median, Bound::AtMost(10.0));
+    Ok(())
+}
+
+/// A whole checkpoint hashed and compared with its manifest, beside hashing as many bytes that are in memory, on as many threads.
+fn manifests(runner: &Runner, report: &mut Report, folder: &Path) -> Result<(), Failure> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let Some(height) = list(&SystemDisk, folder).map_err(failed)?.pop() else { return Ok(()) };
+    let content = vec![0x5a; CHUNK_BYTES];
+    // Chunks that are all zero are known without being hashed.
+    let zero = chunk_hash(&[0; CHUNK_BYTES]);
+    let mut reader = ManifestReader::open(&SystemDisk, folder, height).map_err(failed)?;
+    let mut chunks = 0;
+    while let Some(file) = reader.next_file().map_err(failed)? {
+        chunks += file.hashes().filter(|hash| *hash != zero).count();
+    }
+    let ours = Subject::new("cyclotron", || {
+        let files = PageFiles::default();
+        let making = Making { disk: &SystemDisk, folder, files: &files, threads };
+        let (seconds, verified) = Clock::Wall.time(|| making.verify(height));
+        verified.map_err(failed)?;
+        Ok(Sample { value: seconds * 1e3, check: 0 })
+    });
+    let plain = Subject::new("SHA-256 alone", || {
+        let (seconds, ()) = Clock::Wall.time(|| {
+            std::thread::scope(|scope| {
+                for thread in 0..threads {
+                    let mine = chunks / threads + usize::from(thread < chunks % threads);
+                    let content = &content;
+                    scope.spawn(move || {
+                        for _ in 0..mine {
+                            std::hint::black_box(chunk_hash(std::hint::black_box(content)));
+                        }
+                    });
+                }
+            });
+        });
+        Ok(Sample { value: seconds * 1e3, check: 0 })
+    });
+    let measured = runner.measure("manifest", Unit::Ms, vec![ours, plain])?;
+    report.case("manifest", Unit::Ms, "SHA-256 alone", &measured);
+    report.note(&format!("{chunks} chunks of 1 MiB, on {threads} threads"));
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Checkpoints: the state after a round, as a list of what is kept where, and files of pages that several checkpoints share.
 //!
 //! Enters: pages, through a [`PageWriter`], and frames, through a [`StateWriter`]. Leaves: the same, through [`PageFiles`] and a [`StateReader`].
-//! Never here: what they mean.
+//! Never here: what they mean; their hashes, which are in a manifest of its own ([`crate::manifest`]).
 
+pub(crate) mod frames;
 mod pages;
 mod place;
 mod state;
@@ -10,7 +11,10 @@ mod state;
 pub use pages::{PageFiles, PageWriter};
 pub use place::place;
 pub(crate) use place::place_file;
-pub use state::{Entry, FileUse, RecordAt, StateReader, StateWriter, decode_entries, encode_entry};
+pub use state::{
+    Entry, FileUse, ManifestRoot, Places, RecordAt, StateReader, StateWriter, decode_entries, decode_places,
+    encode_entry, encode_places,
+};
 
 use crate::StorageError;
 use crate::directory::{FILE_MODE, free_temporary, io};
@@ -20,15 +24,20 @@ use cyclotron_trace::{sums, zone};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Version of both kinds of file.
-const VERSION: u32 = 2;
+/// Version of all three kinds of file.
+const VERSION: u32 = 3;
 /// Magic, version, zero, number or height, count, checksum of the header. It takes a page.
 const HEADER_BYTES: usize = 36;
 const HEAD_BYTES: u64 = PAGE as u64;
 
 /// The state of the checkpoint of a height. Names sort as heights do.
-fn state_path(directory: &Path, height: u64) -> PathBuf {
+pub(crate) fn state_path(directory: &Path, height: u64) -> PathBuf {
     directory.join(format!("{height:016x}.state"))
+}
+
+/// The manifest of the checkpoint of a height.
+pub(crate) fn manifest_path(directory: &Path, height: u64) -> PathBuf {
+    directory.join(format!("{height:016x}.manifest"))
 }
 
 /// A file of pages.
@@ -72,14 +81,17 @@ pub fn prune<D: Disk>(disk: &D, directory: &Path, kept: usize) -> Result<BTreeSe
     for height in old {
         remove(state_path(directory, *height))?;
     }
-    // Lastingly, the states go before the pages that they are about.
+    // Lastingly, the states go before the manifests and the pages that they are about.
     disk.sync_directory(directory).map_err(io("flush the directory", directory))?;
     for name in names(disk, directory)? {
-        let pages = number_of::<8>(&name, ".pages").map(|number| number as u32);
-        let unfinished = name
-            .strip_suffix(".new")
-            .is_some_and(|name| number_of::<8>(name, ".pages").is_some() || number_of::<16>(name, ".state").is_some());
-        if unfinished || pages.is_some_and(|number| !used.contains(&number)) {
+        let is_needed = |name: &str| {
+            let pages = number_of::<8>(name, ".pages").map(|number| used.contains(&(number as u32)));
+            let manifest = number_of::<16>(name, ".manifest").map(|height| stay.contains(&height));
+            pages.or(manifest).or(number_of::<16>(name, ".state").map(|_| true))
+        };
+        // What has no number is not ours.
+        let unfinished = name.strip_suffix(".new").is_some_and(|name| is_needed(name).is_some());
+        if unfinished || is_needed(&name) == Some(false) {
             remove(directory.join(name))?;
         }
     }
@@ -109,7 +121,7 @@ fn decode_header(bytes: &[u8; HEADER_BYTES], magic: &[u8; 8], number: u64, path:
     }
     // The version comes first: what a header of another one looks like is not known.
     if word(8) != VERSION {
-        return Err(StorageError::Version { path: path.to_owned(), version: word(8) });
+        return Err(StorageError::Version { path: path.to_owned(), version: word(8), known: VERSION });
     }
     if crc32fast::hash(&bytes[..32]) != word(32) {
         return damaged("the checksum of its header is wrong");

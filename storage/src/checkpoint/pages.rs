@@ -44,6 +44,16 @@ impl<F: DiskFile> PageWriter<F> {
         Ok(Self { number, output, group, pages: 0 })
     }
 
+    /// The number of the file.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// How many pages there are so far.
+    pub fn pages(&self) -> u32 {
+        self.pages
+    }
+
     /// Adds pages, one behind the other. Panics: when `pages` is not a whole number of them.
     pub fn append(&mut self, pages: &[u8]) -> Result<(), StorageError> {
         let (mut pages, rest) = pages.as_chunks::<PAGE>();
@@ -202,6 +212,11 @@ impl<F: DiskFile> PageFiles<F> {
         let pages = file.pages;
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(file));
         Ok(pages)
+    }
+
+    /// Closes a file.
+    pub fn close(&self, number: u32) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
     /// Closes all files but some.

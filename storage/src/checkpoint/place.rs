@@ -3,7 +3,7 @@
 //! Files of checkpoints are never written again once they have their names, so that both folders may go on and remove what they no longer need.
 
 use crate::StorageError;
-use crate::checkpoint::{FileUse, PageFiles, StateReader, pages_path, state_path};
+use crate::checkpoint::{FileUse, PageFiles, StateReader, manifest_path, pages_path, state_path};
 use crate::directory::{FILE_MODE, free_temporary, io};
 use crate::input::CHUNK;
 use cyclotron_ports::{Access, Disk, DiskFile};
@@ -51,6 +51,17 @@ fn place_files<D: Disk>(
         }
     }
     let sync = || disk.sync_directory(to).map_err(io("flush the directory", to));
+    sync()?;
+    let [here, there] = [from, to].map(|folder| manifest_path(folder, height));
+    match place_file(disk, &here, &there, placed) {
+        // Of a checkpoint that is there already, which is an error below; or of one that was not finished.
+        Err(StorageError::Exists { .. }) if disk.open(&state_path(to, height), Access::Read).is_ok() => {}
+        Err(StorageError::Exists { .. }) => {
+            disk.remove(&there).map_err(io("remove", &there))?;
+            place_file(disk, &here, &there, placed)?;
+        }
+        outcome => outcome?,
+    }
     sync()?;
     place_file(disk, &state_path(from, height), &state_path(to, height), placed)?;
     // What has the name may be another checkpoint of this height by now.

@@ -1,22 +1,17 @@
 //! The state file of a checkpoint: which files of pages it needs, the records of the subnet, and where those of canisters and modules are.
 
 use crate::StorageError;
-use crate::checkpoint::{HEAD_BYTES, HEADER_BYTES, Output, decode_header, encode_header, state_path};
-use crate::directory::io;
-use crate::frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, Frame, FrameKind, Header, encode_frame};
-use crate::input::{CHUNK, Input};
-use cyclotron_heap::PageAt;
-use cyclotron_ports::{Access, Disk, DiskFile};
+use crate::checkpoint::frames::{FrameReader, FrameWriter};
+use crate::checkpoint::state_path;
+use crate::frame::{Frame, FrameKind};
+use cyclotron_heap::{PageAt, PageRun};
+use cyclotron_ports::{Disk, DiskFile};
 use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"CYCLSTA\0";
-/// Bytes of a record beyond which it takes several frames.
-const PART_BYTES: usize = 16 << 20;
 /// Bytes of an entry behind its name, and of a file in the list of them.
 const ENTRY_BYTES: usize = 16;
 const FILE_BYTES: usize = 16;
-
-const _: () = assert!(PART_BYTES < FRAME_BYTES_MAX);
 
 /// Where a record is: on pages that follow on each other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -70,34 +65,78 @@ pub fn decode_entries(mut content: &[u8]) -> impl Iterator<Item = Option<Entry<'
     })
 }
 
-/// The state of a checkpoint on its way to disk. The checkpoint exists once [`StateWriter::commit`] has returned, and not at all before.
-#[derive(Debug)]
-pub struct StateWriter<F> {
-    height: u64,
-    output: Output<F>,
-    buffer: Vec<u8>,
+/// Bytes of a record before its runs, and of a run.
+const RUNS_BYTES: usize = 8;
+const RUN_BYTES: usize = 16;
+
+/// Where the pages of two memories are.
+pub type Places = [Vec<PageRun>; 2];
+
+/// Appends the head of a canister's record: where the pages of its memories are. Behind it comes the content, which names no place.
+///
+/// Panics: when there are more than 2^32 runs.
+pub fn encode_places(places: &Places, out: &mut Vec<u8>) {
+    for runs in places {
+        let count = u32::try_from(runs.len()).expect("a memory has fewer pages");
+        out.extend_from_slice(&count.to_le_bytes());
+    }
+    for run in places.iter().flatten() {
+        for word in [run.first, run.count, run.at.file, run.at.index] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+    }
 }
 
+/// Reads the head of a record, and gives the content behind it; `None`: it is cut off.
+pub fn decode_places(record: &[u8]) -> Option<(Places, &[u8])> {
+    let (counts, rest) = record.split_at_checked(RUNS_BYTES)?;
+    let word = |bytes: &[u8], n: usize| u32::from_le_bytes(bytes[n * 4..n * 4 + 4].try_into().expect("four bytes"));
+    let [heap, stable] = [word(counts, 0) as usize, word(counts, 1) as usize];
+    let (runs, content) = rest.split_at_checked((heap + stable).checked_mul(RUN_BYTES)?)?;
+    let run = |bytes: &[u8]| PageRun {
+        first: word(bytes, 0),
+        count: word(bytes, 1),
+        at: PageAt { file: word(bytes, 2), index: word(bytes, 3) },
+    };
+    let (heap, stable) = runs.split_at(heap * RUN_BYTES);
+    let runs = |bytes: &[u8]| bytes.chunks_exact(RUN_BYTES).map(run).collect();
+    Some(([runs(heap), runs(stable)], content))
+}
+
+/// What a checkpoint's manifest comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ManifestRoot {
+    /// By which rules it was hashed.
+    pub version: u32,
+    /// The hash of all of it.
+    pub hash: [u8; 32],
+}
+
+/// The state of a checkpoint on its way to disk. The checkpoint exists once [`StateWriter::commit`] has returned, and not at all before.
+#[derive(Debug)]
+pub struct StateWriter<F>(FrameWriter<F>);
+
 impl<F: DiskFile> StateWriter<F> {
-    /// Begins the state of a height, which needs these files.
+    /// Begins the state of a height, which needs these files of pages, and comes to this root.
     pub fn create<D: Disk<File = F>>(
         disk: &D,
         directory: &Path,
         height: u64,
         files: &[FileUse],
+        root: &ManifestRoot,
     ) -> Result<Self, StorageError> {
-        let output = Output::create(disk, state_path(directory, height))?;
         let mut list = Vec::with_capacity(files.len() * FILE_BYTES);
         for file in files {
             list.extend_from_slice(&file.number.to_le_bytes());
             list.extend_from_slice(&file.pages.to_le_bytes());
             list.extend_from_slice(&file.used.to_le_bytes());
         }
-        let mut writer = Self { height, output, buffer: Vec::with_capacity(CHUNK) };
-        match writer.record(FrameKind::Files, &list) {
-            Ok(()) => Ok(writer),
+        let root = [&root.version.to_le_bytes()[..], &root.hash].concat();
+        let mut frames = FrameWriter::create(disk, state_path(directory, height), MAGIC, height)?;
+        match frames.record(FrameKind::Files, &list).and_then(|()| frames.record(FrameKind::Manifest, &root)) {
+            Ok(()) => Ok(Self(frames)),
             Err(error) => {
-                writer.discard(disk);
+                frames.discard(disk);
                 Err(error)
             }
         }
@@ -105,63 +144,28 @@ impl<F: DiskFile> StateWriter<F> {
 
     /// Adds a record of any length: one frame, or several.
     pub fn record(&mut self, kind: FrameKind, content: &[u8]) -> Result<(), StorageError> {
-        let mut rest = content;
-        while let Some((part, behind)) = rest.split_at_checked(PART_BYTES).filter(|(_, behind)| !behind.is_empty()) {
-            self.frame(FrameKind::Part, part)?;
-            rest = behind;
-        }
-        self.frame(kind, rest)
-    }
-
-    fn frame(&mut self, kind: FrameKind, content: &[u8]) -> Result<(), StorageError> {
-        encode_frame(kind, self.height, &mut self.buffer, |out| out.extend_from_slice(content));
-        if self.buffer.len() >= CHUNK { self.write() } else { Ok(()) }
-    }
-
-    fn write(&mut self) -> Result<(), StorageError> {
-        self.output.write(&self.buffer)?;
-        self.buffer.clear();
-        Ok(())
+        self.0.record(kind, content)
     }
 
     /// Makes it last, then makes it exist. The files that it needs are there already.
-    pub fn commit<D: Disk<File = F>>(mut self, disk: &D) -> Result<(), StorageError> {
-        let committed = self.end(disk);
-        if committed.is_err() {
-            self.discard(disk);
-        }
-        committed
-    }
-
-    fn end<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
-        self.frame(FrameKind::End, &[])?;
-        self.write()?;
-        self.output.finish(disk, &encode_header(MAGIC, self.height, 0))
+    pub fn commit<D: Disk<File = F>>(self, disk: &D) -> Result<(), StorageError> {
+        self.0.commit(disk)
     }
 
     /// Removes what was written.
     pub fn discard<D: Disk<File = F>>(&self, disk: &D) {
-        self.output.discard(disk);
+        self.0.discard(disk);
     }
 }
 
 /// Reads the state file of a height. Every byte that it hands out has been compared with its checksum.
 #[derive(Debug)]
-pub struct StateReader<F> {
-    height: u64,
-    state: Input<F>,
-    /// Where the next frame begins.
-    at: u64,
-}
+pub struct StateReader<F>(FrameReader<F>);
 
 impl<F: DiskFile> StateReader<F> {
     /// Opens the checkpoint of a height.
     pub fn open<D: Disk<File = F>>(disk: &D, directory: &Path, height: u64) -> Result<Self, StorageError> {
-        let path = state_path(directory, height);
-        let mut state = Input::new(&path, disk.open(&path, Access::Read).map_err(io("open", &path))?)?;
-        let Some(header) = state.bytes(0, HEADER_BYTES)? else { return Err(state.damaged(0, "it is truncated")) };
-        decode_header(header.try_into().expect("as many as asked for"), MAGIC, height, &path)?;
-        Ok(Self { height, state, at: HEAD_BYTES })
+        Ok(Self(FrameReader::open(disk, &state_path(directory, height), MAGIC, height)?))
     }
 
     /// The files of pages that it needs: its first record.
@@ -184,63 +188,34 @@ impl<F: DiskFile> StateReader<F> {
             .collect())
     }
 
-    /// The next record, put together from its frames; none behind the last.
-    pub fn next_record(&mut self) -> Result<Option<Frame>, StorageError> {
-        let mut parts = Vec::new();
-        loop {
-            match self.next_frame()? {
-                Some(frame) if frame.kind == FrameKind::Part => parts.extend(frame.content),
-                Some(frame) if parts.is_empty() => return Ok(Some(frame)),
-                Some(frame) => {
-                    parts.extend(frame.content);
-                    return Ok(Some(Frame { content: parts, ..frame }));
-                }
-                None if parts.is_empty() => return Ok(None),
-                None => return Err(self.malformed("a record has no end")),
-            }
-        }
+    /// What its manifest comes to: its second record.
+    pub fn manifest(&mut self) -> Result<ManifestRoot, StorageError> {
+        let Some(frame) = self.next_record()?.filter(|frame| frame.kind == FrameKind::Manifest) else {
+            return Err(self.malformed("it does not go on with the root of its manifest"));
+        };
+        let root = frame.content.split_first_chunk::<4>();
+        let root = root.and_then(|(version, hash)| Some((u32::from_le_bytes(*version), hash.try_into().ok()?)));
+        let Some((version, hash)) = root else { return Err(self.malformed("the root of its manifest is cut off")) };
+        Ok(ManifestRoot { version, hash })
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame>, StorageError> {
-        let at = self.at;
-        let Some(header) = self.state.bytes(at, FRAME_HEADER_BYTES)? else {
-            return Err(self.state.damaged(at, "it is cut off"));
-        };
-        let header: [u8; FRAME_HEADER_BYTES] = header.try_into().expect("as many as asked for");
-        let Some(decoded) = Header::decode(&header) else {
-            return Err(self.state.damaged(at, "a frame has a wrong header"));
-        };
-        let Some(content) = self.state.bytes(at + FRAME_HEADER_BYTES as u64, decoded.length)? else {
-            return Err(self.state.damaged(at, "a frame is cut off"));
-        };
-        if !decoded.fits(&header, content) {
-            return Err(self.state.damaged(at, "the checksum of a frame is wrong"));
-        }
-        let content = content.to_vec();
-        let frame = decoded.into_frame(content, &self.state.path, at)?;
-        if frame.height != self.height {
-            return Err(self.state.damaged(at, "a frame is of another height"));
-        }
-        if frame.kind == FrameKind::End {
-            let is_last = frame.content.is_empty() && at + FRAME_HEADER_BYTES as u64 == self.state.size;
-            return if is_last { Ok(None) } else { Err(self.state.damaged(at, "its end is not at its end")) };
-        }
-        self.at = at + (FRAME_HEADER_BYTES + decoded.length) as u64;
-        Ok(Some(frame))
+    /// The next record, put together from its frames; none behind the last.
+    pub fn next_record(&mut self) -> Result<Option<Frame>, StorageError> {
+        self.0.next_record()
     }
 
     /// An error: the records are of another version.
-    pub fn other_version(&self, version: u32) -> StorageError {
-        StorageError::Version { path: self.state.path.clone(), version }
+    pub fn other_version(&self, version: u32, known: u32) -> StorageError {
+        StorageError::Version { path: self.0.path().to_owned(), version, known }
     }
 
     /// An error: every byte is as it was written, and yet this program makes something else of it.
     pub fn unfaithful(&self) -> StorageError {
-        StorageError::Unfaithful { path: self.state.path.clone() }
+        StorageError::Unfaithful { path: self.0.path().to_owned() }
     }
 
     /// An error about what was read last, or what that names: it is not what its kind says.
     pub fn malformed(&self, what: &'static str) -> StorageError {
-        self.state.damaged(self.at, what)
+        self.0.malformed(what)
     }
 }

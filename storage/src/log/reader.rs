@@ -213,7 +213,11 @@ impl<D: Disk> LogReader<D> {
             | FrameKind::Files
             | FrameKind::Statuses
             | FrameKind::End
-            | FrameKind::Part => Err(self.open.damaged(at, "a frame comes between batches that has no place there")),
+            | FrameKind::Part
+            | FrameKind::Manifest
+            | FrameKind::ManifestFiles => {
+                Err(self.open.damaged(at, "a frame comes between batches that has no place there"))
+            }
         }
     }
 

@@ -162,7 +162,7 @@ pub(super) fn read_head(file: &impl DiskFile, path: &Path) -> Result<(u64, Mark)
     }
     let version = u32::from_le_bytes(header[8..12].try_into().expect("four bytes"));
     if version != VERSION {
-        return Err(StorageError::Version { path: path.to_owned(), version });
+        return Err(StorageError::Version { path: path.to_owned(), version, known: VERSION });
     }
     if read < head.len() {
         return Err(damaged(read as u64, "it is truncated"));

@@ -1,7 +1,8 @@
 //! A canister's code, memories and unfinished message as a checkpoint keeps them.
 //!
-//! Enters: a canister at a height at which suspended messages were aborted. Leaves: records, and pages that changed since the last one and are not
-//! all zero; and from them the canister again, whose memories lie where its pages are kept. Never here: files; a module's bytes, which its hash stands for.
+//! Enters: a canister at a height at which suspended messages were aborted. Leaves: records, which are the same on every node that has the same
+//! state, and apart from them where the pages of memories are; pages that changed since the last record and are not all zero; and from all of it the
+//! canister again, whose memories lie where its pages are kept. Never here: files; a module's bytes, which its hash stands for.
 
 use crate::canister::{Paused, Program};
 use crate::job::Job;
@@ -60,12 +61,8 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// A memory: its size, and where its pages are that are not all zero: number of the first, how many, file, index in the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryRecord {
-    size: WasmPages,
-    runs: Vec<(u32, u32, u32, u32)>,
-}
+/// Where the pages of a canister's heap and stable memory are that are not all zero, ascending.
+pub type Places = [Vec<PageRun>; 2];
 
 /// What a record took of a memory, until it is known whether it lasts.
 #[derive(Debug)]
@@ -76,36 +73,7 @@ pub struct SavedMemory {
 }
 
 impl SavedMemory {
-    /// Tells the memory, if it is this one, that its pages are kept, or that they are not.
-    fn settle<K: MemoryKind>(&self, memory: &mut Memory<K>, store: Option<&Arc<dyn PageStore>>) {
-        match store {
-            _ if memory.id() != self.id => {}
-            Some(store) => memory.saved(store, self.runs.clone()),
-            None => memory.not_saved(),
-        }
-    }
-}
-
-/// What a record took of a canister's memories.
-#[derive(Debug)]
-pub struct SavedProgram {
-    heap: SavedMemory,
-    stable: SavedMemory,
-}
-
-impl SavedProgram {
-    /// The checkpoint exists: its pages are in `store`; or it does not, and they are still to be kept.
-    pub fn settle(&self, program: &mut Program, store: Option<&Arc<dyn PageStore>>) {
-        if let Program::Installed(installed) = program {
-            let (heap, stable) = installed.memories_mut();
-            self.heap.settle(heap, store);
-            self.stable.settle(stable, store);
-        }
-    }
-}
-
-impl MemoryRecord {
-    fn of<K: MemoryKind>(memory: &mut Memory<K>, sink: &mut impl PageSink) -> (Self, SavedMemory) {
+    fn of<K: MemoryKind>(memory: &mut Memory<K>, sink: &mut impl PageSink) -> Self {
         let (old, pages) = (memory.runs(), memory.begin_save().clone());
         let mut new = Vec::new();
         let mut content = [0; PAGE];
@@ -127,31 +95,58 @@ impl MemoryRecord {
                 runs
             });
         }
-        let record = runs.iter().map(|run| (run.first, run.count, run.at.file, run.at.index)).collect();
-        (Self { size: memory.size(), runs: record }, SavedMemory { id: memory.id(), runs })
+        Self { id: memory.id(), runs }
     }
 
-    /// Lets an empty memory lie where its pages are.
-    fn restore<K: MemoryKind>(&self, mut memory: Memory<K>, stored: &Stored) -> Result<Memory<K>, Malformed> {
-        let size = self.size.to_bytes().0 / PAGE as u64;
-        let mut end = 0;
-        let mut runs = Vec::with_capacity(self.runs.len());
-        for &(first, count, file, index) in &self.runs {
-            let at = PageAt { file, index };
-            if count == 0 || u64::from(first) < end || !stored.holds(at, count) {
-                return Err(Malformed("a page has no place"));
-            }
-            end = u64::from(first) + u64::from(count);
-            runs.push(PageRun { first, count, at });
+    /// Tells the memory, if it is this one, that its pages are kept, or that they are not.
+    fn settle<K: MemoryKind>(&self, memory: &mut Memory<K>, store: Option<&Arc<dyn PageStore>>) {
+        match store {
+            _ if memory.id() != self.id => {}
+            Some(store) => memory.saved(store, self.runs.clone()),
+            None => memory.not_saved(),
         }
-        if end > size {
-            return Err(Malformed("a page lies beyond its memory"));
-        }
-        if !runs.is_empty() {
-            memory.lie_in(&stored.store, runs);
-        }
-        Ok(memory)
     }
+}
+
+/// What a record took of a canister's memories.
+#[derive(Debug)]
+pub struct SavedProgram {
+    heap: SavedMemory,
+    stable: SavedMemory,
+}
+
+impl SavedProgram {
+    /// Where all of their pages are, once they are kept.
+    pub fn places(&self) -> Places {
+        [self.heap.runs.clone(), self.stable.runs.clone()]
+    }
+
+    /// The checkpoint exists: its pages are in `store`; or it does not, and they are still to be kept.
+    pub fn settle(&self, program: &mut Program, store: Option<&Arc<dyn PageStore>>) {
+        if let Program::Installed(installed) = program {
+            let (heap, stable) = installed.memories_mut();
+            self.heap.settle(heap, store);
+            self.stable.settle(stable, store);
+        }
+    }
+}
+
+/// Lets an empty memory lie where its pages are.
+fn lie_in<K: MemoryKind>(mut memory: Memory<K>, runs: Vec<PageRun>, stored: &Stored) -> Result<Memory<K>, Malformed> {
+    let mut end = 0;
+    for run in &runs {
+        if run.count == 0 || u64::from(run.first) < end || !stored.holds(run.at, run.count) {
+            return Err(Malformed("a page has no place"));
+        }
+        end = u64::from(run.first) + u64::from(run.count);
+    }
+    if end > memory.size().to_bytes().0 / PAGE as u64 {
+        return Err(Malformed("a page lies beyond its memory"));
+    }
+    if !runs.is_empty() {
+        memory.lie_in(&stored.store, runs);
+    }
+    Ok(memory)
 }
 
 /// A global's type and bits; a function by its index.
@@ -194,15 +189,15 @@ impl From<Global> for Value {
     }
 }
 
-/// A module at work.
+/// A module at work, and how large its memories are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstalledRecord {
     module: ModuleKey,
     module_hash: [u8; 32],
     module_bytes: Bytes,
     globals: Vec<Global>,
-    heap: MemoryRecord,
-    stable: MemoryRecord,
+    heap: WasmPages,
+    stable: WasmPages,
 }
 
 /// A message or an installation that starts over.
@@ -252,17 +247,10 @@ impl ProgramRecord {
         let globals = installed.committed_globals(paused).into_iter().map(Global::from).collect();
         let (module_hash, module_bytes) = (installed.module_hash, installed.module_bytes);
         let (heap, stable) = installed.memories_mut();
-        let (heap, saved_heap) = MemoryRecord::of(heap, pages);
-        let (stable, saved_stable) = MemoryRecord::of(stable, pages);
+        let saved = SavedProgram { heap: SavedMemory::of(heap, pages), stable: SavedMemory::of(stable, pages) };
+        let (heap, stable) = (heap.size(), stable.size());
         let record = InstalledRecord { module, module_hash, module_bytes, globals, heap, stable };
-        let saved = SavedProgram { heap: saved_heap, stable: saved_stable };
         (Self { installed: Some(record), paused: paused_record }, Some(saved))
-    }
-
-    /// The files that its pages are in, and how many of each; a file may come more than once.
-    pub fn uses(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        let memories = self.installed.iter().flat_map(|installed| [&installed.heap, &installed.stable]);
-        memories.flat_map(|memory| memory.runs.iter().map(|&(_, count, file, _)| (file, count)))
     }
 
     /// The modules that it names.
@@ -279,15 +267,19 @@ impl ProgramRecord {
         self,
         machine: &Arc<Machine>,
         modules: &Modules,
+        places: Places,
         stored: &Stored,
     ) -> Result<(Program, Paused), Malformed> {
         let module_of =
             |key: &ModuleKey| modules.get(key).cloned().ok_or(Malformed("it names a module that is not there"));
         let program = match self.installed {
+            None if places.iter().any(|runs| !runs.is_empty()) => {
+                return Err(Malformed("a page belongs to no memory"));
+            }
             None => Program::Empty,
             Some(record) => {
                 let module = module_of(&record.module)?;
-                Program::Installed(Box::new(record.restore(machine, module, stored)?))
+                Program::Installed(Box::new(record.restore(machine, module, places, stored)?))
             }
         };
         let paused = match self.paused {
@@ -302,15 +294,21 @@ impl ProgramRecord {
 }
 
 impl InstalledRecord {
-    fn restore(self, machine: &Arc<Machine>, module: Arc<Module>, stored: &Stored) -> Result<Installed, Malformed> {
+    fn restore(
+        self,
+        machine: &Arc<Machine>,
+        module: Arc<Module>,
+        [heap_runs, stable_runs]: Places,
+        stored: &Stored,
+    ) -> Result<Installed, Malformed> {
         let new = |error: HeapError| match error {
             HeapError::BeyondMaximum { .. } => Malformed("a memory is larger than it may be"),
             error => missing_resource(error),
         };
-        let heap = machine.arena.new_heap(self.heap.size, module.heap_pages_max()).map_err(new)?;
+        let heap = machine.arena.new_heap(self.heap, module.heap_pages_max()).map_err(new)?;
         let maximum = WasmPages(STABLE_BYTES_MAX.0 / WasmPages::BYTES);
-        let stable = machine.arena.new_stable(self.stable.size, maximum).map_err(new)?;
-        let (heap, stable) = (self.heap.restore(heap, stored)?, self.stable.restore(stable, stored)?);
+        let stable = machine.arena.new_stable(self.stable, maximum).map_err(new)?;
+        let (heap, stable) = (lie_in(heap, heap_runs, stored)?, lie_in(stable, stable_runs, stored)?);
         let globals = self.globals.into_iter().map(Value::from).collect();
         let instance =
             Instance::with_globals(module, globals).ok_or(Malformed("its globals are not those of its module"))?;

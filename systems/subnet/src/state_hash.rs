@@ -104,6 +104,11 @@ pub fn state_hash(world: &mut World) -> [u8; 32] {
     root
 }
 
+/// Likewise if there has been a first call; none otherwise.
+pub fn kept_state_hash(world: &mut World) -> Option<[u8; 32]> {
+    world.resource::<StateHash>().kept.then(|| state_hash(world))
+}
+
 /// The root of a tree made of the whole world, whatever was noted as changed: what [`state_hash`] must return. Cost: O(world).
 pub fn whole_state_hash(world: &mut World) -> [u8; 32] {
     // The account of changed pages is kept for one reader, which takes it up first.

@@ -345,16 +345,16 @@ impl Subnet {
     pub(crate) fn restore(
         &mut self,
         restore: impl FnOnce(&mut World, &Arc<Machine>, &EnvOf<'_>) -> Result<Restored, StorageError>,
-    ) -> Result<Kept, StorageError> {
+    ) -> Result<(Kept, Option<[u8; 32]>), StorageError> {
         assert!(self.height == Height::ZERO, "a checkpoint is restored into a new subnet");
         let (config, machine) = (&self.config, &self.machine);
         let env = |position: Position, randomness: [u8; 32], world: &World| {
             round_env(world, config, machine, position.height, position.time, randomness)
         };
-        let Restored { position, program, kept } = restore(&mut self.replicated, machine, &env)?;
+        let Restored { position, program, state_hash, kept } = restore(&mut self.replicated, machine, &env)?;
         self.program = program;
         (self.height, self.time, self.root) = (position.height, position.time, position.root);
-        Ok(kept)
+        Ok((kept, state_hash))
     }
 
     /// Bytes of memory that heaps and stable memories take now.

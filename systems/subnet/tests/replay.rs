@@ -7,8 +7,9 @@ use common::workload::{Run, tight, workload};
 use common::{SCRIPT, Setup, TestSubnet};
 use cyclotron_crypto::BlsSecretKey;
 use cyclotron_ports::{Disk, Fault, SimDisk};
-use cyclotron_storage::checkpoint;
+use cyclotron_storage::checkpoint::{self, PageFiles};
 use cyclotron_storage::log::{LOG_FILE_BYTES, LogReader, LogWriter};
+use cyclotron_storage::manifest::Making;
 use cyclotron_storage::{Frame, FrameKind, StorageError};
 use cyclotron_subnet::{
     Checkpointer, Genesis, LogSink, Made, Program, ReplayError, Replayed, Statistics, Subnet, SubnetOptions, Unsigned,
@@ -88,7 +89,8 @@ proptest! {
     fn a_checkpoint_and_the_log_behind_it_bring_back_the_state(
         workload in workload(),
         setup in tight(),
-        faults in prop::collection::vec(prop::option::weighted(0.3, 0usize..10), 10),
+        faults in prop::collection::vec(prop::option::weighted(0.3, 0usize..25), 10),
+        hashes in any::<bool>(),
     ) {
         // Logs lie on a disk of their own: it does not fail.
         let (disk, logs) = (Arc::new(SimDisk::new(2)), Arc::new(SimDisk::new(1)));
@@ -102,6 +104,10 @@ proptest! {
         let workload: Vec<_> = workload.into_iter().chain([(Vec::new(), true)]).collect();
         run.run(&workload, |_| {}, |run| {
             let subnet = &mut run.subnet.subnet;
+            if hashes {
+                // From here on it is in each checkpoint.
+                subnet.state_hash();
+            }
             let ended = |heights: &mut Vec<(Height, Option<Time>)>, made: Option<Result<Made, StorageError>>| match made {
                 Some(Ok(made)) => assert_eq!(heights.last().map(|(height, _)| *height), Some(made.height)),
                 Some(Err(_)) => drop(heights.pop()),
@@ -136,6 +142,8 @@ proptest! {
         prop_assert_eq!(subnet.whole_state_hash(), state);
         let listed = checkpoint::list(&*disk, checkpoints).unwrap();
         let kept = heights.split_off(heights.len().saturating_sub(2));
+        let last = kept.last().map(|(last, _)| *last).filter(|last| *last == height);
+        let manifest = last.map(|last| manifest_of(&disk, last));
         prop_assert_eq!(listed, kept.iter().map(|(height, _)| height.0).collect::<Vec<_>>());
         for ((checkpoint, alarm), threads) in kept.into_iter().zip([1, 2, 4].into_iter().cycle()) {
             let mut log = LogReader::open(logs.clone(), Path::new(HERE), 1).unwrap();
@@ -143,6 +151,11 @@ proptest! {
             let mut checkpointer = Checkpointer::new(Arc::clone(&disk), checkpoints).unwrap();
             checkpointer.restore(&mut back, checkpoint).unwrap();
             prop_assert_eq!((back.height(), back.next_alarm()), (checkpoint, alarm));
+            // Where one was asked for; the newest checkpoint may be one made below, by a subnet that was asked too.
+            prop_assert!(checkpointer.state_hash().is_some() || !hashes);
+            if let Some(noted) = checkpointer.state_hash() {
+                prop_assert_eq!(back.state_hash(), noted);
+            }
             back.check_cycles().unwrap();
             while let Some(frame) = log.next_frame().unwrap() {
                 let behind = frame.kind == FrameKind::Batch && frame.height > checkpoint.0;
@@ -153,6 +166,27 @@ proptest! {
             }
             prop_assert_eq!((back.height(), back.state_hash()), (height, state), "from {:?}", checkpoint);
             prop_assert_eq!(back.statistics(), Statistics { waiting: 0, ..statistics });
+            // The manifest is that of the state, whatever checkpoints and files of pages were there before.
+            if let Some(manifest) = &manifest {
+                checkpointer.hash_on(threads);
+                checkpointer.make(&mut back).unwrap();
+                prop_assert!(manifest_of(&disk, height) == *manifest, "{} threads", threads);
+            }
+        }
+        if let Some(manifest) = &manifest {
+            let elsewhere = Arc::new(SimDisk::new(3));
+            elsewhere.create_directory(checkpoints).unwrap();
+            let mut log = LogReader::open(logs.clone(), Path::new(HERE), 1).unwrap();
+            let mut alone = of_log(&log, setup);
+            while let Some(frame) = log.next_frame().unwrap() {
+                alone.replay(&frame).unwrap();
+            }
+            let mut checkpointer = Checkpointer::new(Arc::clone(&elsewhere), checkpoints).unwrap();
+            checkpointer.make(&mut alone).unwrap();
+            prop_assert!(manifest_of(&elsewhere, height) == *manifest, "the only checkpoint");
+            let files = PageFiles::default();
+            let making = Making { disk: &*elsewhere, folder: checkpoints, files: &files, threads: 2 };
+            making.verify(height.0).unwrap();
         }
     }
 
@@ -194,6 +228,12 @@ proptest! {
         prop_assert_eq!(views.last().map(|view| view.root), Some(view.root));
         prop_assert_eq!(again.state_hash(), subnet.state_hash());
     }
+}
+
+/// The bytes of a checkpoint's manifest.
+fn manifest_of(disk: &SimDisk, height: Height) -> Vec<u8> {
+    let path = Path::new("/checkpoints").join(format!("{:016x}.manifest", height.0));
+    disk.read(&path, u64::MAX).unwrap().bytes
 }
 
 /// A log of two messages of one canister, as frames.

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use cyclotron_ports::SystemDisk;
 use cyclotron_record::{Contents, open};
 use cyclotron_storage::checkpoint::{self, PageFiles, StateReader, decode_entries};
+use cyclotron_storage::manifest::Making;
 use cyclotron_storage::{FrameKind, StateDirectory};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub enum StateCommand {
     /// Show the subnet, its log and its checkpoints
     Inspect(StateArguments),
-    /// Read every byte, and compare it with its checksum
+    /// Read every byte and compare it with its checksum, and the state with its manifests
     Verify(StateArguments),
 }
 
@@ -87,6 +88,11 @@ fn checkpoint_line(
             open.verify(file.number).map_err(words)?;
         }
     }
+    let root = reader.manifest().map_err(words)?;
+    if matches!(command, StateCommand::Verify(_)) {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Making { disk: &SystemDisk, folder, files: &open, threads }.verify(height).map_err(words)?;
+    }
     let (mut canisters, mut modules) = (0, 0);
     while let Some(frame) = reader.next_record().map_err(words)? {
         let count = match frame.kind {
@@ -100,5 +106,10 @@ fn checkpoint_line(
         }
     }
     let used: u64 = files.iter().map(|file| file.used).sum();
-    Ok(format!("height {height}: {canisters} canisters, {modules} modules, {used} bytes in {} files", files.len()))
+    let hash: String = root.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!(
+        "height {height}: {canisters} canisters, {modules} modules, {used} bytes in {} files\n  Manifest     version {}, root {hash}",
+        files.len(),
+        root.version
+    ))
 }

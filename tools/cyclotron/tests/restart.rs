@@ -223,15 +223,29 @@ async fn a_damaged_checkpoint_stops_the_start_and_the_one_before_it_brings_the_s
     let mut files: Vec<_> =
         directory.join("checkpoints").read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    let (states, pages): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| path.extension().unwrap() == "state");
-    assert_eq!(states.len(), 2, "two are kept");
+    let with = |extension: &str| -> Vec<_> {
+        files.iter().filter(|path| path.extension().unwrap() == extension).cloned().collect()
+    };
+    let (states, manifests, pages) = (with("state"), with("manifest"), with("pages"));
+    assert_eq!((states.len(), manifests.len()), (2, 2), "two are kept");
     let state = |command| run(&["state", command, directory.to_str().unwrap()]);
     let inspected = state("inspect").unwrap();
     assert!(
         inspected.contains("7 messages") && inspected.matches("1 canisters, 1 modules").count() == 2,
         "{inspected}"
     );
+    assert_eq!(inspected.matches("Manifest     version 3, root ").count(), 2, "{inspected}");
     assert!(state("verify").unwrap().contains("All of it is whole"));
+    // Of two whole manifests each belongs to its own checkpoint.
+    let [older, newer] = [0, 1].map(|n| std::fs::read(&manifests[n]).unwrap());
+    let mut damaged = newer.clone();
+    damaged[4_200] ^= 1;
+    for (content, expected) in [(damaged, "is damaged at byte "), (older, "is damaged at byte 0")] {
+        std::fs::write(&manifests[1], content).unwrap();
+        let said = state("verify").unwrap_err();
+        assert!(said.contains(manifests[1].to_str().unwrap()) && said.contains(expected), "{said}");
+    }
+    std::fs::write(&manifests[1], newer).unwrap();
     let start = || run(&["start", "--no-metrics", "--bind", "127.0.0.1:0", "--state-dir", directory.to_str().unwrap()]);
     let newest = &states[1];
     for path in [newest, pages.last().unwrap()] {

@@ -4,12 +4,13 @@ use crate::checkpoint::Changed;
 use crate::checkpoint::kept::{Held, Kept};
 use crate::checkpoint::record::{Position, SubnetRecord, append, record_of};
 use crate::program::Program;
-use cyclotron_execution::record::{Modules, PageSink, ProgramRecord, SavedProgram};
+use crate::state_hash::kept_state_hash;
+use cyclotron_execution::record::{Modules, PageSink, Places, ProgramRecord, SavedProgram};
 use cyclotron_heap::PageAt;
 use cyclotron_heap::layout::PAGE;
 use cyclotron_routing::{Directory, IngressHistory};
 use cyclotron_storage::FrameKind;
-use cyclotron_storage::checkpoint::{RecordAt, encode_entry};
+use cyclotron_storage::checkpoint::{RecordAt, encode_entry, encode_places};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_wasm::Module;
 use cyclotron_world::prelude::*;
@@ -54,7 +55,7 @@ struct File<'a> {
 
 /// Whose record it is.
 enum Name {
-    Canister(CanisterId, Box<ProgramRecord>),
+    Canister(CanisterId, Box<(ProgramRecord, Places)>),
     Module(Arc<Module>),
 }
 
@@ -96,8 +97,8 @@ impl File<'_> {
             match name {
                 // A module is kept before the canisters that name it.
                 Name::Module(code) => kept.module(&code, at),
-                Name::Canister(id, program) => {
-                    let held = Held::of(&program, at, kept);
+                Name::Canister(id, record) => {
+                    let held = Held::of(&record.0, &record.1, at, kept);
                     kept.canister(id, Some(held));
                 }
             }
@@ -141,7 +142,7 @@ pub(super) fn capture(
     number: u32,
     out: &SyncSender<Piece>,
 ) -> (Saved, Frames) {
-    let subnet = SubnetRecord::of(world, position, program);
+    let subnet = SubnetRecord::of(world, position);
     let leave = kept.files_to_leave();
     let mut changed = std::mem::take(&mut world.resource_mut::<Changed>().ids);
     if !std::mem::replace(&mut world.resource_mut::<Changed>().kept, true) {
@@ -174,6 +175,7 @@ pub(super) fn capture(
         }
         let mut modules = Modules::new();
         let (record, memories) = record_of(world, id, &mut modules, &mut file);
+        let places = memories.as_ref().map(SavedProgram::places).unwrap_or_default();
         saved.extend(memories.map(|memories| (id, memories)));
         for (key, module) in &modules {
             if kept.name_module(key, &leave).is_none() && written.insert(*key) {
@@ -181,14 +183,18 @@ pub(super) fn capture(
             }
         }
         bytes.clear();
+        encode_places(&places, &mut bytes);
         append(&record, &mut bytes);
-        file.record(Name::Canister(id, Box::new(record.program)), &bytes, kept);
+        file.record(Name::Canister(id, Box::new((record.program, places))), &bytes, kept);
     }
     file.place_records(kept);
     file.hand_over_pages();
     kept.file(number, file.next);
     kept.forget_unnamed_modules();
-    let mut frames = vec![(FrameKind::Subnet, encode(&subnet))];
+    let mut frames = vec![(FrameKind::Program, program.encode())];
+    // Where nobody compares state hashes, none is at hand, and making one takes a look at all pages.
+    frames.extend(kept_state_hash(world).map(|hash| (FrameKind::StateHash, hash.to_vec())));
+    frames.push((FrameKind::Subnet, encode(&subnet)));
     frames.extend(statuses(world.resource::<IngressHistory>()).into_iter().map(|bytes| (FrameKind::Statuses, bytes)));
     let modules = kept.modules().map(|(key, module)| (key.as_slice(), module.at));
     frames.extend(entries(modules).into_iter().map(|bytes| (FrameKind::Modules, bytes)));

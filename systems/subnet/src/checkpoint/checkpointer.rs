@@ -9,9 +9,10 @@ use cyclotron_heap::{PageAt, PageStore};
 use cyclotron_ports::Disk;
 use cyclotron_storage::StorageError;
 use cyclotron_storage::checkpoint::{
-    FileUse, PageFiles, PageWriter, StateReader, StateWriter, list, next_number, prune,
+    FileUse, ManifestRoot, PageFiles, PageWriter, StateReader, StateWriter, list, next_number, prune,
 };
 use cyclotron_storage::log::{Trimmed, trim};
+use cyclotron_storage::manifest::{Checkpoint, Copied, Making as Manifest};
 use cyclotron_trace::zone;
 use cyclotron_types::units::Height;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +63,10 @@ pub struct Checkpointer<D: Disk> {
     kept: Kept,
     retention: Retention,
     making: Option<Making>,
+    /// The state hash in the checkpoint that was restored.
+    state_hash: Option<[u8; 32]>,
+    /// Threads that hash, the one that writes included.
+    threads: usize,
     /// Number of the next file of pages.
     next: u32,
 }
@@ -89,9 +94,19 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
     /// For a directory that is there.
     pub fn new(disk: Arc<D>, folder: &Path) -> Result<Self, StorageError> {
         let next = next_number(&*disk, folder)?;
-        let files = Arc::default();
-        let (folder, kept, retention) = (folder.to_owned(), Kept::default(), Retention::default());
-        Ok(Self { disk, folder, files, kept, retention, making: None, next })
+        // Rounds go on meanwhile.
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        Ok(Self {
+            disk,
+            folder: folder.to_owned(),
+            files: Arc::default(),
+            kept: Kept::default(),
+            retention: Retention::default(),
+            making: None,
+            state_hash: None,
+            threads,
+            next,
+        })
     }
 
     /// Lets this stay once a checkpoint is made, from the next one on.
@@ -102,6 +117,11 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
         self.retention = retention;
     }
 
+    /// Lets so many threads hash a checkpoint, the one that writes it included; half as many as there are cores unless told otherwise.
+    pub fn hash_on(&mut self, threads: usize) {
+        self.threads = threads;
+    }
+
     /// Makes a new subnet the one of a checkpoint, which had the same genesis. Its memories lie in the files of the checkpoint.
     /// Cost: O(canisters).
     ///
@@ -110,16 +130,24 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
     pub fn restore(&mut self, subnet: &mut Subnet, height: Height) -> Result<(), StorageError> {
         let mut reader = StateReader::open(&*self.disk, &self.folder, height.0)?;
         let mut pages = BTreeMap::new();
-        for FileUse { number, pages: expected, .. } in reader.files()? {
+        let files = reader.files()?;
+        // It is compared by who asks for that: it takes a look at every page.
+        reader.manifest()?;
+        for FileUse { number, pages: expected, .. } in files {
             if self.files.open(&*self.disk, &self.folder, number)? != expected {
                 return Err(reader.malformed("a file of pages is not as long as it should be"));
             }
             pages.insert(number, expected);
         }
-        self.kept = subnet
+        (self.kept, self.state_hash) = subnet
             .restore(|world, machine, env| record::restore(world, machine, &mut reader, (&self.files, &pages), env))?;
         subnet.world_mut().resource_mut::<Changed>().kept = true;
         Ok(())
+    }
+
+    /// The state hash in the checkpoint that was restored, if its subnet kept one. It is for who wants to compare it: that takes a look at every page.
+    pub fn state_hash(&self) -> Option<[u8; 32]> {
+        self.state_hash
     }
 
     /// Whether one is being made.
@@ -146,6 +174,7 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
             files: Arc::clone(&self.files),
             retention: self.retention.clone(),
             height,
+            threads: self.threads,
         };
         let thread =
             std::thread::Builder::new().name("checkpoint".into()).spawn(move || writing.run(pages, &pieces, &frames));
@@ -219,10 +248,11 @@ struct Writing<D: Disk> {
     files: Arc<PageFiles<D::File>>,
     retention: Retention,
     height: Height,
+    threads: usize,
 }
 
 impl<D: Disk> Writing<D> {
-    /// Writes both files; then removes what is no longer needed.
+    /// Writes the files; then removes what is no longer needed.
     fn run(
         self,
         mut pages: PageWriter<D::File>,
@@ -230,15 +260,22 @@ impl<D: Disk> Writing<D> {
         frames: &Receiver<(Vec<FileUse>, Frames)>,
     ) -> Result<Written, StorageError> {
         let _zone = zone!("checkpoint: write");
-        if let Err(error) = self.write_pages(&mut pages, pieces) {
-            pages.discard(&*self.disk);
-            // Nobody waits for what is not taken.
-            while pieces.recv().is_ok() {}
-            return Err(error);
-        }
+        let copied = match self.write_pages(&mut pages, pieces) {
+            Ok(copied) => copied,
+            Err(error) => {
+                pages.discard(&*self.disk);
+                // Nobody waits for what is not taken.
+                while pieces.recv().is_ok() {}
+                return Err(error);
+            }
+        };
         pages.finish(&*self.disk)?;
         let Ok((files, frames)) = frames.recv() else { unreachable!("the capture ends with the frames") };
-        if let Err(error) = self.write_state(&files, frames) {
+        let number = pages.number();
+        let opened = self.files.open(&*self.disk, &self.folder, number);
+        let root = opened.and_then(|_| self.write_manifest(&frames, &copied));
+        if let Err(error) = root.and_then(|root| self.write_state(&files, &root, &frames)) {
+            self.files.close(number);
             // Without a state that names them the pages are in the way. With one (its name may be there, and not last) they stay.
             if list(&*self.disk, &self.folder).is_ok_and(|heights| !heights.contains(&self.height.0)) {
                 pages.discard_finished(&*self.disk);
@@ -265,10 +302,22 @@ impl<D: Disk> Writing<D> {
         Ok((used, trimmed))
     }
 
-    fn write_state(&self, files: &[FileUse], frames: Frames) -> Result<(), StorageError> {
-        let mut state = StateWriter::create(&*self.disk, &self.folder, self.height.0, files)?;
+    /// Makes the manifest from that of the newest checkpoint, or from nothing if there is none or its files are damaged.
+    fn write_manifest(&self, frames: &Frames, copied: &[Copied]) -> Result<ManifestRoot, StorageError> {
+        let _zone = zone!("checkpoint: hash");
+        let manifest = Manifest { disk: &*self.disk, folder: &self.folder, files: &self.files, threads: self.threads };
+        let checkpoint = Checkpoint { height: self.height.0, frames, copied };
+        let before = list(&*self.disk, &self.folder)?.pop();
+        match manifest.write(&checkpoint, before) {
+            Err(error) if before.is_some() && !error.is_of_the_disk() => manifest.write(&checkpoint, None),
+            outcome => outcome,
+        }
+    }
+
+    fn write_state(&self, files: &[FileUse], root: &ManifestRoot, frames: &Frames) -> Result<(), StorageError> {
+        let mut state = StateWriter::create(&*self.disk, &self.folder, self.height.0, files, root)?;
         for (kind, content) in frames {
-            if let Err(error) = state.record(kind, &content) {
+            if let Err(error) = state.record(*kind, content) {
                 state.discard(&*self.disk);
                 return Err(error);
             }
@@ -276,12 +325,19 @@ impl<D: Disk> Writing<D> {
         state.commit(&*self.disk)
     }
 
-    fn write_pages(&self, pages: &mut PageWriter<D::File>, pieces: &Receiver<Piece>) -> Result<(), StorageError> {
+    fn write_pages(
+        &self,
+        pages: &mut PageWriter<D::File>,
+        pieces: &Receiver<Piece>,
+    ) -> Result<Vec<Copied>, StorageError> {
         let mut buffer = Vec::new();
+        let mut copied = Vec::new();
         for piece in pieces {
             match piece {
                 Piece::Pages(bytes) => pages.append(&bytes)?,
                 Piece::Copy(at, count) => {
+                    let to = PageAt { file: pages.number(), index: pages.pages() };
+                    copied.push(Copied { to, count, from: at });
                     let mut done = 0;
                     while done < count {
                         let now = (count - done).min(COPIED_PAGES);
@@ -293,6 +349,6 @@ impl<D: Disk> Writing<D> {
                 }
             }
         }
-        Ok(())
+        Ok(copied)
     }
 }

@@ -1,6 +1,6 @@
 //! What the last checkpoint keeps, and in which files.
 
-use cyclotron_execution::record::{ModuleKey, ProgramRecord};
+use cyclotron_execution::record::{ModuleKey, Places, ProgramRecord};
 use cyclotron_heap::layout::PAGE;
 use cyclotron_storage::checkpoint::{FileUse, RecordAt};
 use cyclotron_types::ids::CanisterId;
@@ -24,11 +24,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// A canister whose record is at a place. The modules that it names are kept already.
-    pub fn of(program: &ProgramRecord, at: RecordAt, kept: &Kept) -> Self {
+    /// A canister whose record and pages are at places. The modules that it names are kept already.
+    pub fn of(program: &ProgramRecord, places: &Places, at: RecordAt, kept: &Kept) -> Self {
         let mut uses = BTreeMap::<u32, u64>::new();
-        for (file, pages) in program.uses() {
-            *uses.entry(file).or_default() += u64::from(pages) * PAGE as u64;
+        for run in places.iter().flatten() {
+            *uses.entry(run.at.file).or_default() += u64::from(run.count) * PAGE as u64;
         }
         let modules = program.modules().filter_map(|key| kept.name_module(&key, &BTreeSet::new()));
         Self { at, uses: uses.into_iter().collect(), _modules: modules.collect() }

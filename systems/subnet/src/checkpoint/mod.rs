@@ -11,7 +11,7 @@
 //! canister says where the pages of its memories are.
 //!
 //! 1. [`capture`]: while no round runs, records of the canisters that changed are made, and their changed pages are copied. Places are known by counting.
-//! 2. A thread writes what was copied to a new file of pages, then the state file, beside the rounds that follow.
+//! 2. A thread writes what was copied to a new file of pages, makes the manifest, and writes the state file, beside the rounds that follow.
 //! 3. Once the state file has its name, the memories are told where their pages are; or, if it failed, that they are to be kept next time.
 //!
 //! A file of pages of which checkpoints use less than half, or of which there are too many, is left: what is used of it goes to the new file.

@@ -1,4 +1,6 @@
 //! Records: the subnet and its canisters as a checkpoint keeps them, and the world again from them.
+//!
+//! Invariant owned here: what a record says follows from the state alone. Which program made the last round, and where pages are, stands beside it.
 
 use crate::certify::{Shown, certify};
 use crate::checkpoint::kept::{Held, Kept};
@@ -6,7 +8,7 @@ use crate::management::{Deferred, Ids};
 use crate::program::Program;
 use crate::totals::{Counted, Totals, use_of};
 use cyclotron_execution::management::{CanisterIds, ManagementCall, PendingInstall};
-use cyclotron_execution::record::{Malformed, Modules, PageSink, ProgramRecord, SavedProgram, Stored};
+use cyclotron_execution::record::{Malformed, Modules, PageSink, Places, ProgramRecord, SavedProgram, Stored};
 use cyclotron_execution::{
     CanisterBundle, CanisterData, CanisterMut, LowMemoryHook, Machine, OpenCalls, Program as CanisterProgram, RoundEnv,
 };
@@ -18,7 +20,7 @@ use cyclotron_routing::{
     Outbox, StopDeadlines, Stopping, Tally, Timers, Touched, enqueue, place_of,
 };
 use cyclotron_scheduling::{Heartbeats, Installing};
-use cyclotron_storage::checkpoint::{Entry as Named, PageFiles, RecordAt, StateReader, decode_entries};
+use cyclotron_storage::checkpoint::{Entry as Named, PageFiles, RecordAt, StateReader, decode_entries, decode_places};
 use cyclotron_storage::{FrameKind, StorageError};
 use cyclotron_types::canister::{
     CallContexts, CanisterHistory, CanisterLog, CanisterVersion, CertifiedData, ChunkStore, Controllers, CyclesBalance,
@@ -34,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Version of the records; part of the first one.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Pages of records read at once.
 const PIECE_PAGES: u32 = 64;
 
@@ -61,8 +63,6 @@ struct Versioned {
 pub(super) struct SubnetRecord {
     version: u32,
     position: Position,
-    /// What made the last round.
-    program: Program,
     /// Of the last round: queries run in its environment.
     randomness: [u8; 32],
     tally: Tally,
@@ -114,7 +114,7 @@ pub(super) fn append(record: &impl Serialize, out: &mut Vec<u8>) {
 
 impl SubnetRecord {
     /// Panics: within a round.
-    pub(super) fn of(world: &World, position: Position, program: &Program) -> Self {
+    pub(super) fn of(world: &World, position: Position) -> Self {
         assert!(
             world.resource::<Outbox>().0.is_empty() && world.resource::<Stopping>().0.is_empty(),
             "the round is over"
@@ -124,7 +124,6 @@ impl SubnetRecord {
         Self {
             version: VERSION,
             position,
-            program: program.clone(),
             randomness: world.resource::<CurrentRound>().0.randomness,
             tally: *world.resource::<Tally>(),
             inbox: world.resource::<ManagementInbox>().0.clone(),
@@ -236,6 +235,7 @@ pub(crate) type EnvOf<'a> = dyn Fn(Position, [u8; 32], &World) -> RoundEnv + 'a;
 pub(crate) struct Restored {
     pub position: Position,
     pub program: Program,
+    pub state_hash: Option<[u8; 32]>,
     pub kept: Kept,
 }
 
@@ -249,12 +249,24 @@ pub(super) fn restore<F: DiskFile + 'static>(
     (files, pages): (&Arc<PageFiles<F>>, &BTreeMap<u32, u32>),
     env: &EnvOf<'_>,
 ) -> Result<Restored, StorageError> {
-    let Some(frame) = reader.next_record()?.filter(|frame| frame.kind == FrameKind::Subnet) else {
+    let Some(frame) = reader.next_record()?.filter(|frame| frame.kind == FrameKind::Program) else {
+        return Err(reader.malformed("it does not go on with the program that made the last round"));
+    };
+    let Some(program) = Program::decode(&frame.content) else {
+        return Err(reader.malformed("it names no program"));
+    };
+    let mut next = reader.next_record()?;
+    let mut state_hash = None;
+    if let Some(frame) = next.take_if(|frame| frame.kind == FrameKind::StateHash) {
+        let hash = frame.content.try_into().map_err(|_| reader.malformed("a state hash is not 32 bytes"))?;
+        (state_hash, next) = (Some(hash), reader.next_record()?);
+    }
+    let Some(frame) = next.filter(|frame| frame.kind == FrameKind::Subnet) else {
         return Err(reader.malformed("it does not go on with the subnet"));
     };
     let Versioned { version } = decode(reader, &frame.content)?;
     if version != VERSION {
-        return Err(reader.other_version(version));
+        return Err(reader.other_version(version, VERSION));
     }
     let subnet: SubnetRecord = decode(reader, &frame.content)?;
     if subnet.position.height.0 != frame.height {
@@ -294,12 +306,13 @@ pub(super) fn restore<F: DiskFile + 'static>(
                 entries.sort_by_key(|(_, at)| *at);
                 for (name, at) in entries {
                     let Some(bytes) = records.get(at)? else { return Err(reader.malformed(NO_RECORD)) };
-                    let record: CanisterRecord = decode(reader, bytes)?;
+                    let Some((places, content)) = decode_places(bytes) else { return Err(reader.malformed(NO_RECORD)) };
+                    let record: CanisterRecord = decode(reader, content)?;
                     if record.id.as_slice() != name {
                         return Err(reader.malformed("a canister is not the one that is named"));
                     }
-                    let (id, held) = (record.id, Held::of(&record.program, at, &kept));
-                    restore_canister(world, machine, record, &modules, &stored)
+                    let (id, held) = (record.id, Held::of(&record.program, &places, at, &kept));
+                    restore_canister(world, machine, record, &modules, (places, &stored))
                         .map_err(|Malformed(what)| reader.malformed(what))?;
                     kept.canister(id, Some(held));
                 }
@@ -313,7 +326,7 @@ pub(super) fn restore<F: DiskFile + 'static>(
         };
         world.resource_mut::<ActiveSet>().insert(*id, ix);
     }
-    let (position, randomness, program) = (subnet.position, subnet.randomness, subnet.program.clone());
+    let (position, randomness) = (subnet.position, subnet.randomness);
     restore_subnet(world, subnet, history);
     world.insert_resource(CurrentRound(env(position, randomness, world)));
     // What the outside sees of it all is made anew, and must be what it was.
@@ -322,7 +335,7 @@ pub(super) fn restore<F: DiskFile + 'static>(
     world.run_system_cached(certify).expect("the system runs on this world");
     let view = world.resource_mut::<crate::certify::View>().0.take();
     match view {
-        Some(Ok(view)) if view.root == position.root => Ok(Restored { position, program, kept }),
+        Some(Ok(view)) if view.root == position.root => Ok(Restored { position, program, state_hash, kept }),
         _ => Err(reader.unfaithful()),
     }
 }
@@ -364,7 +377,7 @@ fn restore_canister(
     machine: &Arc<Machine>,
     record: CanisterRecord,
     modules: &Modules,
-    stored: &Stored,
+    (places, stored): (Places, &Stored),
 ) -> Result<(), Malformed> {
     let CanisterRecord { id, contexts, program, messages, tasks, priority, .. } = record;
     if world.resource::<Directory>().entity(id).is_some() {
@@ -373,7 +386,7 @@ fn restore_canister(
     if messages.iter().any(|message| matches!(message, Message::Vacant)) {
         return Err(Malformed("a message that waits is none"));
     }
-    let (program, paused) = program.restore(machine, modules, stored)?;
+    let (program, paused) = program.restore(machine, modules, places, stored)?;
     let mut open_calls = BTreeMap::new();
     for callback in contexts.callbacks.values() {
         *open_calls.entry(callback.callee).or_default() += 1;
