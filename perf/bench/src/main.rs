@@ -60,6 +60,9 @@ struct Bench {
     /// Only cases whose name contains this.
     #[arg(long, value_name = "CASE")]
     filter: Option<String>,
+    /// How many canisters `scale` makes; a million otherwise.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    canisters: Option<u32>,
     /// Few rounds and small cases: whether it works, not how fast it is.
     #[arg(long)]
     quick: bool,
@@ -144,6 +147,7 @@ fn run(bench: Bench) -> Result<(), Failure> {
         rounds: if bench.quick { bench.rounds.min(3) } else { bench.rounds }.max(1),
         quick: bench.quick,
         filter: bench.filter,
+        canisters: bench.canisters.map(|count| count as usize),
         clock: bench.clock,
     };
     let mut report = Report::new(bench.json, bench.clock);

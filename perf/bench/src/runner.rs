@@ -131,6 +131,8 @@ pub struct Runner {
     pub quick: bool,
     /// Only cases whose name contains this.
     pub filter: Option<String>,
+    /// How many canisters `scale` makes, if it was said.
+    pub canisters: Option<usize>,
     /// The clock of single-threaded cases.
     pub clock: Clock,
 }
@@ -222,7 +224,7 @@ mod tests {
     use super::*;
 
     fn runner() -> Runner {
-        Runner { rounds: 3, quick: false, filter: Some("so".into()), clock: Clock::Wall }
+        Runner { rounds: 3, quick: false, filter: Some("so".into()), canisters: None, clock: Clock::Wall }
     }
 
     #[test]

@@ -19,7 +19,7 @@ const IDLE_ROUNDS: usize = 21;
 
 pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
     let wasm = wat::parse_str(MODULE).map_err(failed)?;
-    let count = runner.size(1_000_000, 2_000);
+    let count = runner.canisters.unwrap_or_else(|| runner.size(1_000_000, 2_000));
     report.suite("scale", &format!("{count} canisters with a written page each; elapsed time, all threads"));
     let folder = std::env::temp_dir().join(format!("cyclotron-bench-scale-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(failed)?;
@@ -86,13 +86,18 @@ fn measure(report: &mut Report, wasm: &[u8], count: usize, folder: &Path) -> Res
     let mut idle: Vec<f64> = (0..IDLE_ROUNDS).map(|_| bench.round(Vec::new()).0 * 1e3).collect();
     idle.sort_by(f64::total_cmp);
     report.figure("idle_round_1m", Unit::Ms, idle[IDLE_ROUNDS / 2]);
+    report.note(&format!(
+        "stages of the last, in us: {}; the last one is hash and signature",
+        bench.stages().describe(1)
+    ));
 
     let spread: Vec<_> = canisters.iter().step_by((count / SPREAD).max(1)).take(SPREAD).copied().collect();
     for case in ["spread_10k_cold", "spread_10k"] {
         let batch = spread.iter().map(|id| bench.ingress(*id, Some(*id), "go", &[])).collect();
         let seconds = bench.round_of_replies(batch)?;
         report.figure(case, Unit::Ms, seconds * 1e3);
-        report.note(&format!("{:.1} us a message", seconds * 1e6 / spread.len() as f64));
+        let (each, stages) = (seconds * 1e6 / spread.len() as f64, bench.stages().describe(spread.len()));
+        report.note(&format!("{each:.1} us a message: {stages}"));
     }
     let (waiting, all) = bench.checkpoint(&mut checkpointer)?;
     report.figure("checkpoint_1m", Unit::Ms, all * 1e3);

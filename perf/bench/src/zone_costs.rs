@@ -45,7 +45,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         ));
     }
     let with = std::env::current_exe().map_err(failed)?;
-    let runner = Runner { rounds: arguments.runs.max(1), quick: false, filter: None, clock: arguments.clock };
+    let runner =
+        Runner { rounds: arguments.runs.max(1), quick: false, filter: None, canisters: None, clock: arguments.clock };
     let subject = |name, program: PathBuf, connected| {
         Subject::new(name, move || Ok(Sample { value: one_run(&program, arguments, connected)?, check: 0 }))
     };
