@@ -2,6 +2,7 @@
 //!
 //! What a module and its memories are belongs to the engine and is a component of `systems/execution`.
 
+use crate::PrincipalSet;
 use crate::ids::{CallContextId, CallbackId, CanisterId, MessageId, MessageIx};
 use crate::message::{CallKind, SystemTask};
 use crate::units::{Bytes, Cycles, Instructions, Seconds, Time};
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Principals that may manage the canister, at most `limits::CONTROLLERS_MAX`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
-pub struct Controllers(pub BTreeSet<Principal>);
+pub struct Controllers(pub PrincipalSet);
 
 /// Cycles that the canister can spend, subject to freezing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
@@ -243,6 +244,37 @@ pub struct CallContexts {
     pub next_context: u64,
     /// Next callback's number.
     pub next_callback: u64,
+}
+
+impl CallContexts {
+    /// Takes a context out. A canister that serves nothing holds no memory for it.
+    pub fn take_context(&mut self, id: CallContextId) -> Option<CallContext> {
+        take(&mut self.contexts, &id)
+    }
+
+    /// Takes a callback out, likewise.
+    pub fn take_callback(&mut self, id: CallbackId) -> Option<Callback> {
+        take(&mut self.callbacks, &id)
+    }
+
+    /// Drops the contexts that wait for no callback.
+    pub fn drop_finished(&mut self) {
+        self.contexts.retain(|_, context| context.outstanding > 0);
+        free_if_empty(&mut self.contexts);
+    }
+}
+
+/// Takes an entry out of a map, and frees the map's memory with the last: a tree that has held something keeps room for eleven entries.
+pub fn take<K: Ord, V>(map: &mut BTreeMap<K, V>, key: &K) -> Option<V> {
+    let taken = map.remove(key);
+    free_if_empty(map);
+    taken
+}
+
+fn free_if_empty<K, V>(map: &mut BTreeMap<K, V>) {
+    if map.is_empty() {
+        *map = BTreeMap::new();
+    }
 }
 
 /// One line of a canister's log.

@@ -13,8 +13,10 @@ pub mod imports;
 pub mod limits;
 pub mod message;
 pub mod module_limits;
+mod principal_set;
 pub mod reject;
 pub mod units;
 pub mod weights;
 
 pub use ic_principal::Principal;
+pub use principal_set::PrincipalSet;

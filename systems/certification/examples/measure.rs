@@ -4,11 +4,10 @@
 
 use cyclotron_certification::{CanisterFacts, CodeFacts, StateTree, SubnetFacts};
 use cyclotron_crypto::{BlsSecretKey, RootSigner, self_authenticating};
-use cyclotron_types::Principal;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::IngressStatus;
 use cyclotron_types::units::Time;
-use std::collections::BTreeSet;
+use cyclotron_types::{Principal, PrincipalSet};
 use std::time::{Duration, Instant};
 
 /// Signs nothing: what is left is the tree's work.
@@ -65,7 +64,7 @@ fn main() {
     state.upsert_subnet(subnet, &facts);
     state.set_time(Time(1));
 
-    let controllers = BTreeSet::from([Principal::self_authenticating(b"a user")]);
+    let controllers = PrincipalSet::from([Principal::self_authenticating(b"a user")]);
     let metadata: [(&str, &[u8]); 2] = [("candid:service", b"service : { get : () -> (nat) query }"), ("cdk", b"0.20")];
     let start = Instant::now();
     let upsert = |state: &mut StateTree, number: u64| {

@@ -3,12 +3,12 @@
 use crate::certificate::Seal;
 use crate::leaves::{self, SubnetMetrics};
 use cyclotron_tree::{LabeledTree, Lookup, PathError};
-use cyclotron_types::Principal;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::IngressStatus;
 use cyclotron_types::units::Time;
+use cyclotron_types::{Principal, PrincipalSet};
 use cyclotron_wire::leb128;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Labels that recur in every subtree, sorted.
 const DICTIONARY: &[&[u8]] = &[
@@ -41,7 +41,7 @@ const RANGES_PER_SHARD: usize = 5;
 #[derive(Clone, Copy, Debug)]
 pub struct CanisterFacts<'a> {
     /// The controllers.
-    pub controllers: &'a BTreeSet<Principal>,
+    pub controllers: &'a PrincipalSet,
     /// The certified data; no user can read it, only the canister's queries can.
     pub certified_data: &'a [u8],
     /// When the canister was created, if recorded.
@@ -160,7 +160,7 @@ impl StateTree {
     }
 
     /// Sets a canister's controllers.
-    pub fn set_controllers(&mut self, canister: CanisterId, controllers: &BTreeSet<Principal>) {
+    pub fn set_controllers(&mut self, canister: CanisterId, controllers: &PrincipalSet) {
         let controllers = leaves::controllers(controllers.iter());
         self.set(&[b"canister", canister.as_slice(), b"controllers"], &controllers);
     }

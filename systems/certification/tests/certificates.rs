@@ -4,14 +4,13 @@ use cyclotron_certification::{
     CanisterFacts, CodeFacts, Delegation, ReadError, Reader, StateTree, SubnetFacts, SubnetMetrics, root_message,
 };
 use cyclotron_crypto::{BlsSecretKey, RootSigner, self_authenticating};
-use cyclotron_types::Principal;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::IngressStatus;
 use cyclotron_types::reject::{ErrorCode, Reject, RejectCode};
 use cyclotron_types::units::{Bytes, Cycles, Time};
+use cyclotron_types::{Principal, PrincipalSet};
 use cyclotron_wire::{ApiVersion, Target};
 use ic_certification::{Certificate, LookupResult};
-use std::collections::BTreeSet;
 
 /// A signer that costs nothing and says what it signed.
 struct Echo;
@@ -78,7 +77,7 @@ fn sample() -> StateTree {
         update_transactions: 4,
     };
     state.set_subnet_metrics(subnet(), &metrics);
-    let controllers = BTreeSet::from([Principal::from_slice(&USER), canister(1).principal()]);
+    let controllers = PrincipalSet::from([Principal::from_slice(&USER), canister(1).principal()]);
     let metadata: [(&str, &[u8]); 2] = [("candid:service", b"service : {}"), ("secret", b"s3cret")];
     let code = CodeFacts { module_hash: &[0xaa; 32], installed: Some(Time(300)), metadata: &metadata };
     let facts = CanisterFacts {
@@ -316,7 +315,7 @@ fn a_synchronous_call_gets_the_whole_status_of_its_request() {
 fn facts_that_come_and_go_leave_no_trace() {
     let root = sample().certify(&Echo).root;
     let mut state = sample();
-    let controllers = BTreeSet::from([Principal::anonymous()]);
+    let controllers = PrincipalSet::from([Principal::anonymous()]);
     let metadata: [(&str, &[u8]); 2] = [("candid:service", b"other"), ("third", b"3")];
     let code = CodeFacts { module_hash: &[1; 32], installed: Some(Time(1)), metadata: &metadata };
     let facts =
@@ -324,7 +323,7 @@ fn facts_that_come_and_go_leave_no_trace() {
     state.upsert_canister(canister(1), &facts);
     state.upsert_canister(canister(2), &facts);
     state.upsert_canister(canister(0), &facts);
-    state.set_controllers(canister(0), &BTreeSet::new());
+    state.set_controllers(canister(0), &PrincipalSet::default());
     state.upsert_request_status(MessageId([50; 32]), &IngressStatus::Replied(vec![1; 5_000]));
     state.upsert_request_status(MessageId([3; 32]), &IngressStatus::Replied(vec![]));
     state.upsert_request_status(MessageId([2; 32]), &IngressStatus::Done);
@@ -334,7 +333,7 @@ fn facts_that_come_and_go_leave_no_trace() {
     assert!(!state.remove_canister(canister(2)));
     state.remove_request_statuses(&[MessageId([50; 32]), MessageId([51; 32])]);
     // The sample's own facts again, over the changed ones.
-    let sample_controllers = BTreeSet::from([Principal::from_slice(&USER), canister(1).principal()]);
+    let sample_controllers = PrincipalSet::from([Principal::from_slice(&USER), canister(1).principal()]);
     let metadata: [(&str, &[u8]); 2] = [("secret", b"s3cret"), ("candid:service", b"service : {}")];
     let code = CodeFacts { module_hash: &[0xaa; 32], installed: Some(Time(300)), metadata: &metadata };
     let zero = CanisterFacts {
@@ -415,7 +414,7 @@ fn a_delegation_travels_with_the_certificate() {
 #[test]
 fn the_deepest_tree_that_canister_ids_allow_is_within_the_nesting_that_clients_decode() {
     let mut state = sample();
-    let controllers = BTreeSet::new();
+    let controllers = PrincipalSet::default();
     let names: Vec<String> = (0..16).map(|length| "x".repeat(length)).collect();
     let metadata: Vec<(&str, &[u8])> = names.iter().map(|name| (&name[..], &b"1"[..])).collect();
     let code = CodeFacts { module_hash: &[1; 32], installed: Some(Time(1)), metadata: &metadata };

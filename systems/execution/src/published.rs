@@ -9,7 +9,7 @@ use crate::management::{Guarded, MemoryUse};
 use cyclotron_types::canister::{CanisterLog, Controllers, RunState, Settings};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::units::{Cycles, Height, Time};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// What seldom changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,5 +101,11 @@ fn log(now: &CanisterLog, before: Option<&PublishedCanister>) -> Arc<CanisterLog
     // Lines come with new numbers and go with their bytes: a log with the same three numbers is the same.
     let key = |log: &CanisterLog| (log.next_index, log.bytes, log.records.len());
     let same = before.map(|before| &before.log).filter(|log| key(log) == key(now));
-    same.map_or_else(|| Arc::new(now.clone()), Arc::clone)
+    // What has never held a line is the same for all.
+    static NEVER: LazyLock<Arc<CanisterLog>> = LazyLock::new(Arc::default);
+    match same {
+        Some(same) => Arc::clone(same),
+        None if *now == **NEVER => Arc::clone(&NEVER),
+        None => Arc::new(now.clone()),
+    }
 }

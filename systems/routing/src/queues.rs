@@ -5,7 +5,7 @@
 //!
 //! Spec: ic-interface-spec #system-api-call; limits: `ExecutionLimits::queue_slots`, `limits::INGRESS_QUEUE_MAX`.
 
-use cyclotron_types::canister::InputQueue;
+use cyclotron_types::canister::{InputQueue, take};
 use cyclotron_types::ids::{CanisterId, MessageIx};
 use cyclotron_types::limits::INGRESS_QUEUE_MAX;
 use cyclotron_types::message::Message;
@@ -72,7 +72,7 @@ pub fn dequeue(queue: &mut InputQueue, place: Place) -> MessageIx {
             let waiting = queue.requests.get_mut(&sender).expect("a queued request has a place");
             *waiting -= 1;
             if *waiting == 0 {
-                queue.requests.remove(&sender);
+                take(&mut queue.requests, &sender);
             }
         }
         Place::Ingress => queue.ingress = queue.ingress.checked_sub(1).expect("a queued message has a place"),

@@ -14,13 +14,12 @@ use cyclotron_queries::{Certified, CertifiedState, KnownRequest};
 use cyclotron_routing::{ActiveSet, Answered, CurrentRound, Directory, Entry, IngressHistory, Tally, Touched};
 use cyclotron_scheduling::{Installing, Workers};
 use cyclotron_storage::StorageError;
-use cyclotron_types::Principal;
+use cyclotron_types::PrincipalSet;
 use cyclotron_types::batch::CertifiedView;
 use cyclotron_types::canister::InputQueue;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::units::{Height, Time};
 use cyclotron_world::prelude::*;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What readers see. No system reads it back.
@@ -41,7 +40,7 @@ pub struct Shown(Option<Facts>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Facts {
-    controllers: BTreeSet<Principal>,
+    controllers: PrincipalSet,
     /// Names the metadata too: it is part of the module.
     module_hash: Option<[u8; 32]>,
     created: Option<Time>,

@@ -6,8 +6,7 @@ use crate::reject::OutOfCycles;
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::reject::{ErrorCode, Reject};
 use cyclotron_types::units::{Bytes, Cycles};
-use cyclotron_types::{Principal, limits};
-use std::collections::BTreeSet;
+use cyclotron_types::{Principal, PrincipalSet, limits};
 
 /// Why a management call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +18,7 @@ pub enum ManagementError {
         /// The canister.
         canister: CanisterId,
         /// Its controllers.
-        controllers: BTreeSet<Principal>,
+        controllers: PrincipalSet,
         /// The caller.
         caller: Principal,
     },

@@ -25,6 +25,8 @@ pub fn record(history: &mut CanisterHistory, time: Time, version: u64, origin: C
         ChangeDetails::ControllersChange { .. } | ChangeDetails::SettingsChange { .. } => {}
     }
     history.changes.push_back(Change { time, version, origin, details });
+    // It changes seldom and stays: no room for more.
+    history.changes.shrink_to_fit();
     history.total = history.total.saturating_add(1);
 }
 

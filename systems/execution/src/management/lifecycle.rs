@@ -196,7 +196,7 @@ fn clear(canister: &mut CanisterMut<'_>, exhausted: bool) -> Vec<Answer> {
         answers.push(answer_as(&origin, canister.id, reject(&gone), available));
     }
     // What waits for no callback is over.
-    canister.contexts.contexts.retain(|_, context| context.outstanding > 0);
+    canister.contexts.drop_finished();
     answers
 }
 

@@ -258,7 +258,7 @@ pub fn check(
 /// Panics: when the balance does not hold the reservation, which [`check`] has established.
 pub fn apply(canister: &mut CanisterMut<'_>, update: &SettingsUpdate, reservation: Cycles) {
     if let Some(controllers) = &update.controllers {
-        canister.controllers.0 = controllers.clone();
+        canister.controllers.0 = controllers.into();
     }
     let balance = canister.balance.0.checked_sub(reservation).expect("the reservation was checked against the balance");
     canister.balance.0 = balance;

@@ -13,7 +13,7 @@ use crate::machine::backtrace;
 use crate::management::sender_canister_version;
 use crate::reject::{self, Failure, OutOfCycles};
 use crate::system_api::{Answer, MadeCall, SystemApi};
-use cyclotron_types::canister::{CallContext, CallOrigin, Callback, CanisterLog, Visibility};
+use cyclotron_types::canister::{CallContext, CallOrigin, Callback, CanisterLog, Visibility, take};
 use cyclotron_types::ids::{CallContextId, CallbackId, CanisterId};
 use cyclotron_types::limits::{HEAP_BYTES_MAX_32, HEAP_BYTES_MAX_64};
 use cyclotron_types::message::{IngressStatus, Message, Request, Response, ResponsePayload, SystemTask};
@@ -220,7 +220,7 @@ pub(super) fn conclude(
     effects.burned = effects.burned.saturating_add(lost);
     canister.balance.0 = balance;
     if let Some((id, callee)) = callback {
-        canister.contexts.callbacks.remove(&id);
+        canister.contexts.take_callback(id);
         close_call(canister.open_calls, callee);
     }
     end_context(canister, run, stage, used, env.time, &mut effects);
@@ -301,7 +301,7 @@ fn close_call(open: &mut OpenCalls, callee: CanisterId) {
     if let Some(count) = open.get_mut(&callee) {
         *count -= 1;
         if *count == 0 {
-            open.remove(&callee);
+            take(open, &callee);
         }
     }
 }
@@ -396,7 +396,7 @@ fn end_context(
     let mut context = match run.kind {
         Kind::Callback(callback) => {
             let CallbackRun { callback, .. } = *callback;
-            let Some(mut context) = canister.contexts.contexts.remove(&callback.context) else { return };
+            let Some(mut context) = canister.contexts.take_context(callback.context) else { return };
             context.outstanding -= 1;
             context
         }

@@ -28,7 +28,7 @@ fn a_creation_costs_its_fee_and_the_rest_is_the_new_balance() {
     let id = answered.id();
     let canister = subnet.canister(id);
     assert_eq!((canister.balance.0, canister.version.0), (Cycles(5), 0));
-    assert_eq!(canister.controllers.0, BTreeSet::from([creator.principal()]));
+    assert_eq!(canister.controllers.0, PrincipalSet::from([creator.principal()]));
     assert_eq!(canister.paid_until.0, START);
     let info: wire::CanisterInfoResult = candid::decode_one(
         subnet
