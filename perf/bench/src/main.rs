@@ -8,6 +8,7 @@
 
 mod cached;
 mod compile;
+mod crypto;
 mod cyclotron;
 mod heap;
 mod host;
@@ -94,6 +95,8 @@ enum Suite {
     Scale,
     /// Large memories: checkpoints in proportion to what changed, forks, and the disk's own pace.
     Storage,
+    /// Signatures and hashes by the batch, beside the usual crates.
+    Crypto,
     /// The whole node over HTTP: processor time and latency of updates and queries.
     Node,
     /// All but `scale` and `storage`, which take gigabytes.
@@ -101,7 +104,8 @@ enum Suite {
 }
 
 impl Suite {
-    const EACH: [Suite; 6] = [Suite::Jit, Suite::Compile, Suite::Host, Suite::Heap, Suite::Round, Suite::Node];
+    const EACH: [Suite; 7] =
+        [Suite::Jit, Suite::Compile, Suite::Host, Suite::Heap, Suite::Round, Suite::Crypto, Suite::Node];
 
     fn run(self, runner: &Runner, report: &mut Report) -> Result<(), Failure> {
         match self {
@@ -112,6 +116,7 @@ impl Suite {
             Suite::Round => round::run(runner, report),
             Suite::Scale => scale::run(runner, report),
             Suite::Storage => storage::run(runner, report),
+            Suite::Crypto => crypto::run(runner, report),
             Suite::Node => node::run(runner, report),
             Suite::All => {
                 // Hours later would be late to say that it is missing.

@@ -1,0 +1,272 @@
+//! Suite `crypto`: signatures checked and messages hashed by the batch on one core, beside the crates that others use.
+//!
+//! Each sample checks one batch as often as takes some milliseconds. A peer without batches does one after the other; keys are bytes for all, as they are
+//! when a request comes, but for the shares of BLS, whose signers are known. Ed25519 of dalek follows RFC 8032, ours ZIP 215: on these signatures they agree.
+
+use crate::report::{Bound, Report};
+use crate::runner::{Failure, Runner, Sample, Subject, Unit, failed};
+use cyclotron_crypto::{BlsSecretKey, NodeKey, PublicKey, RootSigner, SignatureTask, Verdict, sha256_batch, verify};
+use p256::ecdsa::signature::{Signer as _, Verifier as _};
+use sha2::{Digest as _, Sha256};
+
+const OURS: &str = "cyclotron";
+/// Signatures of a batch.
+const SIZES: [usize; 8] = [1, 8, 16, 64, 256, 1_024, 4_096, 16_384];
+/// Of the slower schemes, which take no advantage of larger ones.
+const SMALL_SIZES: [usize; 3] = [1, 64, 1_024];
+/// Shares on one message: the nodes of a large subnet.
+const SHARES: usize = 40;
+/// Keys where they are repeated.
+const REPEATED: usize = 16;
+/// Bytes that users sign: a domain separator and a hash.
+const SIGNED_BYTES: usize = 43;
+/// Least time of a sample. Units: s.
+const SAMPLE_SECONDS: f64 = 0.02;
+/// Domain separation tag of BLS signatures.
+const BLS_TAG: &[u8] = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_";
+
+/// Signed messages; all are valid.
+struct Signed {
+    keys: Vec<PublicKey>,
+    messages: Vec<Vec<u8>>,
+    signatures: Vec<Vec<u8>>,
+}
+
+impl Signed {
+    fn make(count: usize, sign: impl Fn(usize, &[u8]) -> (PublicKey, Vec<u8>)) -> Self {
+        let messages: Vec<_> = (0..count).map(message).collect();
+        let (keys, signatures) = messages.iter().enumerate().map(|(n, message)| sign(n, message)).unzip();
+        Self { keys, messages, signatures }
+    }
+
+    fn tasks(&self) -> Vec<SignatureTask<'_>> {
+        let columns = self.keys.iter().zip(&self.messages).zip(&self.signatures);
+        columns.map(|((key, message), signature)| SignatureTask { key, message, signature }).collect()
+    }
+}
+
+fn message(number: usize) -> Vec<u8> {
+    let mut message = vec![b'r'; SIGNED_BYTES];
+    message[..8].copy_from_slice(&number.to_le_bytes());
+    message
+}
+
+fn seed(number: usize) -> [u8; 32] {
+    let mut seed = [7; 32];
+    seed[..8].copy_from_slice(&number.to_le_bytes());
+    seed
+}
+
+/// How many of `each` are done in a second; `run` does them once and says whether all are right.
+fn rate(runner: &Runner, each: f64, mut run: impl FnMut() -> bool) -> Result<Sample, Failure> {
+    let least = if runner.quick { 0.0 } else { SAMPLE_SECONDS };
+    let (mut done, mut seconds) = (0.0, 0.0);
+    while done == 0.0 || seconds < least {
+        let (took, right) = runner.clock.time(&mut run);
+        if !right {
+            return Err(failed("a good signature is refused, or a hash is another"));
+        }
+        done += each;
+        seconds += took;
+    }
+    Ok(Sample { value: done / seconds, check: 0 })
+}
+
+fn ours<'a>(runner: &'a Runner, signed: &'a Signed) -> Subject<'a> {
+    let tasks = signed.tasks();
+    let mut verdicts = Vec::new();
+    Subject::new(OURS, move || {
+        rate(runner, tasks.len() as f64, || {
+            verify(&tasks, &mut verdicts);
+            verdicts.iter().all(|verdict| *verdict == Verdict::Valid)
+        })
+    })
+}
+
+/// A peer that checks one after the other.
+fn one_by_one<'a>(
+    runner: &'a Runner,
+    name: &'static str,
+    signed: &'a Signed,
+    verify: impl Fn(usize, &SignatureTask<'_>) -> bool + 'a,
+) -> Subject<'a> {
+    let tasks = signed.tasks();
+    Subject::new(name, move || {
+        rate(runner, tasks.len() as f64, || tasks.iter().enumerate().all(|(n, task)| verify(n, task)))
+    })
+}
+
+pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
+    report.suite("crypto", "signatures a second on one core, hashes in MB/s; ratios to the first peer");
+    for (name, repeated) in [("ed25519_distinct", false), ("ed25519_repeated", true)] {
+        for size in SIZES {
+            ed25519(runner, report, &format!("{name}_{size}"), size, repeated)?;
+        }
+    }
+    for size in SMALL_SIZES {
+        secp256k1(runner, report, &format!("secp256k1_{size}"), size)?;
+        p256(runner, report, &format!("p256_{size}"), size)?;
+    }
+    bls_shares(runner, report, &format!("bls_share_{SHARES}"))?;
+    for size in SIZES {
+        sha256(runner, report, &format!("sha256_{size}"), size)?;
+    }
+    for (case, bound) in [
+        ("ed25519_distinct_4096", 450_000.0),
+        ("ed25519_distinct_64", 200_000.0),
+        ("ed25519_repeated_4096", 900_000.0),
+        ("secp256k1_1024", 150_000.0),
+        ("p256_1024", 100_000.0),
+        ("bls_share_40", 20_000.0),
+        ("sha256_4096", 3_400.0),
+    ] {
+        if let Some(value) = report.median(case, OURS) {
+            report.goal(&format!("{case} (with AVX-512)"), value, Bound::AtLeast(bound));
+        }
+    }
+    Ok(())
+}
+
+fn ed25519(runner: &Runner, report: &mut Report, case: &str, size: usize, repeated: bool) -> Result<(), Failure> {
+    if !runner.wants(case) {
+        return Ok(());
+    }
+    let signer = |n: usize| NodeKey::from_seed(&seed(if repeated { n % REPEATED } else { n }));
+    let signed = Signed::make(size, |n, message| {
+        let signer = signer(n);
+        (signer.public_key(), signer.sign(message).to_vec())
+    });
+    let dalek_key = |task: &SignatureTask<'_>| match task.key {
+        PublicKey::Ed25519(key) => ed25519_dalek::VerifyingKey::from_bytes(key).ok(),
+        _ => None,
+    };
+    let dalek_signature = |task: &SignatureTask<'_>| ed25519_dalek::Signature::from_slice(task.signature).ok();
+    let single = one_by_one(runner, "ed25519-dalek", &signed, |_, task| {
+        let (Some(key), Some(signature)) = (dalek_key(task), dalek_signature(task)) else { return false };
+        key.verify(task.message, &signature).is_ok()
+    });
+    let tasks = signed.tasks();
+    let batch = Subject::new("ed25519-dalek batch", || {
+        rate(runner, size as f64, || {
+            let messages: Vec<_> = tasks.iter().map(|task| task.message).collect();
+            let keys: Option<Vec<_>> = tasks.iter().map(dalek_key).collect();
+            let signatures: Option<Vec<_>> = tasks.iter().map(dalek_signature).collect();
+            let (Some(keys), Some(signatures)) = (keys, signatures) else { return false };
+            ed25519_dalek::verify_batch(&messages, &signatures, &keys).is_ok()
+        })
+    });
+    let measured = runner.measure(case, Unit::PerS, vec![ours(runner, &signed), batch, single])?;
+    report.case(case, Unit::PerS, "ed25519-dalek batch", &measured);
+    Ok(())
+}
+
+fn secp256k1(runner: &Runner, report: &mut Report, case: &str, size: usize) -> Result<(), Failure> {
+    if !runner.wants(case) {
+        return Ok(());
+    }
+    let signed = Signed::make(size, |n, message| {
+        let key = k256::ecdsa::SigningKey::from_slice(&seed(n + 1)).expect("a seed in range");
+        let signature: k256::ecdsa::Signature = key.sign(message);
+        let point = key.verifying_key().to_encoded_point(false);
+        (PublicKey::EcdsaSecp256k1(point.as_bytes().try_into().expect("65 bytes")), signature.to_bytes().to_vec())
+    });
+    let of = |task: &SignatureTask<'_>| match task.key {
+        PublicKey::EcdsaSecp256k1(key) => *key,
+        _ => [0; 65],
+    };
+    let library = one_by_one(runner, "libsecp256k1", &signed, |_, task| {
+        let hash = secp256k1::Message::from_digest(Sha256::digest(task.message).into());
+        let key = secp256k1::PublicKey::from_slice(&of(task));
+        let signature = secp256k1::ecdsa::Signature::from_compact(task.signature);
+        let (Ok(key), Ok(signature)) = (key, signature) else { return false };
+        signature.verify(hash, &key).is_ok()
+    });
+    let rust = one_by_one(runner, "k256", &signed, |_, task| {
+        let key = k256::ecdsa::VerifyingKey::from_sec1_bytes(&of(task));
+        let signature = k256::ecdsa::Signature::from_slice(task.signature);
+        let (Ok(key), Ok(signature)) = (key, signature) else { return false };
+        key.verify(task.message, &signature).is_ok()
+    });
+    let measured = runner.measure(case, Unit::PerS, vec![ours(runner, &signed), library, rust])?;
+    report.case(case, Unit::PerS, "libsecp256k1", &measured);
+    Ok(())
+}
+
+fn p256(runner: &Runner, report: &mut Report, case: &str, size: usize) -> Result<(), Failure> {
+    if !runner.wants(case) {
+        return Ok(());
+    }
+    let signed = Signed::make(size, |n, message| {
+        let key = p256::ecdsa::SigningKey::from_slice(&seed(n + 1)).expect("a seed in range");
+        let signature: p256::ecdsa::Signature = key.sign(message);
+        let point = key.verifying_key().to_encoded_point(false);
+        (PublicKey::EcdsaP256(point.as_bytes().try_into().expect("65 bytes")), signature.to_bytes().to_vec())
+    });
+    let rust = one_by_one(runner, "p256", &signed, |_, task| {
+        let PublicKey::EcdsaP256(key) = task.key else { return false };
+        let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(key);
+        let signature = p256::ecdsa::Signature::from_slice(task.signature);
+        let (Ok(key), Ok(signature)) = (key, signature) else { return false };
+        key.verify(task.message, &signature).is_ok()
+    });
+    let measured = runner.measure(case, Unit::PerS, vec![ours(runner, &signed), rust])?;
+    report.case(case, Unit::PerS, "p256", &measured);
+    Ok(())
+}
+
+/// Shares of many signers on one message.
+fn bls_shares(runner: &Runner, report: &mut Report, case: &str) -> Result<(), Failure> {
+    if !runner.wants(case) {
+        return Ok(());
+    }
+    let mut signed = Signed::make(SHARES, |n, _| {
+        let key = BlsSecretKey::from_seed(&seed(n));
+        (key.public_key(), key.sign(&message(0)).to_vec())
+    });
+    signed.messages.fill(message(0));
+    let keys: Vec<_> = signed
+        .keys
+        .iter()
+        .map(|key| match key {
+            PublicKey::Bls12381(key) => blst::min_sig::PublicKey::from_bytes(key),
+            _ => Err(blst::BLST_ERROR::BLST_BAD_ENCODING),
+        })
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure(format!("{error:?}")))?;
+    let peer = one_by_one(runner, "blst", &signed, |n, task| {
+        let Ok(signature) = blst::min_sig::Signature::from_bytes(task.signature) else { return false };
+        signature.verify(true, task.message, BLS_TAG, &[], &keys[n], false) == blst::BLST_ERROR::BLST_SUCCESS
+    });
+    let measured = runner.measure(case, Unit::PerS, vec![ours(runner, &signed), peer])?;
+    report.case(case, Unit::PerS, "blst", &measured);
+    Ok(())
+}
+
+/// Messages of 64 bytes: two digests, as in a hash tree.
+fn sha256(runner: &Runner, report: &mut Report, case: &str, size: usize) -> Result<(), Failure> {
+    if !runner.wants(case) {
+        return Ok(());
+    }
+    let messages: Vec<Vec<u8>> = (0..size).map(|n| [message(n), vec![0; 64 - SIGNED_BYTES]].concat()).collect();
+    let slices: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+    let expected: Vec<[u8; 32]> = slices.iter().map(|message| Sha256::digest(message).into()).collect();
+    let megabytes = (size * 64) as f64 / 1e6;
+    let subject = |name, hash: fn(&[&[u8]], &mut [[u8; 32]])| {
+        let (slices, expected) = (&slices, &expected);
+        let mut digests = vec![[0; 32]; size];
+        Subject::new(name, move || {
+            rate(runner, megabytes, || {
+                hash(slices, &mut digests);
+                digests == *expected
+            })
+        })
+    };
+    let plain = |messages: &[&[u8]], digests: &mut [[u8; 32]]| {
+        for (message, digest) in messages.iter().zip(digests) {
+            *digest = Sha256::digest(message).into();
+        }
+    };
+    let measured = runner.measure(case, Unit::MbPerS, vec![subject(OURS, sha256_batch), subject("sha2", plain)])?;
+    report.case(case, Unit::MbPerS, "sha2", &measured);
+    Ok(())
+}
