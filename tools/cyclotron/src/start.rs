@@ -152,6 +152,7 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
         memory_max: Bytes(arguments.memory.map_or_else(half_of_memory, |mib| mib << 20)),
     };
     let node = Node::start(&state, (subnet, checkpointer), options, requests, metrics)?;
+    node.await_first_round();
     print(&banner(arguments.json, &server, &node, &state, height))?;
 
     // An error would mean that the handler is gone, and then there is nothing to wait for.

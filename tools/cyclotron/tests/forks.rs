@@ -130,7 +130,7 @@ async fn the_socket_answers_what_it_is_asked_and_refuses_what_it_does_not_unders
     let state = node.directory().to_owned();
     let said = ask(&state, r#"{"version":1,"content":"checkpoint"}"#);
     assert!(said.starts_with(r#"{"version":1,"content":{"checkpoint":{"height":"#), "{said}");
-    assert_eq!(state.join("checkpoints").read_dir().unwrap().count(), 2, "a state and its pages");
+    assert_eq!(state.join("checkpoints").read_dir().unwrap().count(), 3, "a state, its pages and its manifest");
     let said = ask(&state, "{\"version\":1,\"content\":\"status\"}\n");
     assert!(said.contains(r#""canisters":1,"waiting":0"#), "{said}");
     let add = format!(r#"{{"version":1,"content":{{"add_cycles":{{"canister":"{counter}","amount":1000}}}}}}"#);

@@ -41,6 +41,9 @@ use submissions::Submissions;
 /// What calls that wait for their certificate get at shutdown before they are answered 202; less than the server's own time.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(3);
 
+/// How often a start looks whether the first round is over, which takes a few of these.
+const FIRST_ROUND_POLL: Duration = Duration::from_millis(1);
+
 /// How a node runs.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
@@ -144,6 +147,13 @@ impl Node {
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { shared, admission, rounds, control })
+    }
+
+    /// Waits until there is something certified: before the first round nothing can be answered.
+    pub fn await_first_round(&self) {
+        while self.shared.height.load(Ordering::Acquire) == 0 && !self.rounds.is_finished() {
+            std::thread::sleep(FIRST_ROUND_POLL);
+        }
     }
 
     /// DER form of the key that certificates verify against.
