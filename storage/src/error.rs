@@ -263,7 +263,7 @@ impl fmt::Display for StorageError {
             ),
             Self::Unfaithful { path } => write!(
                 f,
-                "{} is whole, but its state does not come to the certified root that it names: it was written by a program that does not do what this one does",
+                "{} is whole, but its state does not come to the certified root that it names: it was written by a program that does not do what this one does, or is of another subnet",
                 path.display()
             ),
             Self::CheckpointGone { directory, height } => write!(

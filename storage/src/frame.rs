@@ -41,10 +41,12 @@ pub enum FrameKind {
     Manifest,
     /// Of a manifest: files of the state, and their chunks.
     ManifestFiles,
+    /// Of a recording that begins at a checkpoint: which state that is.
+    Beginning,
 }
 
 impl FrameKind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Configuration,
         Self::Batch,
         Self::Root,
@@ -60,6 +62,7 @@ impl FrameKind {
         Self::Files,
         Self::Manifest,
         Self::ManifestFiles,
+        Self::Beginning,
     ];
 
     /// Its number in the file.

@@ -6,7 +6,7 @@ use cyclotron_heap::{PageAt, PageStore};
 use cyclotron_ports::{Disk, Fault, SimDisk, SimEntropy};
 use cyclotron_storage::checkpoint::{
     FileUse, ManifestRoot, PageFiles, PageWriter, RecordAt, StateReader, StateWriter, decode_entries, encode_entry,
-    list, next_number, place, prune,
+    list, next_number, place, prune, thin,
 };
 use cyclotron_storage::manifest::{ManifestFile, ManifestReader, ManifestWriter};
 use cyclotron_storage::{FrameKind, StorageError};
@@ -273,6 +273,25 @@ fn a_checkpoint_placed_elsewhere_stays_whatever_becomes_of_the_first_and_shares_
         assert_eq!(read_in(&disk, there, 6).is_ok(), far);
         prune(&disk, there, 1).unwrap();
         assert_eq!(disk.list(there).unwrap().len(), 1 + 1 + 2);
+    }
+}
+
+#[test]
+fn checkpoints_are_thinned_between_the_first_and_the_newest() {
+    let disk = disk(1);
+    for height in 1..=5 {
+        write(&disk, height).unwrap();
+    }
+    for (kept, heights) in [(9, &[1, 2, 3, 4, 5][..]), (4, &[1, 3, 4, 5]), (3, &[1, 3, 5]), (1, &[1, 5])] {
+        let used = thin(&disk, Path::new(HERE), kept).unwrap();
+        disk.restart();
+        assert_eq!(list(&disk, Path::new(HERE)).unwrap(), heights);
+        let needed: BTreeSet<u32> =
+            heights.iter().flat_map(|height| files_of(*height)).map(|file| file.number).collect();
+        assert_eq!(used, needed);
+        // Each has a state and a manifest.
+        assert_eq!(files(&disk).len(), 2 * heights.len() + needed.len());
+        heights.iter().for_each(|height| read(&disk, *height).unwrap());
     }
 }
 

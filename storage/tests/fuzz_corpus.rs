@@ -3,7 +3,7 @@
 #[path = "../../tools/fuzz/checks/log.rs"]
 mod log;
 
-use cyclotron_storage::log::decode_batch;
+use cyclotron_storage::log::{Beginning, decode_batch};
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -20,6 +20,9 @@ static CORPUS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
 fn the_corpus_holds_and_holds_what_is_read() {
     CORPUS.iter().for_each(|input| log::check(input));
     let batches = CORPUS.iter().filter(|input| input[0] % 5 == 1 && decode_batch(7, &input[1..]).is_some()).count();
+    let beginnings =
+        CORPUS.iter().filter(|input| input[0] % 5 == 1 && Beginning::decode(&input[1..]).is_some()).count();
+    assert_eq!(beginnings, 2);
     assert!(CORPUS.len() >= 9 && batches >= 4, "{} entries, {batches} batches", CORPUS.len());
 }
 

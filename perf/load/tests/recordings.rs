@@ -38,8 +38,7 @@ fn a_recording_of_each_mix_replays_to_the_same_hash_on_any_number_of_threads() {
         let recorded = make(mix, 11, 2, &file);
         assert_eq!(recorded.updates + recorded.queries, 20, "{mix}");
         assert_eq!(recorded.refused, 0, "{mix}");
-        let (genesis, log) = open(&file).unwrap();
-        let report = Replayer::new(genesis, log, 1).unwrap().run(u64::MAX, |_| {}).unwrap();
+        let report = Replayer::new(open(&file).unwrap(), None, 1).unwrap().run(u64::MAX, |_| {}).unwrap();
         assert_eq!((report.state_hash, report.root), (recorded.state_hash, recorded.root), "{mix}");
         assert_eq!((report.executed, report.left_over_bytes), (recorded.executed, 0), "{mix}");
         assert_eq!(report.contents.rounds, recorded.set_up_rounds + 4, "{mix}");

@@ -8,12 +8,11 @@
 //! first of a canister and method with the first, the second with the second, and so on.
 
 use crate::replayer::ReplayFailed;
+use crate::source::{Recording, Started};
 use cyclotron_ports::Disk;
 use cyclotron_storage::FrameKind;
-use cyclotron_storage::log::{LogReader, decode_batch};
-use cyclotron_subnet::{
-    Genesis, JobName, NotTaken, Ran, ReplayError, RoundObserver, RoundSet, Subnet, SubnetOptions, TakeOver,
-};
+use cyclotron_storage::log::decode_batch;
+use cyclotron_subnet::{JobName, NotTaken, Ran, ReplayError, RoundObserver, RoundSet, Subnet, TakeOver};
 use cyclotron_types::canister::LogRecord;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::IngressStatus;
@@ -169,10 +168,8 @@ struct Side {
 }
 
 impl Side {
-    fn new(genesis: Genesis, threads: usize) -> Result<Self, ReplayFailed> {
-        let options = SubnetOptions::unsigned(genesis, threads).map_err(ReplayFailed::Subnet)?;
-        let mut subnet = Subnet::new(options)
-            .map_err(|error| ReplayFailed::Subnet(format!("cannot start worker threads: {error}")))?;
+    fn new<D: Disk<File: 'static> + 'static>(started: &Started<D>, threads: usize) -> Result<Self, ReplayFailed> {
+        let mut subnet = started.subnet(threads)?;
         let seen = Arc::<Mutex<Seen>>::default();
         subnet.observe(Box::new(Watcher(seen.clone())));
         let (partial, ended, totals, answers) = Default::default();
@@ -200,31 +197,39 @@ impl Side {
         }
         traps
     }
+
+    /// Takes up what the last round did, and says nothing of it.
+    fn pass_over(&mut self) {
+        self.take_up(&[]);
+        self.ended.clear();
+        self.totals.clear();
+    }
 }
 
-/// Runs a recording and its traffic against a candidate, up to height `last`; `shown` is called with the height after each round.
-pub fn try_candidate<D: Disk>(
-    genesis: Genesis,
-    mut log: LogReader<D>,
+/// Runs a recording and its traffic against a candidate, which takes over before round `from` at the earliest, up to height `last`; `shown` is called
+/// with the height after each round that was compared.
+pub fn try_candidate<D: Disk<File: 'static> + 'static>(
+    recording: Recording<D>,
     threads: usize,
     candidate: &Candidate,
-    last: u64,
+    (from, last): (Option<u64>, u64),
     mut shown: impl FnMut(u64),
 ) -> Result<CandidateReport, ReplayFailed> {
-    if log.next_height() != 1 {
-        let (file, first) = (log.path().display(), log.next_height());
-        return Err(ReplayFailed::Subnet(format!("{file} begins at height {first}: give the state directory")));
-    }
-    let (mut recorded, mut tried) = (Side::new(genesis.clone(), threads)?, Side::new(genesis, threads)?);
+    let mut log = recording.start(from)?;
+    let (mut recorded, mut tried) = (Side::new(&log, threads)?, Side::new(&log, threads)?);
+    let from = from.unwrap_or(0);
     let mut last_tried = None;
     let mut report = CandidateReport::default();
+    if log.height() + 1 >= from {
+        take_over(&mut report.taken, &mut tried.subnet, candidate, &mut last_tried);
+    }
     // Receiver and method of messages that a side has still to answer.
     let mut sent: BTreeMap<MessageId, (CanisterId, String)> = BTreeMap::new();
     while let Some(frame) = log.next_frame().map_err(ReplayFailed::Storage)? {
         if frame.kind != FrameKind::Batch {
             recorded.subnet.replay(&frame).map_err(ReplayFailed::Replay)?;
             match frame.kind {
-                FrameKind::Root | FrameKind::StateHash => report.hashes += 1,
+                FrameKind::Root | FrameKind::StateHash | FrameKind::Beginning => report.hashes += 1,
                 _ => drop(tried.subnet.replay(&frame).map_err(ReplayFailed::Replay)?),
             }
             continue;
@@ -238,6 +243,17 @@ pub fn try_candidate<D: Disk>(
             .ok_or(ReplayFailed::Replay(ReplayError::Malformed { height, what: "it holds no batch" }))?;
         sent.extend(batch.ingress.iter().map(|ingress| (ingress.id, (ingress.receiver, ingress.method.clone()))));
         let view = tried.subnet.execute(batch).map_err(ReplayFailed::Storage)?;
+        if height < from {
+            for id in &view.answered {
+                sent.remove(id);
+            }
+            recorded.pass_over();
+            tried.pass_over();
+            if height + 1 == from {
+                take_over(&mut report.taken, &mut tried.subnet, candidate, &mut last_tried);
+            }
+            continue;
+        }
         let answered = match &left {
             cyclotron_subnet::Replayed::Round(view) => &view.answered[..],
             cyclotron_subnet::Replayed::Agrees => &[],
@@ -251,6 +267,9 @@ pub fn try_candidate<D: Disk>(
         shown(height);
     }
     let height = recorded.subnet.height().0;
+    if height < from {
+        return Err(ReplayFailed::Subnet(format!("it ends at height {height}, before round {from}")));
+    }
     for (side, is_recorded) in [(&recorded, true), (&tried, false)] {
         for (id, status) in &side.answers {
             let words = ["not answered".to_owned(), words_of(status)];

@@ -1,6 +1,7 @@
 //! Recordings of a subnet: made while it runs, shown, and run again as fast as the machine can.
 //!
-//! Enters: batches, as a sink of the subnet; or a recording, which is a log (`storage/FORMAT.md`), of a file or of a state directory.
+//! Enters: batches, as a sink of the subnet; or a recording, which is a log (`storage/FORMAT.md`), of a file or of a state directory, and the
+//! checkpoints that belong to it.
 //! Leaves: a recording; or a report of what its rounds did here; flame graphs. Never here: a batch that was not recorded.
 #![forbid(unsafe_code)]
 
@@ -22,5 +23,5 @@ pub use page::page;
 pub use recorder::Recorder;
 pub use replayer::{Progress, ReplayFailed, Replayer};
 pub use report::{CanisterTotals, Contents, MethodTotals, Report, RoundFacts, StageTimes, Totals};
-pub use source::{OpenFailed, open};
+pub use source::{OpenFailed, Recording, Started, checkpoints_beside, open};
 pub use stacks::{Place, Stacks};

@@ -275,6 +275,8 @@ mod tests {
             canisters: 1,
             executed: 2,
             memory_bytes: 3,
+            began_behind: 0,
+            before_seconds: 0.0,
             left_over_bytes: 0,
             height: rounds,
             seconds: 2.0,

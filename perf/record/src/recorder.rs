@@ -3,7 +3,7 @@
 use cyclotron_ports::Disk;
 use cyclotron_storage::FrameKind;
 use cyclotron_storage::StorageError;
-use cyclotron_storage::log::{LogWriter, encode_batch};
+use cyclotron_storage::log::{Beginning, LogWriter, encode_batch};
 use cyclotron_subnet::{BatchSink, Program};
 use cyclotron_trace::error;
 use cyclotron_types::batch::{Batch, CertifiedView};
@@ -33,6 +33,23 @@ impl<D: Disk> Recorder<D> {
     pub fn create(disk: &D, path: &Path, first_height: u64, configuration: &[u8]) -> Result<Self, StorageError> {
         let log = LogWriter::create_file(disk, path, first_height, configuration)?;
         Ok(Self { log: Some(log), written: Instant::now(), block_time: BLOCK_TIME })
+    }
+
+    /// Begins a recording behind the state of a height, a checkpoint of which belongs beside it. Errors: as [`Recorder::create`].
+    pub fn create_behind(
+        disk: &D,
+        path: &Path,
+        height: Height,
+        beginning: &Beginning,
+        configuration: &[u8],
+    ) -> Result<Self, StorageError> {
+        let mut recorder = Self::create(disk, path, height.0 + 1, configuration)?;
+        if let Some(log) = &mut recorder.log {
+            log.append(FrameKind::Beginning, height.0, |out| beginning.encode(out));
+            // At once: without it the batches that follow are of no use.
+            log.write()?;
+        }
+        Ok(recorder)
     }
 
     /// Writes blocks when they are large enough, however long that takes: the same batches are the same bytes then.

@@ -2,11 +2,11 @@
 
 use crate::charged::Charged;
 use crate::report::{Contents, Methods, Report, RoundFacts, StageTimes};
+use crate::source::{Recording, Started};
 use cyclotron_ports::Disk;
 use cyclotron_storage::StorageError;
-use cyclotron_storage::log::LogReader;
 use cyclotron_storage::{Frame, FrameKind};
-use cyclotron_subnet::{Genesis, Ran, ReplayError, Replayed, RoundObserver, RoundSet, Subnet, SubnetOptions};
+use cyclotron_subnet::{Ran, ReplayError, Replayed, RoundObserver, RoundSet, Subnet};
 use cyclotron_types::canister::LogRecord;
 use cyclotron_types::ids::CanisterId;
 use std::fmt;
@@ -109,59 +109,76 @@ fn lock(noted: &Mutex<Noted>) -> MutexGuard<'_, Noted> {
 /// Runs a recording.
 pub struct Replayer<D: Disk> {
     subnet: Subnet,
-    log: LogReader<D>,
+    started: Started<D>,
+    /// The first round that is measured, if one was asked for.
+    from: Option<u64>,
     noted: Arc<Mutex<Noted>>,
 }
 
-impl<D: Disk> Replayer<D> {
-    /// Makes the recorded subnet, to run on so many threads; they change no result.
-    pub fn new(genesis: Genesis, log: LogReader<D>, threads: usize) -> Result<Self, ReplayFailed> {
-        Self::on(SubnetOptions::unsigned(genesis, threads), log, None)
+impl<D: Disk<File: 'static> + 'static> Replayer<D> {
+    /// Makes the recorded subnet as it was before round `from`, or before the first round that it can be made before; to run on so many threads, which
+    /// change no result.
+    pub fn new(recording: Recording<D>, from: Option<u64>, threads: usize) -> Result<Self, ReplayFailed> {
+        let started = recording.start(from)?;
+        let subnet = started.subnet(threads)?;
+        Ok(Self::on(subnet, started, from, None))
     }
 
     /// The same on code that reports its calls, for [`Report::charged`]: much slower, with the same results.
-    pub fn reporting_calls(genesis: Genesis, log: LogReader<D>, threads: usize) -> Result<Self, ReplayFailed> {
-        Self::on(SubnetOptions::unsigned_reporting_calls(genesis, threads), log, Some(Charged::default()))
+    pub fn reporting_calls(recording: Recording<D>, from: Option<u64>, threads: usize) -> Result<Self, ReplayFailed> {
+        let started = recording.start(from)?;
+        let subnet = started.subnet_reporting_calls(threads)?;
+        Ok(Self::on(subnet, started, from, Some(Charged::default())))
     }
 
-    fn on(
-        options: Result<SubnetOptions, String>,
-        log: LogReader<D>,
-        charged: Option<Charged>,
-    ) -> Result<Self, ReplayFailed> {
-        if log.next_height() != 1 {
-            let (file, first) = (log.path().display(), log.next_height());
-            return Err(ReplayFailed::Subnet(format!(
-                "{file} begins at height {first}, and what was before is not in it: give the state directory"
-            )));
-        }
-        let mut subnet = Subnet::new(options.map_err(ReplayFailed::Subnet)?)
-            .map_err(|error| ReplayFailed::Subnet(format!("cannot start worker threads: {error}")))?;
+    fn on(mut subnet: Subnet, started: Started<D>, from: Option<u64>, charged: Option<Charged>) -> Self {
         let noted = Arc::new(Mutex::new(Noted { charged, ..Noted::default() }));
         let stopwatch = Stopwatch { noted: noted.clone(), last: Instant::now(), stages: Stages::default() };
         subnet.observe(Box::new(stopwatch));
-        Ok(Self { subnet, log, noted })
+        Self { subnet, started, from, noted }
     }
 
-    /// Runs all batches up to height `last`, comparing what was recorded of them. `shown` is called after each round.
+    /// Runs all batches up to height `last`, comparing what was recorded of them; those before the first round that is to be measured leave nothing
+    /// in the report. `shown` is called after each round.
+    ///
+    /// Errors: also when the recording ends before that round.
     pub fn run(mut self, last: u64, mut shown: impl FnMut(Progress)) -> Result<Report, ReplayFailed> {
-        let began = Instant::now();
-        let mut in_rounds = Duration::ZERO;
+        let from = self.from.unwrap_or(0).max(self.started.height() + 1);
+        let mut began = Instant::now();
+        let (mut in_rounds, mut before) = (Duration::ZERO, Duration::ZERO);
         let mut contents = Contents::default();
         let mut ended = true;
         let mut timeline = Vec::new();
-        while let Some(frame) = self.log.next_frame().map_err(ReplayFailed::Storage)? {
-            if frame.kind == FrameKind::Batch && frame.height > last {
+        let mut executed_before = self.subnet.statistics().executed;
+        while let Some(frame) = self.started.next_frame().map_err(ReplayFailed::Storage)? {
+            let is_batch = frame.kind == FrameKind::Batch;
+            if is_batch && frame.height > last {
                 ended = false;
                 break;
             }
-            contents.add(&frame);
-            in_rounds += self.replay(&frame)?;
-            if frame.kind == FrameKind::Batch {
-                timeline.push(self.facts(frame.height));
+            if is_batch && frame.height == from {
+                (before, began) = (began.elapsed(), Instant::now());
+                executed_before = self.subnet.statistics().executed;
+                let mut noted = lock(&self.noted);
+                let charged = noted.charged.as_ref().map(|_| Charged::default());
+                *noted = Noted { charged, ..Noted::default() };
             }
-            let (read, bytes) = self.log.progress();
+            let measured = frame.height >= from;
+            let in_round = self.replay(&frame)?;
+            if measured {
+                contents.add(&frame);
+                in_rounds += in_round;
+                if is_batch {
+                    timeline.push(self.facts(frame.height));
+                }
+            }
+            let (read, bytes) = self.started.log().progress();
             shown(Progress { height: frame.height, read, bytes });
+        }
+        // A recording may be empty; one that ends before what was asked for says so.
+        let height = self.subnet.height();
+        if let Some(from) = self.from.filter(|from| height.0 < *from) {
+            return Err(ReplayFailed::Subnet(format!("it ends at height {height}, before round {from}")));
         }
         let elapsed = began.elapsed();
         let Noted { rounds, methods, charged, .. } = std::mem::take(&mut *lock(&self.noted));
@@ -170,9 +187,11 @@ impl<D: Disk> Replayer<D> {
         Ok(Report {
             contents,
             canisters: statistics.canisters as u64,
-            executed: statistics.executed,
+            began_behind: self.started.height(),
+            before_seconds: before.as_secs_f64(),
+            executed: statistics.executed - executed_before,
             memory_bytes: statistics.memory.0,
-            left_over_bytes: if ended { self.log.left_over() } else { 0 },
+            left_over_bytes: if ended { self.started.log().left_over() } else { 0 },
             height: self.subnet.height().0,
             seconds: elapsed.as_secs_f64(),
             round_seconds: in_rounds.as_secs_f64(),

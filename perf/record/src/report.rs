@@ -1,7 +1,7 @@
 //! What a recording holds, and what a replay of it did.
 
 use crate::stacks::Stacks;
-use cyclotron_storage::log::decode_batch;
+use cyclotron_storage::log::{Beginning, decode_batch};
 use cyclotron_storage::{Frame, FrameKind};
 use cyclotron_subnet::{JobName, Ran, RoundSet};
 use cyclotron_types::ids::CanisterId;
@@ -12,6 +12,8 @@ use std::time::Duration;
 /// What a recording holds, counted as it is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Contents {
+    /// Height of the state that it begins behind, if it says so: of a checkpoint beside it.
+    pub begins_behind: Option<u64>,
     /// Height of the first batch.
     pub first_height: Option<u64>,
     /// Height of the last batch.
@@ -58,6 +60,9 @@ impl Contents {
                 self.ingress_bytes += batch.ingress.iter().map(|ingress| ingress.arg.len() as u64).sum::<u64>();
                 self.ingress_in_one_round_max = self.ingress_in_one_round_max.max(ingress);
                 self.checkpoints += u64::from(batch.checkpoint);
+            }
+            FrameKind::Beginning if Beginning::decode(&frame.content).is_some() => {
+                self.begins_behind = Some(frame.height);
             }
             FrameKind::Root => self.roots += 1,
             FrameKind::StateHash => self.state_hashes += 1,
@@ -311,11 +316,15 @@ pub struct RoundFacts {
 /// What a replay did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// What was run.
+    /// What was run, and measured.
     pub contents: Contents,
+    /// Height of the checkpoint that it was run from; 0: from the first round.
+    pub began_behind: u64,
+    /// Seconds from there to the first round that was measured.
+    pub before_seconds: f64,
     /// Canisters at the end.
     pub canisters: u64,
-    /// Messages and tasks executed.
+    /// Messages and tasks executed in what was measured.
     pub executed: u64,
     /// Memory of all canisters at the end, as it is charged.
     pub memory_bytes: u64,
@@ -323,7 +332,7 @@ pub struct Report {
     pub left_over_bytes: u64,
     /// Height of the last round.
     pub height: u64,
-    /// All of it, reading included, in seconds.
+    /// All that was measured, reading included, in seconds.
     pub seconds: f64,
     /// Rounds alone, in seconds.
     pub round_seconds: f64,

@@ -6,9 +6,8 @@ mod common;
 
 use common::{Mode, Setup, TestSubnet};
 use cyclotron_ports::{Disk, SimDisk};
-use cyclotron_record::{Candidate, CandidateReport, Recorder, Replayer, page, try_candidate};
-use cyclotron_storage::log::LogReader;
-use cyclotron_subnet::{Genesis, TakeOver};
+use cyclotron_record::{Candidate, CandidateReport, Recorder, Recording, Replayer, page, try_candidate};
+use cyclotron_subnet::TakeOver;
 use cyclotron_types::ids::CanisterId;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +45,7 @@ fn usual() -> Vec<u8> {
 }
 
 /// Records: three calls, one of the fragile method, an upgrade to the same code, and one more call.
-fn record() -> (Arc<SimDisk>, Genesis, CanisterId) {
+fn record() -> (Arc<SimDisk>, CanisterId) {
     let disk = Arc::new(SimDisk::new(1));
     disk.create_directory(Path::new("/recordings")).unwrap();
     let options = TestSubnet::options(Setup::default());
@@ -64,18 +63,18 @@ fn record() -> (Arc<SimDisk>, Genesis, CanisterId) {
     assert_eq!(test.call(canister, "inc", &[]).unwrap(), 4u32.to_le_bytes());
     test.subnet.note_state_hash().unwrap();
     test.subnet.note_no_more();
-    (disk, genesis, canister)
+    (disk, canister)
 }
 
-fn open(disk: &Arc<SimDisk>) -> LogReader<SimDisk> {
-    LogReader::open_file(disk.clone(), Path::new(FILE)).unwrap()
+fn open(disk: &Arc<SimDisk>) -> Recording<SimDisk> {
+    Recording::open(disk.clone(), Path::new(FILE), false).unwrap()
 }
 
-fn try_on(recording: &(Arc<SimDisk>, Genesis, CanisterId), wasm: Vec<u8>, how: TakeOver) -> CandidateReport {
-    let (disk, genesis, canister) = recording;
+fn try_on(recording: &(Arc<SimDisk>, CanisterId), wasm: Vec<u8>, how: TakeOver) -> CandidateReport {
+    let (disk, canister) = recording;
     let candidate = Candidate { canister: *canister, wasm, how };
     let mut rounds = 0;
-    let report = try_candidate(genesis.clone(), open(disk), 1, &candidate, u64::MAX, |_| rounds += 1).unwrap();
+    let report = try_candidate(open(disk), 1, &candidate, (None, u64::MAX), |_| rounds += 1).unwrap();
     assert_eq!((report.rounds, report.hashes), (rounds, rounds + 1), "the recorded side came to every hash");
     report
 }
@@ -141,8 +140,8 @@ fn a_candidate_that_cannot_take_over_is_told_once_and_changes_nothing() {
 
 #[test]
 fn a_replay_has_a_fact_for_each_round_and_a_page() {
-    let (disk, genesis, _) = record();
-    let report = Replayer::new(genesis, open(&disk), 1).unwrap().run(u64::MAX, |_| {}).unwrap();
+    let (disk, _) = record();
+    let report = Replayer::new(open(&disk), None, 1).unwrap().run(u64::MAX, |_| {}).unwrap();
     assert_eq!(report.timeline.len() as u64, report.contents.rounds);
     let instructions: u64 = report.timeline.iter().map(|round| round.instructions).sum();
     assert_eq!(instructions, report.methods.iter().map(|method| method.totals.instructions).sum::<u64>());

@@ -72,6 +72,25 @@ pub fn next_number<D: Disk>(disk: &D, directory: &Path) -> Result<u32, StorageEr
 pub fn prune<D: Disk>(disk: &D, directory: &Path, kept: usize) -> Result<BTreeSet<u32>, StorageError> {
     let heights = list(disk, directory)?;
     let (old, stay) = heights.split_at(heights.len().saturating_sub(kept));
+    remove(disk, directory, old, stay)
+}
+
+/// Removes checkpoints until `kept` are left, at least two: the oldest and the newest stay, and of the others those that lie farthest apart.
+///
+/// Errors: as [`prune`].
+pub fn thin<D: Disk>(disk: &D, directory: &Path, kept: usize) -> Result<BTreeSet<u32>, StorageError> {
+    let mut stay = list(disk, directory)?;
+    let mut gone = Vec::new();
+    while stay.len() > kept.max(2) {
+        let apart = |at: &usize| stay[at + 1] - stay[at - 1];
+        let between = (1..stay.len() - 1).min_by_key(apart).expect("one lies between the first and the last");
+        gone.push(stay.remove(between));
+    }
+    remove(disk, directory, &gone, &stay)
+}
+
+/// Removes some checkpoints, and what those that stay do not name. Returns the numbers of the files that are left.
+fn remove<D: Disk>(disk: &D, directory: &Path, old: &[u64], stay: &[u64]) -> Result<BTreeSet<u32>, StorageError> {
     let mut used = BTreeSet::new();
     for height in stay {
         let mut reader = StateReader::open(disk, directory, *height)?;

@@ -3,12 +3,14 @@
 //! Enters: frames, through a [`LogWriter`]. Leaves: the same frames, through a [`LogReader`]. Never here: what a batch does.
 
 mod batch;
+mod beginning;
 mod reader;
 mod segment;
 mod trim;
 mod writer;
 
 pub use batch::{decode_batch, encode_batch};
+pub use beginning::Beginning;
 pub use reader::LogReader;
 pub(crate) use reader::heights;
 pub use trim::{Trimmed, first_height, trim};

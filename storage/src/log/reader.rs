@@ -27,7 +27,8 @@ pub struct LogReader<D: Disk> {
     open: Open<D::File>,
     /// Frames of a block, not yet handed out.
     unpacked: VecDeque<Frame>,
-    /// Height of the next batch.
+    /// Height of the first batch, and of the next one.
+    first_height: u64,
     next_height: u64,
 }
 
@@ -141,7 +142,8 @@ impl<D: Disk> LogReader<D> {
         let file = disk.open(path, Access::Read).map_err(io("open", path))?;
         let (mut open, next_height) = Open::new(path, file)?;
         let configuration = open.configuration()?;
-        Ok(Self { disk, directory, configuration, files, open, unpacked: VecDeque::new(), next_height })
+        let (first_height, unpacked) = (next_height, VecDeque::new());
+        Ok(Self { disk, directory, configuration, files, open, unpacked, first_height, next_height })
     }
 
     /// What the subnet was made with.
@@ -205,7 +207,16 @@ impl<D: Disk> LogReader<D> {
             FrameKind::Root | FrameKind::StateHash if frame.height != self.next_height - 1 => {
                 Err(self.open.damaged(at, "a hash is not of the batch before it"))
             }
-            FrameKind::Root | FrameKind::StateHash | FrameKind::Block | FrameKind::Program => Ok(()),
+            FrameKind::Beginning
+                if self.directory.is_some()
+                    || self.next_height != self.first_height
+                    || frame.height != self.first_height - 1 =>
+            {
+                Err(self.open.damaged(at, "it says behind which state it begins, and not at its beginning"))
+            }
+            FrameKind::Root | FrameKind::StateHash | FrameKind::Block | FrameKind::Program | FrameKind::Beginning => {
+                Ok(())
+            }
             FrameKind::Configuration
             | FrameKind::Subnet
             | FrameKind::Modules

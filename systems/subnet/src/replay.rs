@@ -6,7 +6,7 @@ use crate::program::Program;
 use crate::subnet::Subnet;
 use cyclotron_crypto::RootSigner;
 use cyclotron_storage::StorageError;
-use cyclotron_storage::log::decode_batch;
+use cyclotron_storage::log::{Beginning, decode_batch};
 use cyclotron_storage::{Frame, FrameKind};
 use cyclotron_types::batch::CertifiedView;
 use std::fmt;
@@ -39,6 +39,11 @@ pub enum ReplayError {
         /// That program's version.
         version: String,
     },
+    /// The state is not the one that the recording begins behind.
+    OtherBeginning {
+        /// Its height.
+        height: u64,
+    },
     /// The state is not the one that was recorded.
     Differs {
         /// After the round of this height.
@@ -61,6 +66,10 @@ impl fmt::Display for ReplayError {
             Self::OtherRules { height, version } => write!(
                 f,
                 "the rounds from height {height} on were made by version {version}, which had other rules than this program: start that version once and end it in order; from the checkpoint that it leaves, any version goes on"
+            ),
+            Self::OtherBeginning { height } => write!(
+                f,
+                "the checkpoint of height {height} holds another state than the one that the recording begins behind: the folder of checkpoints beside it is not its own"
             ),
             Self::Differs { height, what, recorded, computed } => write!(
                 f,
@@ -98,6 +107,14 @@ impl Subnet {
                 let program = Program::decode(&frame.content).ok_or_else(|| malformed("it names no program"))?;
                 self.run_as(program).map_err(ReplayError::Storage)?;
                 Ok(Replayed::Agrees)
+            }
+            FrameKind::Beginning => {
+                let beginning =
+                    Beginning::decode(&frame.content).ok_or_else(|| malformed("its beginning says nothing"))?;
+                let is_this = frame.height == self.height().0
+                    && beginning.root == self.root()
+                    && beginning.state_hash.is_none_or(|hash| hash == self.state_hash());
+                if is_this { Ok(Replayed::Agrees) } else { Err(ReplayError::OtherBeginning { height: frame.height }) }
             }
             FrameKind::Root | FrameKind::StateHash => {
                 if frame.height != self.height().0 {

@@ -93,7 +93,7 @@ fn fork_canister(state: &Path, source: Principal, target: Option<Principal>) -> 
     })?;
     // No checkpoint is made, and nothing goes.
     let kept = Kept { checkpoints: usize::MAX, log_bytes_max: u64::MAX };
-    let restart = Restart::open(&opened, cores(), None, false, MODULE_CACHE_BYTES, kept)?;
+    let restart = Restart::open(&opened, cores(), None, MODULE_CACHE_BYTES, kept)?;
     let (mut subnet, _checkpointer) = restart.bring_back()?;
     let mut randomness = [0; 32];
     SystemEntropy.fill(&mut randomness).map_err(|error| format!("no randomness from the operating system: {error}"))?;

@@ -44,6 +44,10 @@ pub struct ReplayArguments {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=crate::start::THREADS_MAX))]
     threads: Option<u16>,
 
+    /// Measure from the round of this height on: what is before is run without a word from the nearest checkpoint there is [default: the first one]
+    #[arg(long, value_name = "HEIGHT")]
+    from: Option<u64>,
+
     /// End after the round of this height [default: the last one]
     #[arg(long, value_name = "HEIGHT")]
     to: Option<u64>,
@@ -79,21 +83,34 @@ pub struct ReplayArguments {
 /// Runs `cyclotron record`.
 pub fn record(command: &RecordCommand) -> Result<(), String> {
     let RecordCommand::Show(arguments) = command;
-    let (genesis, mut log) = open(&arguments.file).map_err(|error| error.to_string())?;
+    let mut recording = open(&arguments.file).map_err(|error| error.to_string())?;
+    let checkpoints = recording.checkpoints().map_err(|error| error.to_string())?;
+    let missing = recording.missing().map_err(|error| error.to_string())?;
+    let folder = recording.folder().to_owned();
+    let log = &mut recording.log;
     let mut contents = Contents::default();
     while let Some(frame) = log.next_frame().map_err(|error| error.to_string())? {
         contents.add(&frame);
     }
+    let genesis = &recording.genesis;
+    let log = &recording.log;
     if arguments.json {
         let shown = serde_json::json!({
             "subnet": genesis.config.subnet.to_text(),
             "genesis": genesis,
             "contents": contents,
+            "checkpoints": checkpoints,
+            "missing": missing,
             "left_over_bytes": log.left_over(),
         });
         return print(&shown.to_string());
     }
-    let mut lines = [subnet_lines(&genesis), contents_lines(&contents)].concat();
+    let mut lines = [subnet_lines(genesis), contents_lines(&contents)].concat();
+    if !checkpoints.is_empty() {
+        let heights: Vec<String> = checkpoints.iter().map(u64::to_string).collect();
+        lines.push(format!("  Checkpoints  {} in {}", heights.join(", "), folder.display()));
+    }
+    lines.extend(missing.map(|missing| format!("  Missing      {missing}")));
     lines.extend(left_over_line(log.left_over()));
     print(&lines.join("\n"))
 }
@@ -102,15 +119,19 @@ pub fn record(command: &RecordCommand) -> Result<(), String> {
 pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
     let threads = arguments.threads.map_or_else(crate::start::cores, usize::from);
     let (file, last, what_if) = (&arguments.file, arguments.to.unwrap_or(u64::MAX), &arguments.what_if);
-    if let Some(tried) = what_if.try_candidate(file, threads, last, arguments.json) {
+    if let Some(from) = arguments.from.filter(|from| *from > last) {
+        return Err(format!("--from {from} comes behind --to {last}"));
+    }
+    if let Some(tried) = what_if.try_candidate(file, threads, (arguments.from, last), arguments.json) {
         return tried;
     }
-    let (genesis, log) = open(&arguments.file).map_err(|error| error.to_string())?;
+    let recording = open(&arguments.file).map_err(|error| error.to_string())?;
+    let genesis = recording.genesis.clone();
     arguments.profiling.begin()?;
     let sampler = arguments.profiling.sampler(arguments.flame.is_some() || arguments.folded.is_some())?;
-    let replayer = Replayer::new(genesis.clone(), log, threads).map_err(|error| error.to_string())?;
+    let replayer = Replayer::new(recording, arguments.from, threads).map_err(|error| error.to_string())?;
     let bar = progress_bar(arguments.json);
-    let report = replayer.run(arguments.to.unwrap_or(u64::MAX), |progress| show(&bar, progress));
+    let report = replayer.run(last, |progress| show(&bar, progress));
     bar.finish_and_clear();
     let samples = sampler.map(Sampler::stop);
     let mut report = report.map_err(|error| format!("{}: {error}", arguments.file.display()))?;
@@ -122,7 +143,7 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
         write_charged(arguments, &charged)?;
         report.charged = Some(charged);
     }
-    let beside = what_if.after(&report, file, threads, arguments.json)?;
+    let beside = what_if.after(&report, (file, arguments.from, last), threads, arguments.json)?;
     if arguments.json && !beside.is_empty() {
         return print(&beside.join("\n"));
     }
@@ -140,8 +161,8 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
 /// Runs the recording again, on code that reports its calls: the times of the first run are those of usual code.
 fn charged(arguments: &ReplayArguments, threads: usize, first: &Report) -> Result<Stacks, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", arguments.file.display());
-    let (genesis, log) = open(&arguments.file).map_err(|error| error.to_string())?;
-    let replayer = Replayer::reporting_calls(genesis, log, threads).map_err(|error| failed(&error))?;
+    let recording = open(&arguments.file).map_err(|error| error.to_string())?;
+    let replayer = Replayer::reporting_calls(recording, arguments.from, threads).map_err(|error| failed(&error))?;
     let bar = progress_bar(arguments.json);
     let again = replayer.run(arguments.to.unwrap_or(u64::MAX), |progress| show(&bar, progress));
     bar.finish_and_clear();
@@ -235,6 +256,9 @@ pub fn contents_lines(contents: &Contents) -> Vec<String> {
         ),
         format!("  Compared     {} certified roots, {} state hashes", contents.roots, contents.state_hashes),
     ];
+    if let Some(height) = contents.begins_behind {
+        lines.insert(0, format!("  Begins       behind the state of height {height}"));
+    }
     if contents.malformed > 0 {
         lines.push(format!("  Malformed    {} frames", contents.malformed));
     }
@@ -258,6 +282,13 @@ fn report_lines(report: &Report, threads: usize) -> Vec<String> {
         String::new(),
         "  stage            total s     p50 us     p99 us     max us".into(),
     ];
+    if report.began_behind > 0 || report.before_seconds > 0.001 {
+        let from = match report.began_behind {
+            0 => "the first round".into(),
+            height => format!("the checkpoint of height {height}"),
+        };
+        lines.insert(0, format!("  Before       run from {from} in {:.3} s, not measured", report.before_seconds));
+    }
     if let Some(line) = left_over_line(report.left_over_bytes) {
         lines.insert(0, line);
     }

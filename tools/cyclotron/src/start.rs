@@ -61,9 +61,18 @@ pub struct StartArguments {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=NODES_MAX))]
     priced_as: Option<u64>,
 
-    /// Record the batches of all rounds, those of earlier starts included, in this new file: for cyclotron replay
+    /// Record the batches of rounds in this new file, from the newest checkpoint on: for cyclotron replay. Checkpoints that it can be run from are put
+    /// into the folder FILE.checkpoints
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+
+    /// With --record: a state hash to compare is recorded each time that so many rounds have been made
+    #[arg(long, value_name = "ROUNDS", default_value_t = 1_000, requires = "record", value_parser = clap::value_parser!(u64).range(1..))]
+    record_hash_every: u64,
+
+    /// With --record: checkpoints in its folder; the first, the newest, and some between them that lie far apart
+    #[arg(long, value_name = "COUNT", default_value_t = 8, requires = "record", value_parser = clap::value_parser!(u64).range(2..=CHECKPOINTS_MAX))]
+    record_checkpoints: u64,
 
     /// Seconds from one checkpoint of the state to the next, at least; a start runs the rounds behind the last one again
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
@@ -114,12 +123,10 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     // To learn it after the state was brought back would be late.
     check_addresses(&arguments)?;
     let threads = arguments.threads.map_or_else(cores, usize::from);
-    let recorded = arguments.record.is_some();
     let kept = Kept { checkpoints: arguments.checkpoints as usize, log_bytes_max: arguments.log_max << 20 };
-    let mut restart =
-        Restart::open(&state, threads, arguments.priced_as, recorded, arguments.module_cache << 20, kept)?;
+    let mut restart = Restart::open(&state, threads, arguments.priced_as, arguments.module_cache << 20, kept)?;
     if let Some(file) = &arguments.record {
-        restart.record(file)?;
+        restart.record(file, arguments.record_checkpoints as usize)?;
     }
     let (subnet, checkpointer) = restart.bring_back()?;
     let height = subnet.height();
@@ -147,7 +154,7 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
 
     let options = NodeOptions {
         query_threads: arguments.query_threads.map_or(cores().min(4), usize::from),
-        recorded: arguments.record.is_some(),
+        hash_every: arguments.record.is_some().then_some(arguments.record_hash_every),
         checkpoint_every: Duration::from_secs(arguments.checkpoint_every),
         memory_max: Bytes(arguments.memory.map_or_else(half_of_memory, |mib| mib << 20)),
     };

@@ -34,31 +34,28 @@ pub fn run(command: &StateCommand) -> Result<(), String> {
     if !directory.is_dir() {
         return Err(format!("{} is not a directory", directory.display()));
     }
-    let (genesis, mut log) = open(directory).map_err(|error| error.to_string())?;
-    let first = log.next_height();
+    let mut recording = open(directory).map_err(|error| error.to_string())?;
+    let missing = recording.missing().map_err(|error| error.to_string())?;
+    let log = &mut recording.log;
     let mut contents = Contents::default();
     // The heights of a log are in its frames, so both read all of it.
     while let Some(frame) = log.next_frame().map_err(|error| error.to_string())? {
         contents.add(&frame);
     }
-    let mut lines = [subnet_lines(&genesis), contents_lines(&contents)].concat();
+    let mut lines = [subnet_lines(&recording.genesis), contents_lines(&contents)].concat();
     let checkpoints = StateDirectory::<SystemDisk>::checkpoints_of(directory);
     let mut verified = BTreeSet::new();
     let heights = checkpoint::list(&SystemDisk, &checkpoints).map_err(|error| error.to_string())?;
     for &height in &heights {
         lines.push(format!("  Checkpoint   {}", checkpoint_line(&checkpoints, height, command, &mut verified)?));
     }
-    if first > 1 && heights.last().is_none_or(|newest| newest + 1 < first) {
-        let gap = format!(
-            "the log begins at height {first}, and no checkpoint of height {} or higher is here: no start can bring the state back",
-            first - 1
-        );
+    if let Some(missing) = missing {
         match command {
-            StateCommand::Verify(_) => return Err(gap),
-            StateCommand::Inspect(_) => lines.push(format!("  Missing      {gap}")),
+            StateCommand::Verify(_) => return Err(missing),
+            StateCommand::Inspect(_) => lines.push(format!("  Missing      {missing}")),
         }
     }
-    lines.extend(left_over_line(log.left_over()));
+    lines.extend(left_over_line(recording.log.left_over()));
     if matches!(command, StateCommand::Verify(_)) {
         if contents.malformed > 0 {
             return Err(format!("{} frames of the log hold no batch", contents.malformed));

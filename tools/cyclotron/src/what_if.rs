@@ -52,14 +52,21 @@ impl WhatIfArguments {
     }
 
     /// Runs a candidate, if one is to be tried. `None`: there is none.
-    pub fn try_candidate(&self, file: &Path, threads: usize, last: u64, json: bool) -> Option<Result<(), String>> {
+    /// It takes over before the first of these rounds at the earliest, and the last is that.
+    pub fn try_candidate(
+        &self,
+        file: &Path,
+        threads: usize,
+        rounds: (Option<u64>, u64),
+        json: bool,
+    ) -> Option<Result<(), String>> {
         let (canister, module) = self.wasm.as_ref()?;
         let run = || {
             let wasm = fs::read(module).map_err(|error| format!("cannot read {}: {error}", module.display()))?;
             let how = if self.plain_swap { TakeOver::Swap } else { TakeOver::Upgrade };
             let candidate = Candidate { canister: CanisterId::from_principal(*canister), wasm, how };
-            let (genesis, log) = open(file).map_err(|error| error.to_string())?;
-            let report = try_candidate(genesis, log, threads, &candidate, last, |_| {})
+            let recording = open(file).map_err(|error| error.to_string())?;
+            let report = try_candidate(recording, threads, &candidate, rounds, |_| {})
                 .map_err(|error| format!("{}: {error}", file.display()))?;
             if json {
                 return print(&to_json(&report)?);
@@ -70,14 +77,20 @@ impl WhatIfArguments {
     }
 
     /// Compares a report and writes its page, as far as that was asked for. Returns lines for people, or with `json` for programs.
-    pub fn after(&self, report: &Report, file: &Path, threads: usize, json: bool) -> Result<Vec<String>, String> {
+    pub fn after(
+        &self,
+        report: &Report,
+        (file, from, last): (&Path, Option<u64>, u64),
+        threads: usize,
+        json: bool,
+    ) -> Result<Vec<String>, String> {
         let mut lines = Vec::new();
         if let Some(path) = &self.report {
             let page = page(report, &format!("Replay of {}", file.display()));
             fs::write(path, page).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         }
         if let Some(other) = &self.compare {
-            let comparison = compare(&Compared::from(report), &other_replay(other, threads)?);
+            let comparison = compare(&Compared::from(report), &other_replay(other, (from, last), threads)?);
             if json {
                 lines.push(to_json(&comparison)?);
             } else {
@@ -93,7 +106,7 @@ fn to_json(value: &impl serde::Serialize) -> Result<String, String> {
 }
 
 /// The report of another replay: read, if the file is one, or made by running the recording.
-fn other_replay(path: &Path, threads: usize) -> Result<Compared, String> {
+fn other_replay(path: &Path, (from, last): (Option<u64>, u64), threads: usize) -> Result<Compared, String> {
     if path.is_file() {
         let mut start = [0];
         let is_json = fs::File::open(path)
@@ -105,9 +118,9 @@ fn other_replay(path: &Path, threads: usize) -> Result<Compared, String> {
                 .map_err(|error| format!("{} is no report of a replay: {error}", path.display()));
         }
     }
-    let (genesis, log) = open(path).map_err(|error| error.to_string())?;
-    let replayer = Replayer::new(genesis, log, threads).map_err(|error| error.to_string())?;
-    let report = replayer.run(u64::MAX, |_| {}).map_err(|error| format!("{}: {error}", path.display()))?;
+    let recording = open(path).map_err(|error| error.to_string())?;
+    let replayer = Replayer::new(recording, from, threads).map_err(|error| error.to_string())?;
+    let report = replayer.run(last, |_| {}).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Compared::from(&report))
 }
 

@@ -9,7 +9,7 @@ use cyclotron_heap::{PageAt, PageStore};
 use cyclotron_ports::Disk;
 use cyclotron_storage::StorageError;
 use cyclotron_storage::checkpoint::{
-    FileUse, ManifestRoot, PageFiles, PageWriter, StateReader, StateWriter, list, next_number, prune,
+    FileUse, ManifestRoot, PageFiles, PageWriter, StateReader, StateWriter, list, next_number, place, prune, thin,
 };
 use cyclotron_storage::log::{Trimmed, trim};
 use cyclotron_storage::manifest::{Checkpoint, Copied, Making as Manifest};
@@ -37,6 +37,8 @@ pub struct Made {
     pub not_removed: Option<StorageError>,
     /// What went from the log, since the checkpoints that stay keep it.
     pub log_removed: Trimmed,
+    /// Why it is not in the other folder too, if it was to be there and is not.
+    pub not_placed: Option<StorageError>,
 }
 
 /// What stays once a checkpoint is made.
@@ -46,11 +48,13 @@ pub struct Retention {
     pub checkpoints: usize,
     /// Of the log in this folder, if any: what the oldest of these checkpoints does not keep, and up to so many bytes.
     pub log: Option<(PathBuf, u64)>,
+    /// In this other folder, if any, the first and the newest checkpoint, and some between them: so many in all. They share their files with the others.
+    pub beside: Option<(PathBuf, usize)>,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { checkpoints: CHECKPOINTS_KEPT, log: None }
+        Self { checkpoints: CHECKPOINTS_KEPT, log: None, beside: None }
     }
 }
 
@@ -79,6 +83,7 @@ struct Written {
     /// Why others are, or files of the log.
     not_removed: Option<StorageError>,
     log_removed: Trimmed,
+    not_placed: Option<StorageError>,
 }
 
 /// A checkpoint that is being written.
@@ -213,9 +218,9 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
         });
         subnet.settle(&saved, made.is_ok().then_some(&store));
         Some(match made {
-            Ok(Written { not_removed, log_removed, .. }) => {
+            Ok(Written { not_removed, log_removed, not_placed, .. }) => {
                 self.files.keep(&self.kept.forget_unused_files());
-                Ok(Made { height, not_removed, log_removed })
+                Ok(Made { height, not_removed, log_removed, not_placed })
             }
             Err(error) => {
                 self.start_over(subnet);
@@ -283,12 +288,20 @@ impl<D: Disk> Writing<D> {
             return Err(error);
         }
         // The checkpoint exists, whatever is still there of those before.
+        let not_placed = self.place_beside().err();
         let (mut used, log_removed, not_removed) = match self.remove_old() {
             Ok((used, trimmed)) => (used, trimmed, None),
             Err(error) => (BTreeSet::new(), Trimmed::default(), Some(error)),
         };
         used.extend(files.iter().map(|file| file.number));
-        Ok(Written { files: used, not_removed, log_removed })
+        Ok(Written { files: used, not_removed, log_removed, not_placed })
+    }
+
+    /// Puts the checkpoint into the other folder.
+    fn place_beside(&self) -> Result<(), StorageError> {
+        let Some((folder, kept)) = &self.retention.beside else { return Ok(()) };
+        place(&*self.disk, &self.folder, self.height.0, folder)?;
+        thin(&*self.disk, folder, *kept).map(drop)
     }
 
     /// Removes older checkpoints, then what the oldest of those that stay makes dispensable in the log. Returns the files of pages that stay.

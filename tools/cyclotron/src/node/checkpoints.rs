@@ -95,6 +95,9 @@ impl Checkpoints {
                 if let Some(error) = made.not_removed {
                     warn!("files of old checkpoints, or of the log behind them, are still there: {error}");
                 }
+                if let Some(error) = made.not_placed {
+                    warn!("the recording goes on without this checkpoint: {error}");
+                }
                 let removed = made.log_removed;
                 if removed.files > 0 {
                     info!(

@@ -49,8 +49,8 @@ const FIRST_ROUND_POLL: Duration = Duration::from_millis(1);
 pub struct NodeOptions {
     /// Threads that admit requests and answer queries.
     pub query_threads: usize,
-    /// Whether somebody records its rounds, and wants to compare states later.
-    pub recorded: bool,
+    /// Rounds from one state hash to the next, if somebody records rounds and wants to compare states later.
+    pub hash_every: Option<u64>,
     /// Time from one checkpoint to the next, at least.
     pub checkpoint_every: Duration,
     /// Bytes that canisters' memories may take before those are given back that a checkpoint keeps.
@@ -137,7 +137,8 @@ impl Node {
             let shared = shared.clone();
             let checkpoints = Checkpoints::new(checkpointer, options.checkpoint_every, options.memory_max, &subnet);
             let calls = control::Calls::new(called);
-            let run = move || rounds::run(&shared, subnet, options.recorded, checkpoints, (&woken, &submitted), calls);
+            let run =
+                move || rounds::run(&shared, subnet, options.hash_every, checkpoints, (&woken, &submitted), calls);
             spawn("round".into(), Box::new(run))?
         };
         let admission = (0..shared.admission_threads)

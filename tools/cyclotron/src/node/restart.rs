@@ -7,8 +7,8 @@ use cyclotron_crypto::{BlsSecretKey, RootSigner};
 use cyclotron_execution::management::IdRange;
 use cyclotron_execution::{ExecutionLimits, SubnetConfig};
 use cyclotron_ports::SystemDisk;
-use cyclotron_record::Recorder;
-use cyclotron_storage::log::{self, LOG_FILE_BYTES, LogReader};
+use cyclotron_record::{Recorder, checkpoints_beside};
+use cyclotron_storage::log::{self, Beginning, LOG_FILE_BYTES, LogReader};
 use cyclotron_storage::{FrameKind, NodeKeys, StateDirectory, StorageError, checkpoint};
 use cyclotron_subnet::{
     Checkpointer, CodeOnDisk, Genesis, LogSink, Program, Replayed, Retention, SchedulingOptions, Subnet, SubnetOptions,
@@ -91,6 +91,21 @@ fn otherwise(state: &StateDirectory<SystemDisk>) -> Result<&'static str, Storage
     })
 }
 
+/// Begins to record what a subnet is given, which is new or has come from a checkpoint in `folder`.
+fn begin_recording(file: &Path, folder: &Path, subnet: &mut Subnet, configuration: &[u8]) -> Result<(), StorageError> {
+    let height = subnet.height();
+    let recorder = if height == Height::ZERO {
+        Recorder::create(&SystemDisk, file, 1, configuration)?
+    } else {
+        // First the state, without which the file is of no use.
+        checkpoint::place(&SystemDisk, folder, height.0, &checkpoints_beside(file))?;
+        let beginning = Beginning { root: subnet.root(), state_hash: Some(subnet.state_hash()) };
+        Recorder::create_behind(&SystemDisk, file, height, &beginning, configuration)?
+    };
+    subnet.note(Box::new(recorder));
+    Ok(())
+}
+
 /// A subnet that is not brought back yet.
 pub struct Restart {
     log: LogReader<SystemDisk>,
@@ -101,23 +116,23 @@ pub struct Restart {
     /// What stays once the next one is made, and what else brings the state back if the newest cannot.
     retention: Retention,
     otherwise: &'static str,
+    /// Where to record what the subnet is given.
+    recording: Option<PathBuf>,
     subnet: Subnet,
     root: BlsSecretKey,
 }
 
 impl Restart {
-    /// Opens the log, behind the newest checkpoint unless the subnet is `recorded` from its first round on, and makes the subnet that it is
-    /// of. `priced_as`: what the operator asks for, if anything. `module_cache_bytes`: of compiled code kept on disk; 0: none. Of checkpoints and the
+    /// Opens the log behind the newest checkpoint, and makes the subnet that it is of. `priced_as`: what the operator asks for, if anything. `module_cache_bytes`: of compiled code kept on disk; 0: none. Of checkpoints and the
     /// log stays what `kept` says.
     pub fn open(
         state: &StateDirectory<SystemDisk>,
         threads: usize,
         priced_as: Option<u64>,
-        recorded: bool,
         module_cache_bytes: u64,
         kept: Kept,
     ) -> Result<Self, String> {
-        let checkpoint = if recorded { None } else { state.newest_checkpoint().map_err(|error| error.to_string())? };
+        let checkpoint = state.newest_checkpoint().map_err(|error| error.to_string())?;
         let otherwise = otherwise(state).map_err(|error| error.to_string())?;
         let log = state.log(checkpoint.map_or(1, |height| height + 1)).map_err(|error| error.to_string())?;
         let genesis = Genesis::decode(log.configuration())?;
@@ -144,22 +159,32 @@ impl Restart {
                 Err(error) => warn!("compiled code is not kept, and starts take longer: {error}"),
             }
         }
-        let retention =
-            Retention { checkpoints: kept.checkpoints, log: Some((state.log_folder(), kept.log_bytes_max)) };
+        let retention = Retention {
+            checkpoints: kept.checkpoints,
+            log: Some((state.log_folder(), kept.log_bytes_max)),
+            beside: None,
+        };
         let (checkpoint, folder) = (checkpoint.map(Height), state.checkpoints());
-        Ok(Self { log, checkpoint, folder, retention, otherwise, subnet, root })
+        Ok(Self { log, checkpoint, folder, retention, otherwise, recording: None, subnet, root })
     }
 
-    /// Records all batches, those of the log included.
-    pub fn record(&mut self, file: &Path) -> Result<(), String> {
-        let recorder = Recorder::create(&SystemDisk, file, 1, self.log.configuration());
-        self.subnet.note(Box::new(recorder.map_err(|error| error.to_string())?));
+    /// Records all batches behind the newest checkpoint, those of the log included, and keeps so many checkpoints beside the recording.
+    ///
+    /// Errors: the file, or its folder of checkpoints, is there.
+    pub fn record(&mut self, file: &Path, checkpoints: usize) -> Result<(), String> {
+        let folder = checkpoints_beside(file);
+        // Another recording's checkpoints are not this one's.
+        if let Some(path) = [file, &folder].into_iter().find(|path| path.symlink_metadata().is_ok()) {
+            return Err(StorageError::Exists { path: path.to_owned() }.to_string());
+        }
+        self.retention.beside = Some((folder, checkpoints));
+        self.recording = Some(file.to_owned());
         Ok(())
     }
 
     /// Loads the checkpoint, and runs the batches behind it again. Returns the subnet, and who makes its next checkpoints.
     pub fn bring_back(self) -> Result<(Subnet, Checkpointer<SystemDisk>), String> {
-        let Self { mut log, checkpoint, folder, retention, otherwise, mut subnet, root } = self;
+        let Self { mut log, checkpoint, folder, retention, otherwise, recording, mut subnet, root } = self;
         let file_bytes = retention.log.as_ref().map_or(LOG_FILE_BYTES, |(_, max)| log_file_bytes(*max));
         let began = Instant::now();
         let checkpointer = Checkpointer::new(Arc::new(SystemDisk), &folder);
@@ -169,6 +194,9 @@ impl Restart {
                 let files = folder.join(format!("{:016x}.state", height.0));
                 format!("{error}; or remove {}: {otherwise}", files.display())
             })?;
+        }
+        if let Some(file) = recording {
+            begin_recording(&file, &folder, &mut subnet, log.configuration()).map_err(|error| error.to_string())?;
         }
         checkpointer.retain(retention);
         let from = subnet.height();

@@ -26,14 +26,11 @@ const CHECKPOINT_POLL: Duration = Duration::from_millis(20);
 /// Exit code of a node that cannot go on.
 const FAILED: i32 = 1;
 
-/// Rounds from one state hash of a recording to the next.
-const HASH_ROUNDS: u64 = 1_000;
-
-/// Runs rounds until the node stops; with state hashes if they are `recorded`.
+/// Runs rounds until the node stops; with a state hash after so many if they are recorded.
 pub fn run(
     shared: &Shared,
     mut subnet: Subnet,
-    recorded: bool,
+    hash_every: Option<u64>,
     mut checkpoints: Checkpoints,
     (woken, submitted): (&Receiver<()>, &Receiver<Ingress>),
     mut calls: Calls,
@@ -54,7 +51,7 @@ pub fn run(
         let checkpoint = checkpoint.then_some(&mut checkpoints);
         one_round(shared, &mut subnet, submitted, (actions, &mut calls), checkpoint);
         checkpoints.after_round(&mut subnet, &mut calls);
-        if recorded && subnet.height().0.is_multiple_of(HASH_ROUNDS) {
+        if hash_every.is_some_and(|every| subnet.height().0.is_multiple_of(every)) {
             note_state_hash(&mut subnet);
         }
         last = Instant::now();
@@ -67,7 +64,7 @@ pub fn run(
         one_round(shared, &mut subnet, submitted, (Vec::new(), &mut calls), Some(&mut checkpoints));
         checkpoints.finish(&mut subnet, &mut calls);
     }
-    if recorded {
+    if hash_every.is_some() {
         note_state_hash(&mut subnet);
     }
     subnet.finish_keeping_code();
