@@ -89,6 +89,8 @@ impl<F: DiskFile> PageWriter<F> {
         let finished = self.end(disk);
         if finished.is_err() {
             self.discard(disk);
+            // It may have its name already; nobody names it yet.
+            self.discard_finished(disk);
         }
         finished
     }

@@ -1,15 +1,18 @@
-//! `cyclotron state`: what a state directory holds, and whether all of it is whole. Nothing is changed.
+//! `cyclotron state`: what a state directory holds, whether all of it is whole, and less of it where there is more than is needed.
 
 use crate::print;
 use crate::recordings::{contents_lines, left_over_line, subnet_lines};
 use clap::{Args, Subcommand};
-use cyclotron_ports::SystemDisk;
+use cyclotron_ports::{SystemDisk, SystemEntropy};
 use cyclotron_record::{Contents, open};
 use cyclotron_storage::checkpoint::{self, PageFiles, StateReader, decode_entries};
 use cyclotron_storage::manifest::Making;
-use cyclotron_storage::{FrameKind, StateDirectory};
+use cyclotron_storage::{FrameKind, StateDirectory, StorageError};
+use cyclotron_subnet::{Checkpointer, Genesis, Retention, Subnet, SubnetOptions};
+use cyclotron_types::units::Height;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Commands on state directories.
 #[derive(Subcommand)]
@@ -18,9 +21,11 @@ pub enum StateCommand {
     Inspect(StateArguments),
     /// Read every byte and compare it with its checksum, and the state with its manifests
     Verify(StateArguments),
+    /// Of a stopped node: gather what the newest checkpoint keeps in one file, and remove older checkpoints and the log behind them
+    Compact(StateArguments),
 }
 
-/// Options of both.
+/// Options of all.
 #[derive(Args)]
 pub struct StateArguments {
     /// The state directory
@@ -29,10 +34,14 @@ pub struct StateArguments {
 
 /// Runs `cyclotron state`.
 pub fn run(command: &StateCommand) -> Result<(), String> {
-    let (StateCommand::Inspect(StateArguments { directory }) | StateCommand::Verify(StateArguments { directory })) =
-        command;
+    let (StateCommand::Inspect(StateArguments { directory })
+    | StateCommand::Verify(StateArguments { directory })
+    | StateCommand::Compact(StateArguments { directory })) = command;
     if !directory.is_dir() {
         return Err(format!("{} is not a directory", directory.display()));
+    }
+    if matches!(command, StateCommand::Compact(_)) {
+        return compact(directory);
     }
     let mut recording = open(directory).map_err(|error| error.to_string())?;
     let missing = recording.missing().map_err(|error| error.to_string())?;
@@ -52,7 +61,7 @@ pub fn run(command: &StateCommand) -> Result<(), String> {
     if let Some(missing) = missing {
         match command {
             StateCommand::Verify(_) => return Err(missing),
-            StateCommand::Inspect(_) => lines.push(format!("  Missing      {missing}")),
+            _ => lines.push(format!("  Missing      {missing}")),
         }
     }
     lines.extend(left_over_line(recording.log.left_over()));
@@ -72,7 +81,7 @@ fn checkpoint_line(
     command: &StateCommand,
     verified: &mut BTreeSet<u32>,
 ) -> Result<String, String> {
-    let words = |error: cyclotron_storage::StorageError| error.to_string();
+    let words = |error: StorageError| error.to_string();
     let mut reader = StateReader::open(&SystemDisk, folder, height).map_err(words)?;
     let files = reader.files().map_err(words)?;
     let open = PageFiles::default();
@@ -109,4 +118,60 @@ fn checkpoint_line(
         files.len(),
         root.version
     ))
+}
+
+/// Gathers what the newest checkpoint keeps, and removes the rest.
+fn compact(directory: &Path) -> Result<(), String> {
+    let words = |error: StorageError| error.to_string();
+    // Another's directory is not to become ours.
+    let log = StateDirectory::log_of(&Arc::new(SystemDisk), directory, None).map_err(words)?;
+    let genesis = Genesis::decode(log.configuration())?;
+    let disk = Arc::new(SystemDisk);
+    // Its log was begun, so that nobody asks what it is made with.
+    let state =
+        StateDirectory::open(&disk, directory, &SystemEntropy, std::process::id(), |_| Vec::new()).map_err(words)?;
+    let Some(height) = state.newest_checkpoint().map_err(words)? else {
+        return Err(format!(
+            "there is no checkpoint in {}: start the node and end it in order, which leaves one",
+            directory.display()
+        ));
+    };
+    // What is behind the checkpoint stays, and must be whole before anything goes.
+    let mut log = state.log(height + 1).map_err(words)?;
+    while log.next_frame().map_err(words)?.is_some() {}
+    if log.next_height() <= height {
+        return Err(format!(
+            "the log in {} ends at height {}, before the checkpoint of height {height}: restore its files from a backup",
+            directory.display(),
+            log.next_height() - 1
+        ));
+    }
+    let folders = [state.checkpoints(), state.log_folder()];
+    let before = bytes_in(&folders)?;
+    let options = SubnetOptions::unsigned(genesis, crate::start::cores())?;
+    let mut subnet = Subnet::new(options).map_err(|error| format!("cannot start worker threads: {error}"))?;
+    let mut checkpointer = Checkpointer::new(disk, &state.checkpoints()).map_err(words)?;
+    checkpointer.restore(&mut subnet, Height(height)).map_err(words)?;
+    checkpointer.retain(Retention { checkpoints: 1, log: Some((state.log_folder(), 0)), beside: None });
+    let made = checkpointer.compact(&mut subnet).map_err(|error| format!("all is as it was: {error}"))?;
+    if let Some(error) = made.not_removed {
+        return Err(format!("the checkpoint of height {height} is in one file now, but not all else went: {error}"));
+    }
+    let after = bytes_in(&folders)?;
+    print(&format!(
+        "  Checkpoint   of height {height}, in one file\n  Log          {} files went\n  Freed        {} of {before} bytes",
+        made.log_removed.files,
+        before.saturating_sub(after)
+    ))
+}
+
+/// Bytes of the files in some folders.
+fn bytes_in(folders: &[PathBuf]) -> Result<u64, String> {
+    let mut bytes = 0;
+    for folder in folders {
+        let read =
+            || -> std::io::Result<u64> { std::fs::read_dir(folder)?.map(|entry| Ok(entry?.metadata()?.len())).sum() };
+        bytes += read().map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+    }
+    Ok(bytes)
 }

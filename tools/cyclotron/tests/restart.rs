@@ -23,6 +23,22 @@ fn run(arguments: &[&str]) -> Result<String, String> {
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
+/// Copies a folder and those in it.
+fn copy(from: &Path, to: &Path) {
+    let _made_now = std::fs::create_dir(to);
+    std::fs::set_permissions(to, std::fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in from.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        let there = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &there);
+        } else if path.is_file() {
+            // The socket of a node that ended in no order stays behind.
+            std::fs::copy(&path, &there).unwrap();
+        }
+    }
+}
+
 fn replay(path: &Path, threads: &str) -> serde_json::Value {
     let text = run(&["replay", "--json", "--threads", threads, path.to_str().unwrap()]).unwrap();
     serde_json::from_str(&text).unwrap()
@@ -285,6 +301,17 @@ async fn a_damaged_checkpoint_stops_the_start_and_the_one_before_it_brings_the_s
         }
         std::fs::write(path, &good).unwrap();
     }
+    let whole = directory.with_extension("whole");
+    copy(&directory, &whole);
+    let said = run(&["state", "compact", whole.to_str().unwrap()]).unwrap();
+    assert!(said.contains("in one file") && said.contains("Freed "), "{said}");
+    assert_eq!(whole.join("checkpoints").read_dir().unwrap().count(), 3, "a state, its manifest, a file of pages");
+    assert!(run(&["state", "verify", whole.to_str().unwrap()]).unwrap().contains("All of it is whole"));
+    let node = TestNode::start_in(PROGRAM, whole);
+    assert_eq!(count(&agent(&node, key(1)), counter).await, 5);
+    let said = run(&["state", "compact", node.directory().to_str().unwrap()]).unwrap_err();
+    assert!(said.contains("in use by"), "{said}");
+    drop(node);
     std::fs::remove_file(newest).unwrap();
     let node = TestNode::start_in(PROGRAM, directory);
     assert_eq!(count(&agent(&node, key(1)), counter).await, 5);

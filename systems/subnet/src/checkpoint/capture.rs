@@ -130,14 +130,14 @@ impl PageSink for File<'_> {
     }
 }
 
-/// Takes what changed since the last checkpoint, and gives it to `out`; brings `kept` up to date as if it were written already. Returns what was
-/// taken of memories, and the frames of the state file. Cost: O(pages changed, runs of changed memories), and an entry for each canister.
+/// Takes what changed since the last checkpoint, and gives it to `out`; brings `kept` up to date as if it were written already. `state_hash` is known of
+/// this state, or not. Returns what was taken of memories, and the frames of the state file. Cost: O(pages changed, runs of changed memories), and an entry for each canister.
 ///
 /// Panics: when a message is suspended, which only a round at a checkpoint height rules out.
 pub(super) fn capture(
     world: &mut World,
     position: Position,
-    program: &Program,
+    (program, state_hash): (&Program, Option<[u8; 32]>),
     kept: &mut Kept,
     number: u32,
     out: &SyncSender<Piece>,
@@ -193,7 +193,7 @@ pub(super) fn capture(
     kept.forget_unnamed_modules();
     let mut frames = vec![(FrameKind::Program, program.encode())];
     // Where nobody compares state hashes, none is at hand, and making one takes a look at all pages.
-    frames.extend(kept_state_hash(world).map(|hash| (FrameKind::StateHash, hash.to_vec())));
+    frames.extend(kept_state_hash(world).or(state_hash).map(|hash| (FrameKind::StateHash, hash.to_vec())));
     frames.push((FrameKind::Subnet, encode(&subnet)));
     frames.extend(statuses(world.resource::<IngressHistory>()).into_iter().map(|bytes| (FrameKind::Statuses, bytes)));
     let modules = kept.modules().map(|(key, module)| (key.as_slice(), module.at));

@@ -67,8 +67,8 @@ pub struct Checkpointer<D: Disk> {
     kept: Kept,
     retention: Retention,
     making: Option<Making>,
-    /// The state hash in the checkpoint that was restored.
-    state_hash: Option<[u8; 32]>,
+    /// The state hash in the checkpoint that was restored, and its height.
+    state_hash: Option<(Height, [u8; 32])>,
     /// Threads that hash, the one that writes included.
     threads: usize,
     /// Number of the next file of pages.
@@ -144,15 +144,16 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
             }
             pages.insert(number, expected);
         }
-        (self.kept, self.state_hash) = subnet
+        let (kept, state_hash) = subnet
             .restore(|world, machine, env| record::restore(world, machine, &mut reader, (&self.files, &pages), env))?;
+        (self.kept, self.state_hash) = (kept, state_hash.map(|hash| (height, hash)));
         subnet.world_mut().resource_mut::<Changed>().kept = true;
         Ok(())
     }
 
     /// The state hash in the checkpoint that was restored, if its subnet kept one. It is for who wants to compare it: that takes a look at every page.
     pub fn state_hash(&self) -> Option<[u8; 32]> {
-        self.state_hash
+        self.state_hash.map(|(_, hash)| hash)
     }
 
     /// Whether one is being made.
@@ -180,6 +181,7 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
             retention: self.retention.clone(),
             height,
             threads: self.threads,
+            number,
         };
         let thread =
             std::thread::Builder::new().name("checkpoint".into()).spawn(move || writing.run(pages, &pieces, &frames));
@@ -188,8 +190,11 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
             path: self.folder.clone(),
             source,
         })?;
-        let (saved, frames) =
-            subnet.capture(|world, position, program| capture(world, position, program, &mut self.kept, number, &out));
+        // The one that was restored, if this is that state once more.
+        let known = self.state_hash.filter(|known| known.0 == height).map(|(_, hash)| hash);
+        let (saved, frames) = subnet.capture(|world, position, program| {
+            capture(world, position, (program, known), &mut self.kept, number, &out)
+        });
         drop(out);
         // A thread that failed says why when it is joined.
         let _ = hand.send((self.kept.files(), frames));
@@ -237,6 +242,15 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
         subnet.world_mut().resource_mut::<Changed>().kept = false;
     }
 
+    /// Makes the checkpoint of the last round once more, with all that it keeps in one file without gaps, and waits for it: for a subnet that has just come from
+    /// that checkpoint. It takes the place of the one before at once, and its files go then. Cost: O(bytes kept).
+    ///
+    /// Errors and panics: as [`Checkpointer::begin`] and [`Checkpointer::finish`]; all is as it was then.
+    pub fn compact(&mut self, subnet: &mut Subnet) -> Result<Made, StorageError> {
+        self.kept.leave_all();
+        self.make(subnet)
+    }
+
     /// Makes the checkpoint of the last round, and waits for it.
     ///
     /// Errors and panics: as [`Checkpointer::begin`] and [`Checkpointer::finish`].
@@ -254,6 +268,8 @@ struct Writing<D: Disk> {
     retention: Retention,
     height: Height,
     threads: usize,
+    /// Of the new file of pages.
+    number: u32,
 }
 
 impl<D: Disk> Writing<D> {
@@ -282,7 +298,7 @@ impl<D: Disk> Writing<D> {
         if let Err(error) = root.and_then(|root| self.write_state(&files, &root, &frames)) {
             self.files.close(number);
             // Without a state that names them the pages are in the way. With one (its name may be there, and not last) they stay.
-            if list(&*self.disk, &self.folder).is_ok_and(|heights| !heights.contains(&self.height.0)) {
+            if self.is_named().is_ok_and(|named| !named) {
                 pages.discard_finished(&*self.disk);
             }
             return Err(error);
@@ -325,6 +341,15 @@ impl<D: Disk> Writing<D> {
             Err(error) if before.is_some() && !error.is_of_the_disk() => manifest.write(&checkpoint, None),
             outcome => outcome,
         }
+    }
+
+    /// Whether a checkpoint of this height names the new file of pages; there may be one that was made before.
+    fn is_named(&self) -> Result<bool, StorageError> {
+        if !list(&*self.disk, &self.folder)?.contains(&self.height.0) {
+            return Ok(false);
+        }
+        let files = StateReader::open(&*self.disk, &self.folder, self.height.0)?.files()?;
+        Ok(files.iter().any(|file| file.number == self.number))
     }
 
     fn write_state(&self, files: &[FileUse], root: &ManifestRoot, frames: &Frames) -> Result<(), StorageError> {

@@ -60,6 +60,8 @@ pub(crate) struct Kept {
     files: BTreeMap<u32, File>,
     /// Files that the last checkpoint does not use, and the one before did.
     unused: BTreeSet<u32>,
+    /// The next checkpoint leaves all files.
+    leave_all: bool,
 }
 
 impl Kept {
@@ -131,8 +133,16 @@ impl Kept {
         }
     }
 
-    /// The files that the next checkpoint should not need any more: those used by less than half, and the smallest if there are many.
-    pub fn files_to_leave(&self) -> BTreeSet<u32> {
+    /// Lets the next checkpoint keep all in its own file.
+    pub fn leave_all(&mut self) {
+        self.leave_all = true;
+    }
+
+    /// The files that the next checkpoint should not need any more: those used by less than half, and the smallest if there are many; or all.
+    pub fn files_to_leave(&mut self) -> BTreeSet<u32> {
+        if std::mem::take(&mut self.leave_all) {
+            return self.files.keys().copied().collect();
+        }
         if self.canisters.is_empty() {
             // Nothing is known of what is used.
             return BTreeSet::new();
