@@ -13,6 +13,7 @@ use cyclotron_types::message::{Ingress, IngressStatus};
 use cyclotron_types::units::{Bytes, Seconds, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map};
+use std::sync::Arc;
 
 /// One remembered message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +53,8 @@ pub struct IngressHistory {
 
 #[derive(Clone, Debug)]
 struct Slot {
-    entry: Entry,
+    /// Shared with who has asked for all; it is copied when it changes then.
+    entry: Arc<Entry>,
     /// Whether it is listed as changed.
     changed: bool,
 }
@@ -115,7 +117,7 @@ impl IngressHistory {
             until: expiry,
             place: 0,
         };
-        place.insert(Slot { entry, changed: true });
+        place.insert(Slot { entry: Arc::new(entry), changed: true });
         self.bytes += ENTRY_BYTES;
         self.buckets.entry(bucket(expiry)).or_default().push(id);
         self.changed.push(id);
@@ -130,7 +132,7 @@ impl IngressHistory {
             return;
         }
         slot.note_change(id, &mut self.changed);
-        let entry = &mut slot.entry;
+        let entry = Arc::make_mut(&mut slot.entry);
         if status.is_final() {
             let until = entry.until.max(now.plus(INGRESS_EXPIRY_MAX));
             if bucket(until) != bucket(entry.until) {
@@ -151,7 +153,7 @@ impl IngressHistory {
             let Some(id) = self.answered.pop_front() else { return };
             let Some(slot) = self.entries.get_mut(&id) else { continue };
             self.bytes -= payload_bytes(&slot.entry.status);
-            slot.entry.status = IngressStatus::Done;
+            Arc::make_mut(&mut slot.entry).status = IngressStatus::Done;
             slot.note_change(id, &mut self.changed);
         }
     }
@@ -179,7 +181,7 @@ impl IngressHistory {
                 } else {
                     // Still running: look again in a minute.
                     let until = now.plus(Seconds(60));
-                    slot.entry.until = until;
+                    Arc::make_mut(&mut slot.entry).until = until;
                     self.buckets.entry(bucket(until)).or_default().push(id);
                 }
             }
@@ -193,7 +195,7 @@ impl IngressHistory {
 
     /// What is known of a message.
     pub fn get(&self, id: &MessageId) -> Option<&Entry> {
-        self.entries.get(id).map(|slot| &slot.entry)
+        self.entries.get(id).map(|slot| &*slot.entry)
     }
 
     /// All ids, sorted, for the state hash. Cost: O(n log n).
@@ -201,9 +203,9 @@ impl IngressHistory {
         self.entries.keys().copied().collect()
     }
 
-    /// All entries in the order of their ids. Cost: O(n log n).
-    pub fn entries(&self) -> impl Iterator<Item = (MessageId, &Entry)> {
-        self.ids().into_iter().filter_map(|id| Some((id, self.get(&id)?)))
+    /// All entries as they are now, in no order, without a copy of any.
+    pub fn share(&self) -> Vec<(MessageId, Arc<Entry>)> {
+        self.entries.iter().map(|(id, slot)| (*id, Arc::clone(&slot.entry))).collect()
     }
 
     /// The history that had these entries when so many messages had been answered. All of them are listed as changed.
@@ -217,7 +219,7 @@ impl IngressHistory {
                 answered.push((entry.place, id));
             }
             history.changed.push(id);
-            history.entries.insert(id, Slot { entry, changed: true });
+            history.entries.insert(id, Slot { entry: Arc::new(entry), changed: true });
         }
         answered.sort_unstable();
         history.answered = answered.into_iter().map(|(_, id)| id).collect();
@@ -371,7 +373,7 @@ mod tests {
             history.set(id(n), IngressStatus::Replied(vec![n; 50]), Time(50 * S));
         }
         history.set(id(4), IngressStatus::Processing, Time(50 * S));
-        let entries: Vec<_> = history.entries().map(|(id, entry)| (id, entry.clone())).collect();
+        let entries: Vec<_> = history.share().into_iter().map(|(id, entry)| (id, (*entry).clone())).collect();
         let mut again = IngressHistory::of_entries(entries, history.answered_count());
         assert_eq!(again.answered, history.answered, "the oldest answer goes first");
         assert_eq!(
@@ -381,6 +383,17 @@ mod tests {
         assert_eq!(again.take_changed().len(), 20);
         let later = Time(1_000 * S);
         assert_eq!(again.forget_until(later), history.forget_until(later));
-        assert!(again.entries().eq(history.entries()));
+        let sorted = |history: &IngressHistory| history.share().into_iter().collect::<BTreeMap<_, _>>();
+        assert_eq!(sorted(&again), sorted(&history));
+    }
+
+    #[test]
+    fn what_was_shared_stays_as_it_was() {
+        let mut history = IngressHistory::default();
+        receive(&mut history, 1, 100 * S);
+        let shared = history.share();
+        history.set(id(1), IngressStatus::Replied(vec![1]), Time(S));
+        assert_eq!(shared[0].1.status, IngressStatus::Received);
+        assert_eq!(history.get(&id(1)).unwrap().status, IngressStatus::Replied(vec![1]));
     }
 }

@@ -1,25 +1,30 @@
 //! What a checkpoint keeps, taken from the world while no round runs.
 
 use crate::checkpoint::Changed;
-use crate::checkpoint::kept::{Held, Kept};
+use crate::checkpoint::kept::{Canisters, Held, Kept};
 use crate::checkpoint::record::{Position, SubnetRecord, append, record_of};
 use crate::program::Program;
 use crate::state_hash::kept_state_hash;
-use cyclotron_execution::record::{Modules, PageSink, Places, ProgramRecord, SavedProgram};
+use cyclotron_execution::record::{ModuleKey, Modules, PageSink, Places, ProgramRecord, SavedProgram};
+use cyclotron_execution::{Paused, Program as CanisterProgram};
 use cyclotron_heap::PageAt;
 use cyclotron_heap::layout::PAGE;
-use cyclotron_routing::{Directory, IngressHistory};
+use cyclotron_routing::{Directory, Entry, IngressHistory};
+use cyclotron_scheduling::Workers;
 use cyclotron_storage::FrameKind;
 use cyclotron_storage::checkpoint::{RecordAt, encode_entry, encode_places};
-use cyclotron_types::ids::CanisterId;
+use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_wasm::Module;
 use cyclotron_world::prelude::*;
+use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 /// Bytes of pages and of records that are handed over at once.
 const PIECE_BYTES: usize = 1 << 20;
+/// Canisters whose records are made at once.
+const RECORDED_AT_ONCE: usize = 4_096;
 /// Bytes of a frame of statuses or entries beyond which another is begun.
 const FRAME_BYTES: usize = 1 << 20;
 
@@ -37,6 +42,44 @@ pub(crate) type Saved = Vec<(CanisterId, SavedProgram)>;
 
 /// The frames of the state file.
 pub(super) type Frames = Vec<(FrameKind, Vec<u8>)>;
+
+/// What the state file holds besides the files of pages, before it is bytes: the thread that writes it makes them.
+pub(super) struct Contents {
+    program: Vec<u8>,
+    state_hash: Option<[u8; 32]>,
+    subnet: Vec<u8>,
+    statuses: Vec<(MessageId, Arc<Entry>)>,
+    modules: Vec<(ModuleKey, RecordAt)>,
+    canisters: Canisters,
+}
+
+impl Contents {
+    /// The frames, and nothing is shared with the world any more. Cost: O(canisters, modules, n log n for n statuses).
+    pub fn into_frames(mut self) -> Frames {
+        let mut frames = vec![(FrameKind::Program, self.program)];
+        frames.extend(self.state_hash.map(|hash| (FrameKind::StateHash, hash.to_vec())));
+        frames.push((FrameKind::Subnet, self.subnet));
+        self.statuses.sort_unstable_by_key(|(id, _)| *id);
+        pack(FrameKind::Statuses, &self.statuses, |(id, entry), out| append(&(id, &**entry), out), &mut frames);
+        pack(FrameKind::Modules, &self.modules, |(key, at), out| encode_entry((key, *at), out), &mut frames);
+        let canister =
+            |(id, held): (&CanisterId, &Held), out: &mut Vec<u8>| encode_entry((id.as_slice(), held.at), out);
+        pack(FrameKind::Canisters, &*self.canisters, canister, &mut frames);
+        frames
+    }
+}
+
+/// Encodes items one behind the other, in frames of about 1 MiB, at least one.
+fn pack<T>(kind: FrameKind, items: impl IntoIterator<Item = T>, encode: impl Fn(T, &mut Vec<u8>), frames: &mut Frames) {
+    let mut bytes = Vec::new();
+    for item in items {
+        if bytes.len() >= FRAME_BYTES {
+            frames.push((kind, std::mem::take(&mut bytes)));
+        }
+        encode(item, &mut bytes);
+    }
+    frames.push((kind, bytes));
+}
 
 /// The new file as it comes to be. The places of pages are counted here, the bytes go to the thread that writes them.
 struct File<'a> {
@@ -131,7 +174,7 @@ impl PageSink for File<'_> {
 }
 
 /// Takes what changed since the last checkpoint, and gives it to `out`; brings `kept` up to date as if it were written already. `state_hash` is known of
-/// this state, or not. Returns what was taken of memories, and the frames of the state file. Cost: O(pages changed, runs of changed memories), and an entry for each canister.
+/// this state, or not. Returns what was taken of memories, and what the state file holds. Cost: O(pages changed, runs of changed memories, statuses).
 ///
 /// Panics: when a message is suspended, which only a round at a checkpoint height rules out.
 pub(super) fn capture(
@@ -141,7 +184,7 @@ pub(super) fn capture(
     kept: &mut Kept,
     number: u32,
     out: &SyncSender<Piece>,
-) -> (Saved, Frames) {
+) -> (Saved, Contents) {
     let subnet = SubnetRecord::of(world, position);
     let leave = kept.files_to_leave();
     let mut changed = std::mem::take(&mut world.resource_mut::<Changed>().ids);
@@ -167,40 +210,56 @@ pub(super) fn capture(
         file.record(Name::Module(Arc::clone(&code)), code.wasm(), kept);
     }
     let mut saved = Vec::new();
-    let mut bytes = Vec::new();
-    for id in changed {
-        if world.resource::<Directory>().entity(id).is_none() {
-            kept.canister(id, None);
-            continue;
-        }
-        let mut modules = Modules::new();
-        let (record, memories) = record_of(world, id, &mut modules, &mut file);
-        let places = memories.as_ref().map(SavedProgram::places).unwrap_or_default();
-        saved.extend(memories.map(|memories| (id, memories)));
-        for (key, module) in &modules {
-            if kept.name_module(key, &leave).is_none() && written.insert(*key) {
-                file.record(Name::Module(Arc::clone(module)), module.wasm(), kept);
+    let changed: Vec<CanisterId> = changed.into_iter().collect();
+    let mut programs = world.query::<(&mut CanisterProgram, &Paused)>();
+    for ids in changed.chunks(RECORDED_AT_ONCE) {
+        // Places are counted one after the other; the rest of a record needs nobody else.
+        let mut taken = Vec::with_capacity(ids.len());
+        for &id in ids {
+            let Some(entity) = world.resource::<Directory>().entity(id) else {
+                kept.canister(id, None);
+                continue;
+            };
+            let canister = programs.get_mut(world, entity);
+            let (mut program, paused) = canister.expect("a listed canister has its components");
+            let mut modules = Modules::new();
+            let (program, memories) = ProgramRecord::of(&mut program, paused, &mut modules, &mut file);
+            let places = memories.as_ref().map(SavedProgram::places).unwrap_or_default();
+            saved.extend(memories.map(|memories| (id, memories)));
+            for (key, module) in &modules {
+                if kept.name_module(key, &leave).is_none() && written.insert(*key) {
+                    file.record(Name::Module(Arc::clone(module)), module.wasm(), kept);
+                }
             }
+            taken.push((id, entity, Box::new((program, places))));
         }
-        bytes.clear();
-        encode_places(&places, &mut bytes);
-        append(&record, &mut bytes);
-        file.record(Name::Canister(id, Box::new((record.program, places))), &bytes, kept);
+        let whole = &*world;
+        let record = |(id, entity, record): &(CanisterId, Entity, Box<(ProgramRecord, Places)>)| {
+            let (program, places) = &**record;
+            let mut bytes = Vec::new();
+            encode_places(places, &mut bytes);
+            append(&record_of(whole, *id, *entity, program), &mut bytes);
+            bytes
+        };
+        let records: Vec<_> = whole.resource::<Workers>().0.install(|| taken.par_iter().map(record).collect());
+        for ((id, _, record), bytes) in taken.into_iter().zip(records) {
+            file.record(Name::Canister(id, record), &bytes, kept);
+        }
     }
     file.place_records(kept);
     file.hand_over_pages();
     kept.file(number, file.next);
     kept.forget_unnamed_modules();
-    let mut frames = vec![(FrameKind::Program, program.encode())];
-    // Where nobody compares state hashes, none is at hand, and making one takes a look at all pages.
-    frames.extend(kept_state_hash(world).or(state_hash).map(|hash| (FrameKind::StateHash, hash.to_vec())));
-    frames.push((FrameKind::Subnet, encode(&subnet)));
-    frames.extend(statuses(world.resource::<IngressHistory>()).into_iter().map(|bytes| (FrameKind::Statuses, bytes)));
-    let modules = kept.modules().map(|(key, module)| (key.as_slice(), module.at));
-    frames.extend(entries(modules).into_iter().map(|bytes| (FrameKind::Modules, bytes)));
-    let canisters = kept.canisters().map(|(id, held)| (id.as_slice(), held.at));
-    frames.extend(entries(canisters).into_iter().map(|bytes| (FrameKind::Canisters, bytes)));
-    (saved, frames)
+    let contents = Contents {
+        program: program.encode(),
+        // Where nobody compares state hashes, none is at hand, and making one takes a look at all pages.
+        state_hash: kept_state_hash(world).or(state_hash),
+        subnet: encode(&subnet),
+        statuses: world.resource::<IngressHistory>().share(),
+        modules: kept.modules().map(|(key, module)| (*key, module.at)).collect(),
+        canisters: Arc::clone(kept.canisters()),
+    };
+    (saved, contents)
 }
 
 fn encode(record: &impl serde::Serialize) -> Vec<u8> {
@@ -209,26 +268,21 @@ fn encode(record: &impl serde::Serialize) -> Vec<u8> {
     bytes
 }
 
-fn statuses(history: &IngressHistory) -> Vec<Vec<u8>> {
-    let mut frames = vec![Vec::new()];
-    for entry in history.entries() {
-        let last = frames.last_mut().expect("there is one");
-        append(&entry, last);
-        if last.len() >= FRAME_BYTES {
-            frames.push(Vec::new());
-        }
-    }
-    frames
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn entries<'a>(entries: impl Iterator<Item = (&'a [u8], RecordAt)>) -> Vec<Vec<u8>> {
-    let mut frames = vec![Vec::new()];
-    for entry in entries {
-        let last = frames.last_mut().expect("there is one");
-        encode_entry(entry, last);
-        if last.len() >= FRAME_BYTES {
-            frames.push(Vec::new());
+    #[test]
+    fn what_is_packed_comes_whole_in_pieces_and_nothing_is_a_piece_too() {
+        for (count, expected) in [(0, vec![0]), (1, vec![1]), (4, vec![4]), (5, vec![4, 1]), (9, vec![4, 4, 1])] {
+            let item = [7; FRAME_BYTES / 4];
+            let items = std::iter::repeat_n(item, count);
+            let mut frames = Frames::new();
+            pack(FrameKind::Statuses, items, |item, out| out.extend_from_slice(&item), &mut frames);
+            assert!(frames.iter().all(|(kind, _)| *kind == FrameKind::Statuses));
+            assert!(frames.iter().flat_map(|(_, bytes)| bytes).all(|byte| *byte == 7));
+            let lengths: Vec<_> = frames.iter().map(|(_, bytes)| bytes.len() / (FRAME_BYTES / 4)).collect();
+            assert_eq!(lengths, expected);
         }
     }
-    frames
 }

@@ -1,6 +1,6 @@
 //! Who makes checkpoints of a subnet, and brings it back from one.
 
-use crate::checkpoint::capture::{Frames, Piece, Saved, capture};
+use crate::checkpoint::capture::{Contents, Frames, Piece, Saved, capture};
 use crate::checkpoint::kept::Kept;
 use crate::checkpoint::{Changed, record};
 use crate::subnet::Subnet;
@@ -162,7 +162,7 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
     }
 
     /// Begins the checkpoint of the last round, whose batch named one; the subnet may go on. Cost: O(changed since the last one), in copies of
-    /// pages and records; beyond 256 MiB the disk's pace.
+    /// pages and records, and a pointer for each status; beyond 256 MiB the disk's pace.
     ///
     /// Errors: no thread can be had, or no file be made. Panics: when one is being made; when a message is suspended, which only a round whose
     /// batch names a checkpoint rules out.
@@ -173,7 +173,7 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
         let pages = PageWriter::create(&*self.disk, &self.folder, number)?;
         self.next += 1;
         let (out, pieces) = sync_channel(PIECES_MAX);
-        let (hand, frames) = sync_channel(1);
+        let (hand, contents) = sync_channel(1);
         let writing = Writing {
             disk: Arc::clone(&self.disk),
             folder: self.folder.clone(),
@@ -184,7 +184,7 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
             number,
         };
         let thread =
-            std::thread::Builder::new().name("checkpoint".into()).spawn(move || writing.run(pages, &pieces, &frames));
+            std::thread::Builder::new().name("checkpoint".into()).spawn(move || writing.run(pages, &pieces, &contents));
         let thread = thread.map_err(|source| StorageError::Io {
             action: "start a thread for a checkpoint in",
             path: self.folder.clone(),
@@ -192,12 +192,12 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
         })?;
         // The one that was restored, if this is that state once more.
         let known = self.state_hash.filter(|known| known.0 == height).map(|(_, hash)| hash);
-        let (saved, frames) = subnet.capture(|world, position, program| {
+        let (saved, contents) = subnet.capture(|world, position, program| {
             capture(world, position, (program, known), &mut self.kept, number, &out)
         });
         drop(out);
         // A thread that failed says why when it is joined.
-        let _ = hand.send((self.kept.files(), frames));
+        let _ = hand.send((self.kept.files(), contents));
         self.making = Some(Making { height, number, saved, thread });
         Ok(())
     }
@@ -278,7 +278,7 @@ impl<D: Disk> Writing<D> {
         self,
         mut pages: PageWriter<D::File>,
         pieces: &Receiver<Piece>,
-        frames: &Receiver<(Vec<FileUse>, Frames)>,
+        contents: &Receiver<(Vec<FileUse>, Contents)>,
     ) -> Result<Written, StorageError> {
         let _zone = zone!("checkpoint: write");
         let copied = match self.write_pages(&mut pages, pieces) {
@@ -291,7 +291,8 @@ impl<D: Disk> Writing<D> {
             }
         };
         pages.finish(&*self.disk)?;
-        let Ok((files, frames)) = frames.recv() else { unreachable!("the capture ends with the frames") };
+        let Ok((files, contents)) = contents.recv() else { unreachable!("the capture ends with the contents") };
+        let frames = contents.into_frames();
         let number = pages.number();
         let opened = self.files.open(&*self.disk, &self.folder, number);
         let root = opened.and_then(|_| self.write_manifest(&frames, &copied));

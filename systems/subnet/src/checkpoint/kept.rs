@@ -13,25 +13,65 @@ const FILES_MAX: usize = 48;
 /// How many are left then.
 const FILES_LEFT: usize = 24;
 
-/// A canister as a checkpoint keeps it.
-#[derive(Debug)]
+/// A canister as a checkpoint keeps it. A million of them are in memory: what is usual takes no memory of its own.
+#[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub at: RecordAt,
-    /// Bytes that its memories use of each file.
-    pub uses: Box<[(u32, u64)]>,
-    /// Held for each module that it names.
-    pub _modules: Box<[Arc<()>]>,
+    uses: Uses,
+    /// Held for each module that it names: the one at work, and the one that is being installed.
+    _modules: [Option<Arc<()>>; 2],
 }
+
+/// Bytes that a canister's memories use of files.
+#[derive(Clone, Debug)]
+enum Uses {
+    /// Of at most one.
+    One(u32, u64),
+    /// Of several.
+    Many(Box<[(u32, u64)]>),
+}
+
+impl Uses {
+    /// Of each file its number and bytes; a file may come more than once.
+    fn of(parts: impl Iterator<Item = (u32, u64)>) -> Self {
+        let mut uses = BTreeMap::<u32, u64>::new();
+        for (file, bytes) in parts {
+            *uses.entry(file).or_default() += bytes;
+        }
+        match uses.len() {
+            0 => Self::One(0, 0),
+            1 => uses.pop_first().map_or(Self::One(0, 0), |(file, bytes)| Self::One(file, bytes)),
+            _ => Self::Many(uses.into_iter().collect()),
+        }
+    }
+
+    /// The files of which something is used.
+    fn iter(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        let (one, many) = match self {
+            Self::One(_, 0) => (None, &[][..]),
+            Self::One(file, bytes) => (Some((*file, *bytes)), &[][..]),
+            Self::Many(uses) => (None, &**uses),
+        };
+        one.into_iter().chain(many.iter().copied())
+    }
+}
+
+/// Where the record of each canister is.
+pub(crate) type Canisters = Arc<BTreeMap<CanisterId, Held>>;
 
 impl Held {
     /// A canister whose record and pages are at places. The modules that it names are kept already.
     pub fn of(program: &ProgramRecord, places: &Places, at: RecordAt, kept: &Kept) -> Self {
-        let mut uses = BTreeMap::<u32, u64>::new();
-        for run in places.iter().flatten() {
-            *uses.entry(run.at.file).or_default() += u64::from(run.count) * PAGE as u64;
-        }
-        let modules = program.modules().filter_map(|key| kept.name_module(&key, &BTreeSet::new()));
-        Self { at, uses: uses.into_iter().collect(), _modules: modules.collect() }
+        let runs = places.iter().flatten();
+        let uses = Uses::of(runs.map(|run| (run.at.file, u64::from(run.count) * PAGE as u64)));
+        Self::naming(at, uses, program.modules().filter_map(|key| kept.name_module(&key, &BTreeSet::new())))
+    }
+
+    fn naming(at: RecordAt, uses: Uses, modules: impl IntoIterator<Item = Arc<()>>) -> Self {
+        let mut modules = modules.into_iter();
+        let held = [modules.next(), modules.next()];
+        assert!(modules.next().is_none(), "a canister names one module, and one that is being installed");
+        Self { at, uses, _modules: held }
     }
 }
 
@@ -55,7 +95,8 @@ struct File {
 /// The index of a checkpoint, and its account of files.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    canisters: BTreeMap<CanisterId, Held>,
+    /// Shared with the thread that writes a checkpoint, as long as it does; nothing changes meanwhile.
+    canisters: Canisters,
     modules: BTreeMap<ModuleKey, HeldModule>,
     files: BTreeMap<u32, File>,
     /// Files that the last checkpoint does not use, and the one before did.
@@ -72,7 +113,7 @@ impl Kept {
 
     /// All records of canisters and modules are to be kept anew; pages of memories stay where they are.
     pub fn start_over(&mut self) {
-        self.canisters.clear();
+        self.canisters = Canisters::default();
         self.modules.clear();
         self.files.values_mut().for_each(|file| file.used = 0);
     }
@@ -89,8 +130,8 @@ impl Kept {
 
     fn count_held(&mut self, held: &Held, sign: fn(u64, u64) -> u64) {
         self.count(held.at.page.file, u64::from(held.at.length), sign);
-        for (file, bytes) in &held.uses {
-            self.count(*file, *bytes, sign);
+        for (file, bytes) in held.uses.iter() {
+            self.count(file, bytes, sign);
         }
     }
 
@@ -99,9 +140,11 @@ impl Kept {
         if let Some(held) = &held {
             self.count_held(held, u64::saturating_add);
         }
+        // Nobody writes a checkpoint now: it is not copied.
+        let canisters = Arc::make_mut(&mut self.canisters);
         let before = match held {
-            Some(held) => self.canisters.insert(id, held),
-            None => self.canisters.remove(&id),
+            Some(held) => canisters.insert(id, held),
+            None => canisters.remove(&id),
         };
         if let Some(before) = before {
             self.count_held(&before, u64::saturating_sub);
@@ -160,8 +203,11 @@ impl Kept {
 
     /// Canisters of which something is in one of these files, and modules that are.
     pub fn in_files(&self, files: &BTreeSet<u32>) -> (Vec<CanisterId>, Vec<Arc<Module>>) {
+        if files.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
         let uses =
-            |held: &Held| files.contains(&held.at.page.file) || held.uses.iter().any(|(file, _)| files.contains(file));
+            |held: &Held| files.contains(&held.at.page.file) || held.uses.iter().any(|(file, _)| files.contains(&file));
         let canisters = self.canisters.iter().filter(|(_, held)| uses(held)).map(|(id, _)| *id);
         let modules = self.modules.iter().filter(|(_, module)| files.contains(&module.at.page.file));
         (canisters.collect(), modules.map(|(_, module)| Arc::clone(&module.code)).collect())
@@ -182,8 +228,8 @@ impl Kept {
         self.files.keys().copied().collect()
     }
 
-    pub fn canisters(&self) -> impl Iterator<Item = (&CanisterId, &Held)> {
-        self.canisters.iter()
+    pub fn canisters(&self) -> &Canisters {
+        &self.canisters
     }
 
     pub fn modules(&self) -> impl Iterator<Item = (&ModuleKey, &HeldModule)> {
@@ -202,8 +248,7 @@ mod tests {
     }
 
     fn held(kept: &Kept, code: &Module, file: u32, uses: &[(u32, u64)]) -> Held {
-        let modules = kept.name_module(code.hash(), &BTreeSet::new()).into_iter().collect();
-        Held { at: at(file, 10), uses: uses.into(), _modules: modules }
+        Held::naming(at(file, 10), Uses::of(uses.iter().copied()), kept.name_module(code.hash(), &BTreeSet::new()))
     }
 
     #[test]
@@ -248,7 +293,7 @@ mod tests {
             kept.file(n, 1);
             kept.canister(
                 CanisterId::from_u64(u64::from(n)),
-                Some(Held { at: at(n, 3_000 + n), uses: Box::default(), _modules: Box::default() }),
+                Some(Held::naming(at(n, 3_000 + n), Uses::of([].into_iter()), None)),
             );
         }
         assert_eq!(kept.files_to_leave(), (0..FILES_LEFT as u32).collect());

@@ -10,8 +10,10 @@
 //! A checkpoint is an index: for each canister and module where its record is, in one of the files of pages that checkpoints share. The record of a
 //! canister says where the pages of its memories are.
 //!
-//! 1. [`capture`]: while no round runs, records of the canisters that changed are made, and their changed pages are copied. Places are known by counting.
-//! 2. A thread writes what was copied to a new file of pages, makes the manifest, and writes the state file, beside the rounds that follow.
+//! 1. [`capture`]: while no round runs, records of the canisters that changed are made on all threads, and their changed pages are copied. Places are known by
+//!    counting.
+//! 2. A thread writes what was copied to a new file of pages, makes the manifest, and writes the state file, beside the rounds that follow. It shares the index and
+//!    the statuses with the world, and makes bytes of them.
 //! 3. Once the state file has its name, the memories are told where their pages are; or, if it failed, that they are to be kept next time.
 //!
 //! A file of pages of which checkpoints use less than half, or of which there are too many, is left: what is used of it goes to the new file.

@@ -7,11 +7,10 @@ use crate::checkpoint::kept::{Held, Kept};
 use crate::management::{Deferred, Ids};
 use crate::program::Program;
 use crate::totals::{Counted, Totals, use_of};
+use bevy_ecs::world::EntityRef;
 use cyclotron_execution::management::{CanisterIds, ManagementCall, PendingInstall};
-use cyclotron_execution::record::{Malformed, Modules, PageSink, Places, ProgramRecord, SavedProgram, Stored};
-use cyclotron_execution::{
-    CanisterBundle, CanisterData, CanisterMut, LowMemoryHook, Machine, OpenCalls, Program as CanisterProgram, RoundEnv,
-};
+use cyclotron_execution::record::{Malformed, Modules, ProgramRecord, SavedProgram, Stored};
+use cyclotron_execution::{CanisterBundle, LowMemoryHook, Machine, OpenCalls, Program as CanisterProgram, RoundEnv};
 use cyclotron_heap::layout::PAGE;
 use cyclotron_heap::{PageAt, PageStore};
 use cyclotron_ports::DiskFile;
@@ -19,7 +18,7 @@ use cyclotron_routing::{
     ActiveSet, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, ManagementInbox, ManagementLines,
     Outbox, StopDeadlines, Stopping, Tally, Timers, Touched, enqueue, place_of,
 };
-use cyclotron_scheduling::{Heartbeats, Installing};
+use cyclotron_scheduling::{Heartbeats, Installing, Workers};
 use cyclotron_storage::checkpoint::{Entry as Named, PageFiles, RecordAt, StateReader, decode_entries, decode_places};
 use cyclotron_storage::{FrameKind, StorageError};
 use cyclotron_types::canister::{
@@ -30,8 +29,10 @@ use cyclotron_types::ids::{CallbackId, CanisterId, MessageId, MessageIx};
 use cyclotron_types::message::{Message, SystemTask};
 use cyclotron_types::units::{Height, Time};
 use cyclotron_world::prelude::*;
+use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ use std::sync::Arc;
 const VERSION: u32 = 3;
 /// Pages of records read at once.
 const PIECE_PAGES: u32 = 64;
+/// Canisters that a thread rebuilds before it takes more work: their records are some pieces.
+const REBUILT_AT_ONCE: usize = 512;
 
 /// Where the subnet was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,28 +81,28 @@ pub(super) struct SubnetRecord {
     answered_count: u64,
 }
 
-/// One canister.
+/// One canister, as it is in the world or was read.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CanisterRecord {
+pub(super) struct CanisterRecord<'a> {
     id: CanisterId,
-    controllers: Controllers,
+    controllers: Cow<'a, Controllers>,
     balance: CyclesBalance,
     reserved: ReservedBalance,
     version: CanisterVersion,
-    certified_data: CertifiedData,
+    certified_data: Cow<'a, CertifiedData>,
     timer: GlobalTimer,
     paid_until: PaidUntil,
-    run_state: RunState,
-    settings: Settings,
-    contexts: CallContexts,
-    log: CanisterLog,
-    chunks: ChunkStore,
-    history: CanisterHistory,
+    run_state: Cow<'a, RunState>,
+    settings: Cow<'a, Settings>,
+    contexts: Cow<'a, CallContexts>,
+    log: Cow<'a, CanisterLog>,
+    chunks: Cow<'a, ChunkStore>,
+    history: Cow<'a, CanisterHistory>,
     low_memory: LowMemoryHook,
-    pub(super) program: ProgramRecord,
-    messages: Vec<Message>,
-    tasks: VecDeque<SystemTask>,
+    program: Cow<'a, ProgramRecord>,
+    messages: Vec<Cow<'a, Message>>,
+    tasks: Cow<'a, VecDeque<SystemTask>>,
     priority: Priority,
     /// When it is looked at: these were computed when it last ran, from the time of that round.
     timer_at: Option<Time>,
@@ -139,55 +142,50 @@ impl SubnetRecord {
     }
 }
 
-/// Records a canister, and what was taken of its memories.
+/// Records a canister whose code and memories have their record already.
 ///
-/// Panics: when it is not there, or a message is suspended.
-pub(super) fn record_of(
-    world: &mut World,
+/// Panics: when it is not there.
+pub(super) fn record_of<'w>(
+    world: &'w World,
     id: CanisterId,
-    modules: &mut Modules,
-    pages: &mut impl PageSink,
-) -> (CanisterRecord, Option<SavedProgram>) {
-    let entity = world.resource::<Directory>().entity(id).expect("a listed canister has an entity");
-    let queue = world.get::<InputQueue>(entity).expect("a canister has a queue");
+    entity: Entity,
+    program: &'w ProgramRecord,
+) -> CanisterRecord<'w> {
+    let canister = world.entity(entity);
+    let queue: &InputQueue = part(canister);
     let pool = world.resource::<Pool<Message>>();
     let message = |slot: &MessageIx| {
         let message = pool.entity(slot.0).and_then(|entity| world.get::<Message>(entity));
-        message.expect("a queued message is in the pool").clone()
+        Cow::Borrowed(message.expect("a queued message is in the pool"))
     };
-    let (messages, tasks) = (queue.messages.iter().map(message).collect(), queue.tasks.clone());
-    let priority = *world.get::<Priority>(entity).expect("a canister has a priority");
-    let timer_at = world.resource::<Timers>().0.get(id);
-    let due_at = world.resource::<Dues>().0.get(id);
-    let stop_at = world.resource::<StopDeadlines>().0.get(id);
-    let mut state = world.query::<CanisterData>();
-    let canister = CanisterMut::from(state.get_mut(world, entity).expect("a listed canister has its components"));
-    let (program, saved) = ProgramRecord::of(canister.program, canister.paused, modules, pages);
-    let record = CanisterRecord {
+    CanisterRecord {
         id,
-        controllers: canister.controllers.clone(),
-        balance: *canister.balance,
-        reserved: *canister.reserved,
-        version: *canister.version,
-        certified_data: canister.certified_data.clone(),
-        timer: *canister.timer,
-        paid_until: *canister.paid_until,
-        run_state: canister.run_state.clone(),
-        settings: canister.settings.clone(),
-        contexts: canister.contexts.clone(),
-        log: canister.log.clone(),
-        chunks: canister.chunks.clone(),
-        history: canister.history.clone(),
-        low_memory: *canister.low_memory,
-        program,
-        messages,
-        tasks,
-        priority,
-        timer_at,
-        due_at,
-        stop_at,
-    };
-    (record, saved)
+        controllers: Cow::Borrowed(part(canister)),
+        balance: *part(canister),
+        reserved: *part(canister),
+        version: *part(canister),
+        certified_data: Cow::Borrowed(part(canister)),
+        timer: *part(canister),
+        paid_until: *part(canister),
+        run_state: Cow::Borrowed(part(canister)),
+        settings: Cow::Borrowed(part(canister)),
+        contexts: Cow::Borrowed(part(canister)),
+        log: Cow::Borrowed(part(canister)),
+        chunks: Cow::Borrowed(part(canister)),
+        history: Cow::Borrowed(part(canister)),
+        low_memory: *part(canister),
+        program: Cow::Borrowed(program),
+        messages: queue.messages.iter().map(message).collect(),
+        tasks: Cow::Borrowed(&queue.tasks),
+        priority: *part(canister),
+        timer_at: world.resource::<Timers>().0.get(id),
+        due_at: world.resource::<Dues>().0.get(id),
+        stop_at: world.resource::<StopDeadlines>().0.get(id),
+    }
+}
+
+fn part<'w, T: Component>(canister: EntityRef<'w>) -> &'w T {
+    canister.get::<T>().expect("a listed canister has its components")
 }
 
 /// Records on pages, read in pieces.
@@ -200,7 +198,11 @@ struct Records<'a, F> {
     at: PageAt,
 }
 
-impl<F: DiskFile> Records<'_, F> {
+impl<'a, F: DiskFile> Records<'a, F> {
+    fn new(files: &'a PageFiles<F>, pages: &'a BTreeMap<u32, u32>) -> Self {
+        Self { files, pages, piece: Vec::new(), at: PageAt { file: 0, index: 0 } }
+    }
+
     /// The bytes of a record; `None`: it is not in its file.
     fn get(&mut self, at: RecordAt) -> Result<Option<&[u8]>, StorageError> {
         let needed = (u64::from(at.offset) + u64::from(at.length)).div_ceil(PAGE as u64);
@@ -275,7 +277,7 @@ pub(super) fn restore<F: DiskFile + 'static>(
     let mut history = Vec::new();
     let mut modules = Modules::new();
     let stored = Stored { store: Arc::clone(files) as _, files: pages.clone() };
-    let mut records = Records { files, pages, piece: Vec::new(), at: PageAt { file: 0, index: 0 } };
+    let mut records = Records::new(files, pages);
     let mut kept = Kept::default();
     for (&number, &pages) in pages {
         kept.file(number, pages);
@@ -286,7 +288,7 @@ pub(super) fn restore<F: DiskFile + 'static>(
                 let mut rest = &*frame.content;
                 while !rest.is_empty() {
                     let entry: Result<(MessageId, Entry), _> = ciborium::from_reader(&mut rest);
-                    history.push(entry.map_err(|_| reader.malformed("a record is not of its kind"))?);
+                    history.push(entry.map_err(|_| reader.malformed(NOT_OF_ITS_KIND))?);
                 }
             }
             FrameKind::Modules => {
@@ -304,16 +306,17 @@ pub(super) fn restore<F: DiskFile + 'static>(
             FrameKind::Canisters => {
                 let mut entries = entries(reader, &frame.content)?;
                 entries.sort_by_key(|(_, at)| *at);
-                for (name, at) in entries {
-                    let Some(bytes) = records.get(at)? else { return Err(reader.malformed(NO_RECORD)) };
-                    let Some((places, content)) = decode_places(bytes) else { return Err(reader.malformed(NO_RECORD)) };
-                    let record: CanisterRecord = decode(reader, content)?;
-                    if record.id.as_slice() != name {
-                        return Err(reader.malformed("a canister is not the one that is named"));
-                    }
-                    let (id, held) = (record.id, Held::of(&record.program, &places, at, &kept));
-                    restore_canister(world, machine, record, &modules, (places, &stored))
-                        .map_err(|Malformed(what)| reader.malformed(what))?;
+                let rebuild = |entries: &[Named<'_>]| {
+                    let mut records = Records::new(files, pages);
+                    let rebuild =
+                        |entry: &Named<'_>| Rebuilt::of(*entry, &mut records, machine, &modules, &stored, &kept);
+                    entries.iter().map(rebuild).collect::<Vec<_>>()
+                };
+                let workers = &world.resource::<Workers>().0;
+                let rebuilt: Vec<_> = workers.install(|| entries.par_chunks(REBUILT_AT_ONCE).map(rebuild).collect());
+                for rebuilt in rebuilt.into_iter().flatten() {
+                    let rebuilt = rebuilt.map_err(|refused| refused.explain(reader))?;
+                    let (id, held) = rebuilt.spawn(world).map_err(|Malformed(what)| reader.malformed(what))?;
                     kept.canister(id, Some(held));
                 }
             }
@@ -341,13 +344,14 @@ pub(super) fn restore<F: DiskFile + 'static>(
 }
 
 const NO_RECORD: &str = "a record is not where it should be";
+const NOT_OF_ITS_KIND: &str = "a record is not of its kind";
 
 fn entries<'a>(reader: &StateReader<impl DiskFile>, content: &'a [u8]) -> Result<Vec<Named<'a>>, StorageError> {
     decode_entries(content).collect::<Option<Vec<_>>>().ok_or_else(|| reader.malformed("an entry is cut off"))
 }
 
 fn decode<T: DeserializeOwned>(reader: &StateReader<impl DiskFile>, bytes: &[u8]) -> Result<T, StorageError> {
-    ciborium::from_reader(bytes).map_err(|_| reader.malformed("a record is not of its kind"))
+    ciborium::from_reader(bytes).map_err(|_| reader.malformed(NOT_OF_ITS_KIND))
 }
 
 fn restore_subnet(world: &mut World, subnet: SubnetRecord, history: Vec<(MessageId, Entry)>) {
@@ -372,64 +376,125 @@ fn restore_subnet(world: &mut World, subnet: SubnetRecord, history: Vec<(Message
     world.insert_resource(IngressHistory::of_entries(history, subnet.answered_count));
 }
 
-fn restore_canister(
-    world: &mut World,
-    machine: &Arc<Machine>,
-    record: CanisterRecord,
-    modules: &Modules,
-    (places, stored): (Places, &Stored),
-) -> Result<(), Malformed> {
-    let CanisterRecord { id, contexts, program, messages, tasks, priority, .. } = record;
-    if world.resource::<Directory>().entity(id).is_some() {
-        return Err(Malformed("a canister is there twice"));
+/// A canister that was read, on its way into the world.
+struct Rebuilt {
+    id: CanisterId,
+    canister: CanisterBundle,
+    messages: Vec<Message>,
+    tasks: VecDeque<SystemTask>,
+    priority: Priority,
+    timer_at: Option<Time>,
+    due_at: Option<Time>,
+    stop_at: Option<Time>,
+    held: Held,
+}
+
+/// Why a canister cannot be rebuilt.
+enum Refused {
+    Malformed(&'static str),
+    Storage(StorageError),
+}
+
+impl From<StorageError> for Refused {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
     }
-    if messages.iter().any(|message| matches!(message, Message::Vacant)) {
-        return Err(Malformed("a message that waits is none"));
+}
+
+impl From<Malformed> for Refused {
+    fn from(Malformed(what): Malformed) -> Self {
+        Self::Malformed(what)
     }
-    let (program, paused) = program.restore(machine, modules, places, stored)?;
-    let mut open_calls = BTreeMap::new();
-    for callback in contexts.callbacks.values() {
-        *open_calls.entry(callback.callee).or_default() += 1;
+}
+
+impl Refused {
+    fn explain(self, reader: &StateReader<impl DiskFile>) -> StorageError {
+        match self {
+            Self::Malformed(what) => reader.malformed(what),
+            Self::Storage(error) => error,
+        }
     }
-    let mut canister = CanisterBundle {
-        controllers: record.controllers,
-        balance: record.balance,
-        reserved: record.reserved,
-        version: record.version,
-        certified_data: record.certified_data,
-        timer: record.timer,
-        paid_until: record.paid_until,
-        run_state: record.run_state,
-        settings: record.settings,
-        contexts,
-        open_calls: OpenCalls(Arc::new(open_calls)),
-        log: record.log,
-        chunks: record.chunks,
-        history: record.history,
-        low_memory: record.low_memory,
-        program,
-        paused,
-    };
-    let mut counted = Counted::default();
-    world.resource_mut::<Totals>().recount(&mut counted, use_of(&canister.borrow(id)));
-    if canister.program.has_heartbeat() {
-        world.resource_mut::<Heartbeats>().0.insert(id);
+}
+
+impl Rebuilt {
+    /// Reads what an entry names. Nothing of the world is needed: many threads do this at once.
+    fn of<F: DiskFile>(
+        (name, at): Named<'_>,
+        records: &mut Records<'_, F>,
+        machine: &Arc<Machine>,
+        modules: &Modules,
+        stored: &Stored,
+        kept: &Kept,
+    ) -> Result<Self, Refused> {
+        let bytes = records.get(at)?.ok_or(Malformed(NO_RECORD))?;
+        let (places, content) = decode_places(bytes).ok_or(Malformed(NO_RECORD))?;
+        let record: Result<CanisterRecord<'static>, _> = ciborium::from_reader(content);
+        let record = record.map_err(|_| Malformed(NOT_OF_ITS_KIND))?;
+        let CanisterRecord { id, priority, timer_at, due_at, stop_at, .. } = record;
+        if id.as_slice() != name {
+            return Err(Refused::Malformed("a canister is not the one that is named"));
+        }
+        let messages: Vec<Message> = record.messages.into_iter().map(Cow::into_owned).collect();
+        if messages.iter().any(|message| matches!(message, Message::Vacant)) {
+            return Err(Refused::Malformed("a message that waits is none"));
+        }
+        let held = Held::of(&record.program, &places, at, kept);
+        let (program, paused) = record.program.into_owned().restore(machine, modules, places, stored)?;
+        let contexts = record.contexts.into_owned();
+        let mut open_calls = BTreeMap::new();
+        for callback in contexts.callbacks.values() {
+            *open_calls.entry(callback.callee).or_default() += 1;
+        }
+        let canister = CanisterBundle {
+            controllers: record.controllers.into_owned(),
+            balance: record.balance,
+            reserved: record.reserved,
+            version: record.version,
+            certified_data: record.certified_data.into_owned(),
+            timer: record.timer,
+            paid_until: record.paid_until,
+            run_state: record.run_state.into_owned(),
+            settings: record.settings.into_owned(),
+            contexts,
+            open_calls: OpenCalls(Arc::new(open_calls)),
+            log: record.log.into_owned(),
+            chunks: record.chunks.into_owned(),
+            history: record.history.into_owned(),
+            low_memory: record.low_memory,
+            program,
+            paused,
+        };
+        let tasks = record.tasks.into_owned();
+        Ok(Self { id, canister, messages, tasks, priority, timer_at, due_at, stop_at, held })
     }
-    let mut queue = InputQueue { tasks, ..InputQueue::default() };
-    Pool::<Message>::reserve(world, messages.len(), || Message::Vacant);
-    for message in messages {
-        let place = place_of(&message);
-        let stored = world.run_system_cached_with(store, message);
-        let slot = stored.expect("the system runs on this world").expect("a slot was reserved");
-        enqueue(&mut queue, place, MessageIx(slot));
+
+    /// Puts it into the world; returns where it is kept.
+    fn spawn(mut self, world: &mut World) -> Result<(CanisterId, Held), Malformed> {
+        let id = self.id;
+        if world.resource::<Directory>().entity(id).is_some() {
+            return Err(Malformed("a canister is there twice"));
+        }
+        let mut counted = Counted::default();
+        world.resource_mut::<Totals>().recount(&mut counted, use_of(&self.canister.borrow(id)));
+        if self.canister.program.has_heartbeat() {
+            world.resource_mut::<Heartbeats>().0.insert(id);
+        }
+        let mut queue = InputQueue { tasks: self.tasks, ..InputQueue::default() };
+        Pool::<Message>::reserve(world, self.messages.len(), || Message::Vacant);
+        for message in self.messages {
+            let place = place_of(&message);
+            let stored = world.run_system_cached_with(store, message);
+            let slot = stored.expect("the system runs on this world").expect("a slot was reserved");
+            enqueue(&mut queue, place, MessageIx(slot));
+        }
+        let entity = world.spawn((id, self.canister, queue, self.priority, counted, Shown::default())).id();
+        let ix = world.resource_mut::<Directory>().insert(id, entity);
+        world.entity_mut(entity).insert(ix);
+        world.resource_mut::<Timers>().0.set(id, self.timer_at);
+        world.resource_mut::<Dues>().0.set(id, self.due_at);
+        world.resource_mut::<StopDeadlines>().0.set(id, self.stop_at);
+        Ok((id, self.held))
     }
-    let entity = world.spawn((id, canister, queue, priority, counted, Shown::default())).id();
-    let ix = world.resource_mut::<Directory>().insert(id, entity);
-    world.entity_mut(entity).insert(ix);
-    world.resource_mut::<Timers>().0.set(id, record.timer_at);
-    world.resource_mut::<Dues>().0.set(id, record.due_at);
-    world.resource_mut::<StopDeadlines>().0.set(id, record.stop_at);
-    Ok(())
 }
 
 fn store(
