@@ -133,7 +133,8 @@ fn checkpoints(runner: &Runner, report: &mut Report, heap_pages: u32, folder: &P
     let loading = bench.restore(folder)?;
     report.figure("restore", Unit::Ms, loading * 1e3);
 
-    // A hundredth has changed since the last checkpoint; the whole round is timed. Forks stay: each shares what the checkpoint keeps.
+    // Another hundredth has changed since the last checkpoint (the same values again would be no change); the whole round is timed. Forks stay: each shares what the checkpoint keeps.
+    seed += 1;
     let arg = [&dirty.to_le_bytes()[..], &heap_pages.to_le_bytes(), &seed.to_le_bytes(), &apart.to_le_bytes()].concat();
     send(&mut bench, "touch", &arg)?;
     let fork = Subject::new("cyclotron", || {
