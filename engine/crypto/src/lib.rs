@@ -7,15 +7,19 @@
 //! All backends give the same verdict on the same bytes, the scalar one being the definition.
 #![forbid(unsafe_code)]
 
-mod bls;
+pub mod bls;
+mod cache;
+mod combined;
 mod ecdsa;
 mod ed25519;
+mod hash;
 mod key;
 mod principal;
 mod sign;
 mod verify;
 
+pub use hash::{merkle_level, sha224_batch, sha256_batch, sha512_batch};
 pub use key::{PublicKey, PublicKeyError, Unsupported};
 pub use principal::self_authenticating;
 pub use sign::{BlsSecretKey, NodeKey, RootSigner};
-pub use verify::{Backend, SignatureTask, Verdict, sha256_batch, verify};
+pub use verify::{Backend, SignatureTask, Verdict, verify};

@@ -1,6 +1,6 @@
 //! The node's own keys.
 
-use crate::bls::hash_to_g1;
+use crate::bls::Suite;
 use crate::key::PublicKey;
 use crate::principal::self_authenticating;
 use blstrs::{G1Affine, G2Affine, G2Projective, Scalar};
@@ -68,6 +68,17 @@ impl BlsSecretKey {
     pub fn public_key(&self) -> PublicKey {
         PublicKey::Bls12381(self.public)
     }
+
+    /// The key that verifies: a compressed G2 point.
+    pub fn public_bytes(&self) -> &[u8; 96] {
+        &self.public
+    }
+
+    /// Signs a message in a suite: a compressed G1 point.
+    pub fn sign_in(&self, suite: Suite, message: &[u8]) -> [u8; 48] {
+        let scalar = Option::<Scalar>::from(Scalar::from_bytes_be(&self.secret)).expect("checked by from_bytes");
+        G1Affine::from(suite.hash(message) * scalar).to_compressed()
+    }
 }
 
 impl RootSigner for BlsSecretKey {
@@ -76,8 +87,7 @@ impl RootSigner for BlsSecretKey {
     }
 
     fn sign(&self, message: &[u8]) -> [u8; 48] {
-        let scalar = Option::<Scalar>::from(Scalar::from_bytes_be(&self.secret)).expect("checked by from_bytes");
-        G1Affine::from(hash_to_g1(message) * scalar).to_compressed()
+        self.sign_in(Suite::Basic, message)
     }
 }
 

@@ -1,9 +1,9 @@
-//! One call that checks many signatures, and one that hashes many messages.
+//! One call that checks many signatures.
 
+use crate::bls::{BlsTask, Suite};
 use crate::ed25519::Signed;
 use crate::key::PublicKey;
 use crate::{bls, ecdsa, ed25519};
-use sha2::{Digest as _, Sha256};
 
 /// One signature to check.
 #[derive(Clone, Copy, Debug)]
@@ -36,14 +36,16 @@ impl From<bool> for Verdict {
 pub enum Backend {
     /// One signature after the other on this thread; defines what is valid.
     Scalar,
-    /// Ed25519 signatures by one random linear combination of them, on this thread; the others one after the other.
+    /// Ed25519 and BLS signatures by one random linear combination of each kind, on this thread; the others one after the other.
     #[default]
     Combined,
 }
 
 impl Backend {
-    /// All of them; the first defines what is valid.
-    pub const ALL: [Self; 2] = [Self::Scalar, Self::Combined];
+    /// Those that this machine can run; the first defines what is valid.
+    pub fn available() -> Vec<Self> {
+        vec![Self::Scalar, Self::Combined]
+    }
 }
 
 impl Backend {
@@ -64,42 +66,42 @@ fn verify_scalar(task: &SignatureTask<'_>) -> Verdict {
         PublicKey::Ed25519(key) => ed25519::verify(&Signed { key, message, signature }),
         PublicKey::EcdsaP256(key) => ecdsa::verify_p256(key, message, signature),
         PublicKey::EcdsaSecp256k1(key) => ecdsa::verify_secp256k1(key, message, signature),
-        PublicKey::Bls12381(key) => bls::verify(key, message, signature),
+        PublicKey::Bls12381(key) => bls::verify(Suite::Basic, key, message, signature),
     })
 }
 
 fn verify_combined(tasks: &[SignatureTask<'_>], verdicts: &mut Vec<Verdict>) {
-    let mut signed = Vec::with_capacity(tasks.len());
-    let mut places = Vec::with_capacity(tasks.len());
+    let (mut ed25519, mut ed25519_places) = (Vec::new(), Vec::new());
+    let (mut bls, mut bls_places) = (Vec::new(), Vec::new());
     for (place, task) in tasks.iter().enumerate() {
         let SignatureTask { key, message, signature } = *task;
-        match key {
+        verdicts.push(match key {
             PublicKey::Ed25519(key) => {
-                signed.push(Signed { key, message, signature });
-                places.push(place);
-                verdicts.push(Verdict::Invalid);
+                ed25519.push(Signed { key, message, signature });
+                ed25519_places.push(place);
+                Verdict::Invalid
             }
-            _ => verdicts.push(verify_scalar(task)),
-        }
+            PublicKey::Bls12381(key) => {
+                bls.push(BlsTask { key, message, signature });
+                bls_places.push(place);
+                Verdict::Invalid
+            }
+            PublicKey::EcdsaP256(_) | PublicKey::EcdsaSecp256k1(_) => verify_scalar(task),
+        });
     }
-    let mut valid = vec![false; signed.len()];
-    ed25519::verify_batch(&signed, &mut valid);
-    for (place, valid) in places.into_iter().zip(valid) {
+    let mut valid = vec![false; ed25519.len()];
+    ed25519::verify_batch(&ed25519, &mut valid);
+    for (place, valid) in ed25519_places.into_iter().zip(valid) {
         verdicts[place] = valid.into();
+    }
+    let mut found = Vec::new();
+    bls::verify_batch(Suite::Basic, &bls, &mut found);
+    for (place, verdict) in bls_places.into_iter().zip(found) {
+        verdicts[place] = verdict;
     }
 }
 
 /// Checks a batch on the default backend.
 pub fn verify(tasks: &[SignatureTask<'_>], verdicts: &mut Vec<Verdict>) {
     Backend::default().verify(tasks, verdicts);
-}
-
-/// Hashes every message into the same place in `digests`.
-///
-/// Panics: if the slices differ in length.
-pub fn sha256_batch(messages: &[&[u8]], digests: &mut [[u8; 32]]) {
-    assert_eq!(messages.len(), digests.len(), "one digest a message");
-    for (message, digest) in messages.iter().zip(digests) {
-        *digest = Sha256::digest(message).into();
-    }
 }

@@ -6,31 +6,28 @@ use common::signers;
 use curve25519_dalek::constants::EIGHT_TORSION;
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use curve25519_dalek::traits::IsIdentity;
-use cyclotron_crypto::{Backend, BlsSecretKey, NodeKey, PublicKey, RootSigner, SignatureTask, Verdict, sha256_batch};
+use cyclotron_crypto::{Backend, BlsSecretKey, NodeKey, PublicKey, RootSigner, SignatureTask, Verdict};
+use cyclotron_crypto::{merkle_level, sha224_batch, sha256_batch, sha512_batch};
 
 /// The verdict of every backend.
 fn verdict(key: &PublicKey, message: &[u8], signature: &[u8]) -> Verdict {
     let task = SignatureTask { key, message, signature };
-    let [first, others @ ..] = Backend::ALL.map(|backend| {
-        let mut verdicts = Vec::new();
-        backend.verify(&[task], &mut verdicts);
-        assert_eq!(verdicts.len(), 1);
-        verdicts[0]
-    });
-    assert!(others.iter().all(|other| *other == first), "{others:?} and {first:?}");
-    first
+    verdicts(&[task])[0]
 }
 
 /// The verdicts of every backend on a batch.
 fn verdicts(tasks: &[SignatureTask<'_>]) -> Vec<Verdict> {
-    let [first, others @ ..] = Backend::ALL.map(|backend| {
+    let found = Backend::available().into_iter().map(|backend| {
         // What the buffer held before does not matter.
         let mut verdicts = vec![Verdict::Valid; 3];
         backend.verify(tasks, &mut verdicts);
-        verdicts
+        assert_eq!(verdicts.len(), tasks.len());
+        (backend, verdicts)
     });
-    others.iter().for_each(|other| assert_eq!(*other, first));
-    first
+    let all: Vec<_> = found.collect();
+    let (_, first) = &all[0];
+    all.iter().for_each(|(backend, other)| assert_eq!(other, first, "{backend:?}"));
+    first.clone()
 }
 
 #[test]
@@ -116,7 +113,12 @@ type Entry = (Vec<u8>, Vec<u8>);
 /// Signatures over distinct messages by a number of keys in turns.
 fn ed25519_entries(count: usize, signers: usize) -> (Vec<PublicKey>, Vec<Entry>) {
     use ed25519_dalek::{Signer, SigningKey};
-    let signers: Vec<_> = (0..signers).map(|n| SigningKey::from_bytes(&[n as u8 + 1; 32])).collect();
+    let seed = |n: usize| {
+        let mut seed = [1; 32];
+        seed[..8].copy_from_slice(&n.to_le_bytes());
+        seed
+    };
+    let signers: Vec<_> = (0..signers).map(|n| SigningKey::from_bytes(&seed(n))).collect();
     let keys = signers.iter().map(|signer| PublicKey::Ed25519(signer.verifying_key().to_bytes())).collect();
     let entry = |n: usize| {
         let message = format!("message {n}").into_bytes();
@@ -134,7 +136,9 @@ fn bad_signatures_are_found_wherever_they_are() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
-    for (count, signers) in [(2, 1), (2, 2), (7, 3), (8, 1), (9, 9), (63, 5), (64, 64), (65, 2), (300, 200)] {
+    for (count, signers) in
+        [(2, 1), (2, 2), (7, 3), (8, 1), (9, 9), (63, 5), (64, 64), (65, 2), (300, 200), (1_000, 700)]
+    {
         let (keys, entries) = ed25519_entries(count, signers);
         let mut cases: Vec<Vec<usize>> = vec![vec![], (0..count).collect()];
         cases.extend((0..count).step_by(count.div_ceil(9)).map(|place| vec![place]));
@@ -306,17 +310,51 @@ fn own_keys_survive_storing() {
 
 #[test]
 fn hashes_keep_their_places() {
-    for size in [0usize, 1, 7, 8, 9, 63, 64, 65] {
-        let messages: Vec<_> = (0..size).map(|index| vec![index as u8; index]).collect();
+    use sha2::Digest;
+    for size in [0usize, 1, 2, 7, 8, 9, 15, 16, 17, 63, 64, 65, 300] {
+        // Every length around the ends of blocks, in an order in which neighbours differ much.
+        let messages: Vec<_> = (0..size).map(|index| vec![index as u8; index * 37 % 300]).collect();
         let slices: Vec<_> = messages.iter().map(Vec::as_slice).collect();
-        let mut digests = vec![[0; 32]; size];
-        sha256_batch(&slices, &mut digests);
-        if let Some(first) = digests.first() {
-            assert_eq!(hex::encode(first), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        let (mut short, mut usual, mut long) = (vec![[0; 28]; size], vec![[0; 32]; size], vec![[0; 64]; size]);
+        sha224_batch(&slices, &mut short);
+        sha256_batch(&slices, &mut usual);
+        sha512_batch(&slices, &mut long);
+        for (at, message) in slices.iter().enumerate() {
+            assert_eq!(sha2::Sha224::digest(message)[..], short[at][..], "{at} of {size}");
+            assert_eq!(sha2::Sha256::digest(message)[..], usual[at][..], "{at} of {size}");
+            assert_eq!(sha2::Sha512::digest(message)[..], long[at][..], "{at} of {size}");
         }
-        for (message, digest) in slices.iter().zip(&digests) {
-            use sha2::Digest;
-            assert_eq!(sha2::Sha256::digest(message)[..], digest[..]);
+    }
+    let mut digests = [[0; 32]];
+    sha256_batch(&[b""], &mut digests);
+    assert_eq!(hex::encode(digests[0]), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+}
+
+#[test]
+fn messages_of_every_length_are_hashed_beside_one_another() {
+    use sha2::Digest;
+    let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(700).collect();
+    let slices: Vec<&[u8]> = (0..=700).map(|length| &bytes[..length]).collect();
+    let (mut usual, mut long) = (vec![[0; 32]; 701], vec![[0; 64]; 701]);
+    sha256_batch(&slices, &mut usual);
+    sha512_batch(&slices, &mut long);
+    for (length, message) in slices.iter().enumerate() {
+        assert_eq!(sha2::Sha256::digest(message)[..], usual[length][..], "{length}");
+        assert_eq!(sha2::Sha512::digest(message)[..], long[length][..], "{length}");
+    }
+}
+
+#[test]
+fn a_level_of_a_merkle_tree_is_the_hashes_of_its_pairs() {
+    use sha2::Digest;
+    for prefix in [&b""[..], b"\x10ic-hashtree-fork"] {
+        for parents in [0usize, 1, 7, 8, 9, 63, 64, 65] {
+            let children: Vec<[u8; 32]> = (0..2 * parents).map(|at| [at as u8; 32]).collect();
+            let mut found = vec![[0; 32]; parents];
+            merkle_level(prefix, &children, &mut found);
+            for (pair, parent) in children.chunks(2).zip(found) {
+                assert_eq!(sha2::Sha256::digest([prefix, &pair[0], &pair[1]].concat())[..], parent[..]);
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
-//! Signers of every scheme that users have.
+//! Signers of every scheme that users have, and what checks vectors on every backend.
+// Each test takes its part.
+#![allow(dead_code)]
 
-use cyclotron_crypto::{BlsSecretKey, PublicKey, RootSigner, SignatureTask, Verdict, verify};
+use cyclotron_crypto::{Backend, BlsSecretKey, PublicKey, RootSigner, SignatureTask, Verdict, verify};
 use ed25519_dalek::Signer as _;
 
 /// Signs a message.
@@ -65,4 +67,58 @@ pub fn signers(seed: u8) -> Vec<TestSigner> {
         ),
         signer("bls12-381", bls.public_key_der(), Box::new(move |m| bls.sign(m).to_vec())),
     ]
+}
+
+/// A signature and what is to come of it.
+#[derive(Clone, Debug)]
+pub struct Vector {
+    pub key: PublicKey,
+    pub message: Vec<u8>,
+    pub signature: Vec<u8>,
+    pub expected: Verdict,
+}
+
+impl Vector {
+    pub fn new(key: PublicKey, message: Vec<u8>, signature: Vec<u8>, valid: bool) -> Self {
+        Self { key, message, signature, expected: valid.into() }
+    }
+}
+
+/// Batch sizes at which kernels take other paths.
+pub const SIZES: [usize; 9] = [1, 2, 7, 8, 9, 63, 64, 65, 1_000];
+
+/// Every backend must find the expected verdicts, in batches of every size, in an order in which valid and invalid ones are mixed.
+pub fn check_in_batches(vectors: &[Vector]) {
+    assert!(!vectors.is_empty());
+    let mut state = 1u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    // Pairings are slow.
+    let is_slow = vectors.iter().any(|vector| matches!(vector.key, PublicKey::Bls12381(_)));
+    for size in SIZES.into_iter().filter(|size| !is_slow || *size < 70) {
+        let mut order: Vec<usize> = (0..vectors.len().max(size)).map(|at| at % vectors.len()).collect();
+        (1..order.len()).for_each(|at| order.swap(at, random(at + 1)));
+        for batch in order.chunks(size) {
+            let tasks: Vec<_> = batch
+                .iter()
+                .map(|at| {
+                    let Vector { key, message, signature, .. } = &vectors[*at];
+                    SignatureTask { key, message, signature }
+                })
+                .collect();
+            for backend in Backend::available() {
+                let mut verdicts = Vec::new();
+                backend.verify(&tasks, &mut verdicts);
+                for (verdict, at) in verdicts.iter().zip(batch) {
+                    assert_eq!(
+                        *verdict, vectors[*at].expected,
+                        "{backend:?}, {size} at once: {at}, {:?}",
+                        vectors[*at]
+                    );
+                }
+            }
+        }
+    }
 }
