@@ -8,7 +8,7 @@
 //! for the removal of that.
 
 use crate::StorageError;
-use crate::checkpoint;
+use crate::checkpoint::{self, Opened, Source};
 use crate::directory::{
     CHECKPOINTS, FILE_MODE, KEYS, LAYOUT, LOG, Layout, StateDirectory, io, layout, take_lock, write_file,
 };
@@ -64,12 +64,20 @@ impl<D: Disk> StateDirectory<D> {
         disk.sync_directory(to).map_err(io("flush the directory", to))?;
         let _target = take_lock(disk, to, process)?;
         fork_keys(disk, &from.join(KEYS), &to.join(KEYS))?;
-        let checkpoint = fork_checkpoint(disk, &from.join(CHECKPOINTS), &to.join(CHECKPOINTS))?;
-        let height = fork_log(shared, &from.join(LOG), &to.join(LOG), checkpoint.unwrap_or(0) + 1)?;
+        // All files are open before the first is copied, which takes a while: those that a node removes meanwhile can still be read.
+        let checkpoint = open_checkpoint(disk, &from.join(CHECKPOINTS))?;
+        let at = checkpoint.as_ref().map(|(height, _)| *height);
+        let log = Log::open(shared, &from.join(LOG), at.unwrap_or(0) + 1)?;
+        let checkpoints = to.join(CHECKPOINTS);
+        disk.create_directory(&checkpoints).map_err(io("create the directory", &checkpoints))?;
+        if let Some((_, opened)) = checkpoint {
+            opened.place(disk, &checkpoints)?;
+        }
+        let height = log.fork(shared, &to.join(LOG))?;
         write_file(disk, &to.join("format"), LAYOUT)?;
         disk.remove(&unfinished).map_err(io("remove", &unfinished))?;
         disk.sync_directory(to).map_err(io("flush the directory", to))?;
-        Ok(ForkedDirectory { checkpoint, height })
+        Ok(ForkedDirectory { checkpoint: at, height })
     }
 }
 
@@ -85,53 +93,69 @@ fn fork_keys<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), StorageErr
     Ok(())
 }
 
-fn fork_checkpoint<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<Option<u64>, StorageError> {
-    disk.create_directory(to).map_err(io("create the directory", to))?;
+/// Opens the newest checkpoint, if there is one; its height comes with it.
+fn open_checkpoint<D: Disk>(disk: &D, folder: &Path) -> Result<Option<(u64, Opened<D::File>)>, StorageError> {
     let mut tries = 0;
     loop {
-        let heights = match checkpoint::list(disk, from) {
+        let heights = match checkpoint::list(disk, folder) {
             Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Vec::new(),
             heights => heights?,
         };
         let Some(&newest) = heights.last() else { return Ok(None) };
         tries += 1;
-        match checkpoint::place(disk, from, newest, to) {
+        match Opened::open(disk, folder, newest) {
             Err(StorageError::CheckpointGone { .. }) if tries < TRIES => {}
-            outcome => return outcome.map(|()| Some(newest)),
+            outcome => return outcome.map(|opened| Some((newest, opened))),
         }
     }
 }
 
-/// Forks a log in which the batch of height `from_height` is, or comes next. Returns the height of the last batch.
-fn fork_log<D: Disk>(disk: &Arc<D>, from: &Path, to: &Path, from_height: u64) -> Result<u64, StorageError> {
-    disk.create_directory(to).map_err(io("create the directory", to))?;
-    let mut files = log::heights(&**disk, from)?;
-    let missing = || StorageError::LogMissing { directory: from.to_owned(), height: from_height };
-    let last = files.pop_back().ok_or_else(missing)?;
-    if files.front().unwrap_or(&last) > &from_height {
-        return Err(missing());
-    }
-    // All but the last are written no more, but for the mark that says so. The newest first: a node may remove the oldest meanwhile.
-    let mut next = last;
-    for first in files.into_iter().rev() {
-        let name = log::file_name(first);
-        match checkpoint::place_file(&**disk, &from.join(&name), &to.join(&name), &mut Vec::new()) {
-            Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound && next <= from_height => {
-                break;
+/// A log as it is when it is opened.
+struct Log<D: Disk> {
+    /// All files but the last, by the heights of their first batches. They are written no more, but for the mark that says so.
+    files: Vec<(u64, Source<D::File>)>,
+    /// The last.
+    first: u64,
+    reader: LogReader<D>,
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens a log in which the batch of height `from_height` is, or comes next.
+    fn open(disk: &Arc<D>, folder: &Path, from_height: u64) -> Result<Self, StorageError> {
+        let mut heights = log::heights(&**disk, folder)?;
+        let missing = || StorageError::LogMissing { directory: folder.to_owned(), height: from_height };
+        let first = heights.pop_back().ok_or_else(missing)?;
+        let mut files = Vec::new();
+        // The newest first: a node may remove the oldest meanwhile, and then the next is the first that is needed.
+        for height in heights.into_iter().rev() {
+            match Source::open(&**disk, folder.join(log::file_name(height))) {
+                Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => break,
+                file => files.push((height, file?)),
             }
-            outcome => outcome?,
         }
-        next = first;
-    }
-    let mut reader = LogReader::open_file(Arc::clone(disk), &from.join(log::file_name(last)))?;
-    let mut writer = LogWriter::create(Arc::clone(disk), to, last, reader.configuration(), LOG_FILE_BYTES)?;
-    while let Some(frame) = reader.next_frame()? {
-        writer.append(frame.kind, frame.height, |out| out.extend_from_slice(&frame.content));
-        if writer.pending_bytes() >= PIECE_BYTES {
-            writer.write()?;
+        if files.last().map_or(first, |(height, _)| *height) > from_height {
+            return Err(missing());
         }
+        let reader = LogReader::open_file(Arc::clone(disk), &folder.join(log::file_name(first)))?;
+        Ok(Self { files, first, reader })
     }
-    writer.write()?.make_lasting()?;
-    disk.sync_directory(to).map_err(io("flush the directory", to))?;
-    Ok(writer.height())
+
+    /// Forks it into a folder. Returns the height of the last batch.
+    fn fork(mut self, disk: &Arc<D>, to: &Path) -> Result<u64, StorageError> {
+        disk.create_directory(to).map_err(io("create the directory", to))?;
+        for (height, file) in &self.files {
+            checkpoint::place_file(&**disk, file, &to.join(log::file_name(*height)), &mut Vec::new())?;
+        }
+        let configuration = self.reader.configuration();
+        let mut writer = LogWriter::create(Arc::clone(disk), to, self.first, configuration, LOG_FILE_BYTES)?;
+        while let Some(frame) = self.reader.next_frame()? {
+            writer.append(frame.kind, frame.height, |out| out.extend_from_slice(&frame.content));
+            if writer.pending_bytes() >= PIECE_BYTES {
+                writer.write()?;
+            }
+        }
+        writer.write()?.make_lasting()?;
+        disk.sync_directory(to).map_err(io("flush the directory", to))?;
+        Ok(writer.height())
+    }
 }

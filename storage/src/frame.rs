@@ -37,16 +37,14 @@ pub enum FrameKind {
     Program,
     /// Of a checkpoint: the files of pages that it needs.
     Files,
-    /// Of a checkpoint: what its manifest comes to.
-    Manifest,
-    /// Of a manifest: files of the state, and their chunks.
-    ManifestFiles,
+    /// Of a manifest: files of the state, and their chunks. The number before was that of a frame in checkpoints of version 3.
+    ManifestFiles = 14,
     /// Of a recording that begins at a checkpoint: which state that is.
     Beginning,
 }
 
 impl FrameKind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 15] = [
         Self::Configuration,
         Self::Batch,
         Self::Root,
@@ -60,7 +58,6 @@ impl FrameKind {
         Self::Part,
         Self::Program,
         Self::Files,
-        Self::Manifest,
         Self::ManifestFiles,
         Self::Beginning,
     ];

@@ -5,8 +5,8 @@ use cyclotron_heap::layout::PAGE;
 use cyclotron_heap::{PageAt, PageStore};
 use cyclotron_ports::{Disk, Fault, SimDisk, SimEntropy};
 use cyclotron_storage::checkpoint::{
-    FileUse, ManifestRoot, PageFiles, PageWriter, RecordAt, StateReader, StateWriter, decode_entries, encode_entry,
-    list, next_number, place, prune, thin,
+    FileUse, PageFiles, PageWriter, RecordAt, StateReader, StateWriter, decode_entries, encode_entry, list,
+    newest_with_manifest, next_number, place, prune, remove_manifest, thin,
 };
 use cyclotron_storage::manifest::{ManifestFile, ManifestReader, ManifestWriter};
 use cyclotron_storage::{FrameKind, StorageError};
@@ -63,10 +63,6 @@ fn files_of(height: u64) -> Vec<FileUse> {
     (last.saturating_sub(1).max(1)..=last).map(|number| file(number, PAGES)).collect()
 }
 
-fn root_of(height: u64) -> ManifestRoot {
-    ManifestRoot { version: 3, hash: [height as u8; 32] }
-}
-
 /// What its manifest lists.
 fn listed(height: u64) -> [ManifestFile; 2] {
     ["a", "b"].map(|path| ManifestFile::new(path.into(), height, [[path.as_bytes()[0]; 32]]))
@@ -74,32 +70,40 @@ fn listed(height: u64) -> [ManifestFile; 2] {
 
 fn write(disk: &SimDisk, height: u64) -> Result<(), StorageError> {
     write_pages(disk, height as u32, PAGES)?;
+    let mut writer = StateWriter::create(disk, Path::new(HERE), height, &files_of(height))?;
+    for (n, kind) in KINDS.into_iter().enumerate() {
+        writer.record(kind, &content(height, n as u64))?;
+    }
+    writer.commit(disk)?;
     let mut manifest = ManifestWriter::create(disk, Path::new(HERE), height)?;
     for file in listed(height) {
         manifest.file(&file)?;
     }
-    manifest.commit(disk)?;
-    let mut writer = StateWriter::create(disk, Path::new(HERE), height, &files_of(height), &root_of(height))?;
-    for (n, kind) in KINDS.into_iter().enumerate() {
-        writer.record(kind, &content(height, n as u64))?;
-    }
-    writer.commit(disk)
+    manifest.commit(disk)
 }
 
-/// Reads a checkpoint, which must be what was written, or an error.
+/// Reads a checkpoint, which must be what was written, with its manifest, or an error.
 fn read(disk: &SimDisk, height: u64) -> Result<(), StorageError> {
     read_in(disk, Path::new(HERE), height)
 }
 
 fn read_in(disk: &SimDisk, folder: &Path, height: u64) -> Result<(), StorageError> {
+    assert!(read_unlisted(disk, folder, height)?, "its manifest is there");
+    Ok(())
+}
+
+/// Likewise, but it need not have its manifest. Tells whether it has.
+fn read_unlisted(disk: &SimDisk, folder: &Path, height: u64) -> Result<bool, StorageError> {
     let mut reader = StateReader::open(disk, folder, height)?;
     assert_eq!(reader.files()?, files_of(height));
-    assert_eq!(reader.manifest()?, root_of(height));
-    let mut manifest = ManifestReader::open(disk, folder, height)?;
-    for file in listed(height) {
-        assert_eq!(manifest.next_file()?, Some(file));
+    let manifest = ManifestReader::open(disk, folder, height)?;
+    let is_listed = manifest.is_some();
+    if let Some(mut manifest) = manifest {
+        for file in listed(height) {
+            assert_eq!(manifest.next_file()?, Some(file));
+        }
+        assert_eq!(manifest.next_file()?, None);
     }
-    assert_eq!(manifest.next_file()?, None);
     for (n, kind) in KINDS.into_iter().enumerate() {
         let frame = reader.next_record()?.expect("a checkpoint ends where it ended");
         assert_eq!((frame.kind, frame.height, frame.content), (kind, height, content(height, n as u64)));
@@ -110,7 +114,7 @@ fn read_in(disk: &SimDisk, folder: &Path, height: u64) -> Result<(), StorageErro
         assert_eq!(files.open(disk, folder, file.number)?, PAGES);
         read_pages(&files, file.number)?;
     }
-    Ok(())
+    Ok(is_listed)
 }
 
 fn read_pages<F: cyclotron_ports::DiskFile>(files: &PageFiles<F>, number: u32) -> Result<(), StorageError> {
@@ -171,13 +175,13 @@ fn a_file_may_have_no_pages_and_records_may_have_any_length() {
     assert_eq!(next_number(&disk, Path::new(HERE)).unwrap(), 4);
     let long: Vec<u8> = (0..40_000_000u32).map(|n| (n ^ n >> 8) as u8).collect();
     let lengths = [0, 1, 16 << 20, (16 << 20) + 1, long.len()];
-    let mut writer = StateWriter::create(&disk, Path::new(HERE), 1, &[], &root_of(1)).unwrap();
+    let mut writer = StateWriter::create(&disk, Path::new(HERE), 1, &[]).unwrap();
     for length in lengths {
         writer.record(FrameKind::Statuses, &long[..length]).unwrap();
     }
     writer.commit(&disk).unwrap();
     let mut reader = StateReader::open(&disk, Path::new(HERE), 1).unwrap();
-    assert_eq!((reader.files().unwrap(), reader.manifest().unwrap()), (vec![], root_of(1)));
+    assert_eq!(reader.files().unwrap(), []);
     for length in lengths {
         let record = reader.next_record().unwrap().unwrap();
         assert!(record.kind == FrameKind::Statuses && record.content == long[..length], "{length} bytes");
@@ -187,7 +191,7 @@ fn a_file_may_have_no_pages_and_records_may_have_any_length() {
 
 #[test]
 fn entries_are_read_as_they_were_written_up_to_where_they_are_cut_off() {
-    let at = |n| RecordAt { page: PageAt { file: n, index: n + 1 }, offset: n + 2, length: n + 3 };
+    let at = |n| RecordAt { page: PageAt { file: n, index: n + 1 }, offset: n + 2, length: u64::from(n) + (1 << 40) };
     let names: [&[u8]; 3] = [b"", b"a canister", &[7; 255]];
     let mut bytes = Vec::new();
     let mut ends = vec![0];
@@ -219,7 +223,7 @@ fn what_was_written_is_read_and_the_newest_are_kept() {
     // What others put there, and what a crash left.
     disk.write_new(&Path::new(HERE).join("notes"), b"mine", 0o600).unwrap();
     drop(PageWriter::create(&disk, Path::new(HERE), 77).unwrap());
-    drop(StateWriter::create(&disk, Path::new(HERE), 77, &[], &root_of(77)).unwrap());
+    drop(StateWriter::create(&disk, Path::new(HERE), 77, &[]).unwrap());
     write_pages(&disk, 55, 1).unwrap();
     assert_eq!(files(&disk).len(), 4 * 3 + 4);
     // The checkpoint of height 3 needs the pages of the one before.
@@ -341,6 +345,7 @@ fn placing_fails_at_any_operation_without_harm_to_the_first_or_half_a_checkpoint
                 let placed = list(&disk, there).unwrap_or_default().contains(&2);
                 assert!(placed || outcome.is_err(), "{fault:?} at {at}, seed {seed}");
                 if placed {
+                    // The manifest was there before the state.
                     read_in(&disk, there, 2).unwrap_or_else(|error| panic!("{fault:?} at {at}, seed {seed}: {error}"));
                     there_too += 1;
                 } else {
@@ -354,6 +359,32 @@ fn placing_fails_at_any_operation_without_harm_to_the_first_or_half_a_checkpoint
 }
 
 #[test]
+fn a_checkpoint_without_its_manifest_is_placed_as_it_is_and_not_with_one_that_was_left() {
+    let (here, there) = (Path::new(HERE), Path::new(THERE));
+    for far in [false, true] {
+        let disk = disk(1);
+        if far {
+            disk.mount(there);
+        }
+        (1..=3).for_each(|height| write(&disk, height).unwrap());
+        assert_eq!(newest_with_manifest(&disk, here, 9).unwrap(), Some(3));
+        assert_eq!(newest_with_manifest(&disk, here, 3).unwrap(), Some(2));
+        assert_eq!(newest_with_manifest(&disk, here, 1).unwrap(), None);
+        remove_manifest(&disk, here, 3).unwrap();
+        remove_manifest(&disk, here, 3).unwrap();
+        assert_eq!(newest_with_manifest(&disk, here, 9).unwrap(), Some(2));
+        disk.create_directory(there).unwrap();
+        let mut left = ManifestWriter::create(&disk, there, 3).unwrap();
+        left.file(&ManifestFile::new("other".into(), 1, [[9; 32]])).unwrap();
+        left.commit(&disk).unwrap();
+        place(&disk, here, 3, there).unwrap();
+        disk.restart();
+        assert!(!read_unlisted(&disk, there, 3).unwrap());
+        assert!(!read_unlisted(&disk, here, 3).unwrap());
+    }
+}
+
+#[test]
 fn files_of_another_version_are_refused_with_it() {
     let disk = disk(1);
     write(&disk, 1).unwrap();
@@ -361,7 +392,7 @@ fn files_of_another_version_are_refused_with_it() {
         disk.corrupt(&path, |file| file[8] = 1);
         let said = read(&disk, 1).unwrap_err().to_string();
         assert!(said.contains("version 1") && said.contains(path.to_str().unwrap()), "{said}");
-        disk.corrupt(&path, |file| file[8] = 3);
+        disk.corrupt(&path, |file| file[8] = 4);
     }
     read(&disk, 1).unwrap();
 }
@@ -407,11 +438,12 @@ fn a_flipped_bit_or_a_missing_byte_is_noticed_or_changes_nothing() {
 fn a_checkpoint_that_fails_at_any_operation_is_not_there_and_those_before_it_are() {
     let operations = {
         let disk = disk(0);
+        write(&disk, 1).unwrap();
         let before = disk.operations();
         write(&disk, 2).unwrap();
         disk.operations() - before
     };
-    let mut whole = 0;
+    let (mut whole, mut unlisted) = (0, 0);
     for fault in [Fault::Full, Fault::Medium, Fault::Denied, Fault::PowerLoss] {
         for (at, seed) in (0..operations).flat_map(|at| (0..2).map(move |seed| (at, seed))) {
             let disk = disk(seed);
@@ -422,8 +454,10 @@ fn a_checkpoint_that_fails_at_any_operation_is_not_there_and_those_before_it_are
             read(&disk, 1).unwrap();
             // It may exist if all but the last flush succeeded; then it is whole.
             if list(&disk, Path::new(HERE)).unwrap().contains(&2) {
-                read(&disk, 2).unwrap_or_else(|error| panic!("{fault:?} at {at}, seed {seed}: {error}"));
-                whole += 1;
+                let is_listed = read_unlisted(&disk, Path::new(HERE), 2);
+                let is_listed = is_listed.unwrap_or_else(|error| panic!("{fault:?} at {at}, seed {seed}: {error}"));
+                whole += u32::from(is_listed);
+                unlisted += u32::from(!is_listed);
             }
             prune(&disk, Path::new(HERE), 2).unwrap();
             read(&disk, 1).unwrap();
@@ -435,5 +469,5 @@ fn a_checkpoint_that_fails_at_any_operation_is_not_there_and_those_before_it_are
                 .unwrap();
         }
     }
-    assert!(operations > 8 && whole > 0, "{operations} operations, {whole} whole");
+    assert!(operations > 8 && whole > 0 && unlisted > 0, "{operations} operations, {whole} whole, {unlisted} unlisted");
 }

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 use cyclotron_crypto::RootSigner;
-use cyclotron_ports::{Disk, Fault, SimDisk, SimEntropy};
-use cyclotron_storage::checkpoint::{FileUse, ManifestRoot, PageWriter, StateWriter, list};
+use cyclotron_ports::{Access, Disk, Fault, FileContent, LockError, SimDisk, SimEntropy};
+use cyclotron_storage::checkpoint::{FileUse, PageWriter, StateWriter, list};
 use cyclotron_storage::manifest::ManifestWriter;
 use cyclotron_storage::{ForkedDirectory, FrameKind, NodeKeys, StateDirectory, StorageError};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const HERE: &str = "/state/node";
 const THERE: &str = "/other/fork";
@@ -47,8 +49,7 @@ fn made(seed: u64) -> Arc<SimDisk> {
     pages.finish(&*disk).unwrap();
     let file = FileUse { number: 1, pages: 1, used: 4_096 };
     ManifestWriter::create(&*disk, &folder, CHECKPOINT).unwrap().commit(&*disk).unwrap();
-    let root = ManifestRoot { version: 3, hash: [0; 32] };
-    let mut writer = StateWriter::create(&*disk, &folder, CHECKPOINT, &[file], &root).unwrap();
+    let mut writer = StateWriter::create(&*disk, &folder, CHECKPOINT, &[file]).unwrap();
     writer.record(FrameKind::Subnet, b"a subnet").unwrap();
     writer.commit(&*disk).unwrap();
     disk
@@ -169,4 +170,75 @@ fn a_fork_that_was_not_finished_is_taken_by_no_node_and_the_source_is_as_it_was(
         }
     }
     assert!(ends.iter().all(|count| *count > 0), "{ends:?}");
+}
+
+/// A disk that a node uses too: it removes files once a fork has begun to give names.
+#[derive(Debug)]
+struct InUse {
+    disk: SimDisk,
+    removed: AtomicBool,
+}
+
+impl Disk for InUse {
+    type Lock = <SimDisk as Disk>::Lock;
+    type File = <SimDisk as Disk>::File;
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Self::File> {
+        self.disk.open(path, access)
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_directory(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(path)
+    }
+
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<FileContent> {
+        self.disk.read(path, bytes_max)
+    }
+
+    fn write_new(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        self.disk.write_new(path, bytes, mode)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if !self.removed.swap(true, Ordering::Relaxed) {
+            for folder in ["checkpoints", "log"].map(|name| Path::new(HERE).join(name)) {
+                for name in self.disk.list(&folder)? {
+                    self.disk.remove(&folder.join(name))?;
+                }
+            }
+        }
+        self.disk.link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_directory(path)
+    }
+
+    fn lock(&self, path: &Path, holder: &str) -> Result<Self::Lock, LockError> {
+        self.disk.lock(path, holder)
+    }
+}
+
+#[test]
+fn what_a_node_removes_while_it_is_forked_is_forked_all_the_same() {
+    let disk = made(1);
+    let before = held(&open(&disk, HERE).unwrap(), &disk);
+    let in_use = Arc::new(InUse { disk: SimDisk::clone(&disk), removed: AtomicBool::new(false) });
+    let forked = StateDirectory::fork(&in_use, Path::new(HERE), Path::new(THERE), 7, true).unwrap();
+    assert_eq!(forked, ForkedDirectory { checkpoint: Some(CHECKPOINT), height: HEIGHT });
+    assert!(disk.list(&Path::new(HERE).join("log")).unwrap().is_empty());
+    disk.restart();
+    assert_eq!(held(&open(&disk, THERE).unwrap(), &disk), before);
 }

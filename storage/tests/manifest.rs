@@ -8,11 +8,11 @@ use cyclotron_heap::layout::PAGE;
 use cyclotron_heap::{PageAt, PageRun};
 use cyclotron_ports::{Disk, Fault, SimDisk, SimEntropy};
 use cyclotron_storage::checkpoint::{
-    FileUse, ManifestRoot, PageFiles, PageWriter, RecordAt, StateReader, StateWriter, encode_entry, encode_places,
+    FileUse, PageFiles, PageWriter, RecordAt, StateWriter, encode_entry, encode_places,
 };
 use cyclotron_storage::manifest::{
-    CHUNK_BYTES, Checkpoint, Chunk, Copied, Making, ManifestFile, ManifestReader, Tables, chunk_hash, chunks_of,
-    file_hash,
+    CHUNK_BYTES, Checkpoint, Chunk, Copied, Making, ManifestFile, ManifestReader, ManifestRoot, Tables, chunk_hash,
+    chunks_of, file_hash, manifest_root,
 };
 use cyclotron_storage::{FrameKind, StorageError};
 use proptest::prelude::*;
@@ -185,7 +185,7 @@ impl File {
         self.pages.extend(std::iter::repeat_n(0xee, offset as usize));
         self.pages.extend_from_slice(content);
         self.pages.resize(self.pages.len().next_multiple_of(PAGE), 0xdd);
-        RecordAt { page, offset, length: content.len() as u32 }
+        RecordAt { page, offset, length: content.len() as u64 }
     }
 }
 
@@ -343,7 +343,7 @@ impl Model {
     }
 }
 
-/// Writes the pages, the manifest and the state of a checkpoint, which needs all files of pages so far.
+/// Writes the pages, the state and the manifest of a checkpoint, which needs all files of pages so far.
 fn write(
     disk: &SimDisk,
     height: u64,
@@ -360,19 +360,21 @@ fn write(
     for number in 1..=file.number {
         used.push(FileUse { number, pages: files.open(disk, folder, number)?, used: 1 });
     }
-    let making = Making { disk, folder, files: &files, threads };
-    let root = making.write(&Checkpoint { height, frames, copied: &file.copied }, before)?;
-    let mut state = StateWriter::create(disk, folder, height, &used, &root)?;
+    let mut state = StateWriter::create(disk, folder, height, &used)?;
     for (kind, content) in frames {
         state.record(*kind, content)?;
     }
     state.commit(disk)?;
-    Ok(root)
+    let making = Making { disk, folder, files: &files, threads };
+    making.write(&Checkpoint { height, frames, copied: &file.copied }, before)?;
+    Ok(manifest_root(disk, folder, height, threads)?.unwrap())
 }
 
+/// Of a checkpoint that has its manifest.
 fn verify(disk: &SimDisk, height: u64, threads: usize) -> Result<ManifestRoot, StorageError> {
     let files = PageFiles::default();
-    Making { disk, folder: Path::new(HERE), files: &files, threads }.verify(height)
+    let root = Making { disk, folder: Path::new(HERE), files: &files, threads }.verify(height)?;
+    Ok(root.expect("it has its manifest"))
 }
 
 fn bytes_of(disk: &SimDisk, height: u64) -> Vec<u8> {
@@ -447,7 +449,7 @@ fn a_sparse_memory_costs_what_is_in_it_and_not_its_length() {
     // A page more to read for each chunk that holds anything; 65,534 chunks are zero.
     assert!(disk.operations() - before < 200, "{} operations", disk.operations() - before);
     assert!(bytes_of(&disk, 1).len() < 8_192);
-    let mut reader = ManifestReader::open(&disk, Path::new(HERE), 1).unwrap();
+    let mut reader = ManifestReader::open(&disk, Path::new(HERE), 1).unwrap().unwrap();
     let file =
         std::iter::from_fn(|| reader.next_file().unwrap()).find(|file| file.path().ends_with("stable_memory.bin"));
     let file = file.unwrap();
@@ -540,7 +542,7 @@ fn damaged_manifests_are_noticed_and_one_that_fails_at_any_operation_is_not_ther
             assert!(write(&disk, 2, &second, Some(1), 1).is_err(), "operation {at} failed with {fault:?}, unnoticed");
             disk.restart();
             verify(&disk, 1, 1).unwrap();
-            if StateReader::open(&disk, Path::new(HERE), 2).is_ok() {
+            if ManifestReader::open(&disk, Path::new(HERE), 2).unwrap().is_some() {
                 verify(&disk, 2, 1).unwrap();
                 assert!(bytes_of(&disk, 2) == expected);
                 there += 1;

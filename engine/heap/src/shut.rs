@@ -199,7 +199,14 @@ impl SeatMemory {
 
     /// As [`SeatMemory::show_whole`], for a seat under `Protect` whose pages are all about to be saved.
     pub(crate) fn open_whole(&self) -> Result<(), HeapError> {
-        self.shutters.as_ref().map_or(Ok(()), |shutters| self.show_whole(shutters))
+        let (Some(shutters), Some(message), Some(attached)) = (&self.shutters, &self.message, self.attached) else {
+            return Ok(());
+        };
+        match attached.sharing {
+            Sharing::Shared => self.show_whole(shutters),
+            // A message that saves a page of the view opens it and shuts it again, under this lock.
+            Sharing::Private => message.slot.versions.locked(|| self.show_whole(shutters)),
+        }
     }
 
     fn allow(&self, pages: Range<usize>, access: Access) -> Result<(), HeapError> {

@@ -10,6 +10,7 @@
 //! Pages are copied into the arena, not mapped from their files: each is to be compared with its checksum before anybody looks at it, which reads it
 //! anyway; a mapped file that is damaged or cut off ends the process with SIGBUS; and a memory of scattered pages would take a mapping for each.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,6 +80,9 @@ pub trait PageStore: Send + Sync + fmt::Debug {
     ///
     /// Errors: they are damaged or cannot be read; which, in words, with file and place.
     fn read(&self, at: PageAt, into: &mut [u8]) -> Result<(), String>;
+
+    /// Lets a file stay as long as what is returned does: a memory has pages there.
+    fn hold(&self, file: u32) -> Arc<()>;
 }
 
 /// Room for pages on their way from a store into the arena.
@@ -110,6 +114,8 @@ struct State {
     store: Option<Arc<dyn PageStore>>,
     /// Ascending.
     runs: Vec<PageRun>,
+    /// Keeps the files of the runs.
+    _holds: Box<[Arc<()>]>,
     /// Pages of the runs that are in the arena, if it lacks some; otherwise all are, and this is empty.
     present: PageSet,
     /// How many of the runs' pages are not.
@@ -252,7 +258,10 @@ impl AtRest {
     fn place_in(&self, state: &mut State, store: &Arc<dyn PageStore>, runs: Vec<PageRun>, present: Option<PageSet>) {
         debug_assert!(runs.is_sorted_by(|a, b| a.end() <= b.first));
         let all_present = present.is_none();
-        *state = State { store: Some(Arc::clone(store)), runs, present: present.unwrap_or_default(), absent: 0 };
+        let files: BTreeSet<u32> = runs.iter().map(|run| run.at.file).collect();
+        let holds = files.into_iter().map(|file| store.hold(file)).collect();
+        let (store, present) = (Some(Arc::clone(store)), present.unwrap_or_default());
+        *state = State { store, runs, _holds: holds, present, absent: 0 };
         if !all_present {
             state.count_absent();
         }

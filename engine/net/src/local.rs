@@ -1,4 +1,4 @@
-//! A socket in the file system, for programs of the same user: one request and one answer a connection, one connection after the other.
+//! A socket in the file system, for programs of the same user: one request and one answer a connection, a few connections at a time.
 //!
 //! Enters: connections to a Unix socket. Leaves: the bytes of each request, up to its end or a line feed; the answer's bytes go back. What keeps
 //! others out is the mode of the folder that the socket is in. Never here: the meaning of a byte, a wait without an end for who connects and says
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Time for a request to come whole, and for the client to take the answer.
 const TALK_MAX: Duration = Duration::from_secs(5);
+/// Connections at a time: an answer that takes long, as a checkpoint does, is not to hold up the others.
+const TALKS_MAX: usize = 4;
 /// After a failed accept, before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -24,18 +26,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct LocalSocket {
     path: PathBuf,
     stopping: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl LocalSocket {
-    /// Makes the socket at `path`, and answers requests of up to `bytes_max` bytes on a thread of its own. A longer one is given to `answer` with one byte
+    /// Makes the socket at `path`, and answers requests of up to `bytes_max` bytes on a few threads of its own. A longer one is given to `answer` with one byte
     /// more than that. What lies at the path is replaced: its owner is the only one who may serve there.
     ///
     /// Errors: the path is longer than an address may be (`InvalidInput`), or the operating system refuses.
     pub fn serve(
         path: &Path,
         bytes_max: usize,
-        answer: impl Fn(&[u8]) -> Vec<u8> + Send + 'static,
+        answer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static,
     ) -> io::Result<Self> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -44,22 +46,26 @@ impl LocalSocket {
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::Builder::new().name("control".into()).spawn({
-            let stopping = Arc::clone(&stopping);
-            move || run(&listener, bytes_max, &answer, &stopping)
-        })?;
-        Ok(Self { path: path.to_owned(), stopping, thread: Some(thread) })
+        let answer = Arc::new(answer);
+        let mut socket = Self { path: path.to_owned(), stopping, threads: Vec::new() };
+        for _ in 0..TALKS_MAX {
+            let (listener, stopping, answer) =
+                (listener.try_clone()?, Arc::clone(&socket.stopping), Arc::clone(&answer));
+            let run = move || run(&listener, bytes_max, &*answer, &stopping);
+            socket.threads.push(std::thread::Builder::new().name("control".into()).spawn(run)?);
+        }
+        Ok(socket)
     }
 }
 
 impl Drop for LocalSocket {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
-        // Wakes the thread; it is not waited for if it cannot be woken.
-        let woken = UnixStream::connect(&self.path).is_ok();
+        // Wakes the threads; they are not waited for if they cannot be woken.
+        let woken = self.threads.iter().all(|_| UnixStream::connect(&self.path).is_ok());
         // Whether or not this works: the next one who serves here removes what is left.
         let _ = std::fs::remove_file(&self.path);
-        if let Some(thread) = self.thread.take().filter(|_| woken) {
+        for thread in std::mem::take(&mut self.threads).into_iter().filter(|_| woken) {
             // A panic stops the node.
             let _ended = thread.join();
         }

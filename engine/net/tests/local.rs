@@ -6,6 +6,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 const BYTES_MAX: usize = 5_000;
@@ -46,11 +48,33 @@ fn a_request_ends_with_the_connection_or_a_line_and_is_cut_beyond_its_limit() {
 fn who_says_nothing_holds_others_up_for_a_while_only() {
     let path = path("silent");
     let _socket = echo(&path);
-    let silent = UnixStream::connect(&path).unwrap();
+    // As many as are served at a time.
+    let silent = [(); 4].map(|()| UnixStream::connect(&path).unwrap());
     let began = Instant::now();
     assert_eq!(ask(&path, b"this", 100, WAIT).unwrap(), b"heard this");
-    assert!(began.elapsed() < WAIT);
+    assert!(began.elapsed() < WAIT / 2, "each is given five seconds");
     drop(silent);
+}
+
+#[test]
+fn an_answer_that_takes_long_holds_nobody_up() {
+    let path = path("slow");
+    let (go_on, waits) = sync_channel::<()>(0);
+    let waits = Mutex::new(waits);
+    let _socket = LocalSocket::serve(&path, BYTES_MAX, move |request| {
+        if request == b"slow" {
+            waits.lock().unwrap().recv().unwrap();
+        }
+        request.to_vec()
+    })
+    .unwrap();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| ask(&path, b"slow", 100, WAIT).unwrap());
+        assert_eq!(ask(&path, b"this", 100, WAIT).unwrap(), b"this");
+        assert!(!slow.is_finished());
+        go_on.send(()).unwrap();
+        assert_eq!(slow.join().unwrap(), b"slow");
+    });
 }
 
 #[test]

@@ -43,6 +43,8 @@ fn on_disk(folder: &Path) -> Result<(usize, u64), Failure> {
 }
 
 fn measure(report: &mut Report, wasm: &[u8], count: usize, folder: &Path) -> Result<(), Failure> {
+    let size =
+        if count.is_multiple_of(1_000_000) { format!("{}m", count / 1_000_000) } else { format!("{}k", count / 1_000) };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut bench = Bench::new(Setup { certified: true, threads }, Clock::Wall)?;
     let before = own_memory()?;
@@ -70,9 +72,9 @@ fn measure(report: &mut Report, wasm: &[u8], count: usize, folder: &Path) -> Res
 
     bench.checkpoint(&mut checkpointer)?;
     checkpointer.start_over(bench.subnet());
-    let (waiting, all) = bench.checkpoint(&mut checkpointer)?;
-    report.figure("checkpoint_1m_all_records", Unit::Ms, all * 1e3);
-    report.note(&format!("of which rounds wait {:.0} ms", waiting * 1e3));
+    let made = bench.checkpoint(&mut checkpointer)?;
+    report.figure(&format!("checkpoint_{size}_all_records"), Unit::Ms, made.lasts * 1e3);
+    report.note(&made.describe());
     while bench.subnet().release_memory(usize::MAX) > 0 {}
     bench.forget_statuses();
     let (own, heaps) = (own_memory()?.saturating_sub(before), bench.subnet().memory_taken().0);
@@ -85,7 +87,7 @@ fn measure(report: &mut Report, wasm: &[u8], count: usize, folder: &Path) -> Res
 
     let mut idle: Vec<f64> = (0..IDLE_ROUNDS).map(|_| bench.round(Vec::new()).0 * 1e3).collect();
     idle.sort_by(f64::total_cmp);
-    report.figure("idle_round_1m", Unit::Ms, idle[IDLE_ROUNDS / 2]);
+    report.figure(&format!("idle_round_{size}"), Unit::Ms, idle[IDLE_ROUNDS / 2]);
     report.note(&format!(
         "stages of the last, in us: {}; the last one is hash and signature",
         bench.stages().describe(1)
@@ -99,12 +101,12 @@ fn measure(report: &mut Report, wasm: &[u8], count: usize, folder: &Path) -> Res
         let (each, stages) = (seconds * 1e6 / spread.len() as f64, bench.stages().describe(spread.len()));
         report.note(&format!("{each:.1} us a message: {stages}"));
     }
-    let (waiting, all) = bench.checkpoint(&mut checkpointer)?;
-    report.figure("checkpoint_1m", Unit::Ms, all * 1e3);
-    report.note(&format!("{} canisters changed; rounds wait {:.1} ms", spread.len(), waiting * 1e3));
+    let made = bench.checkpoint(&mut checkpointer)?;
+    report.figure(&format!("checkpoint_{size}"), Unit::Ms, made.lasts * 1e3);
+    report.note(&format!("{} canisters changed; {}", spread.len(), made.describe()));
     let seconds = bench.restore(folder)?;
-    report.figure("restart_1m", Unit::Ms, seconds * 1e3);
+    report.figure(&format!("restart_{size}"), Unit::Ms, seconds * 1e3);
     report.goal("resident_per_canister", resident, Bound::AtMost(4_096.0));
-    report.goal("idle_round_1m", idle[IDLE_ROUNDS / 2], Bound::AtMost(0.2));
+    report.goal(&format!("idle_round_{size}"), idle[IDLE_ROUNDS / 2], Bound::AtMost(0.2));
     Ok(())
 }

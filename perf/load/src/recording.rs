@@ -58,6 +58,8 @@ pub struct Recorded {
     pub rounds: u32,
     /// Updates in them.
     pub updates: u64,
+    /// Updates that the pool took and no round did: they expired, or still waited at the end.
+    pub left_out: u64,
     /// Updates that a full pool did not take.
     pub refused: u64,
     /// Queries of the mix, which are not recorded.
@@ -94,7 +96,7 @@ pub fn record(
     let set_up_rounds = run.subnet.height().0;
     let mut requests = Requests::new(workload.mix, workload.seed, &users, &fleet);
     let began = run.now;
-    let (mut number, mut refused, mut queries) = (0, 0, 0);
+    let (mut number, mut refused, mut queries, mut updates) = (0, 0, 0, 0);
     for round in 1..=options.rounds {
         let end = round_end(options, round);
         while number < options.plan.requests() && options.plan.departure(number) < end {
@@ -110,7 +112,7 @@ pub fn record(
             }
             number += 1;
         }
-        run.round(after(began, end))?;
+        updates += run.round(after(began, end))?;
         if round.is_multiple_of(HASH_ROUNDS) && round < options.rounds {
             run.subnet.note_state_hash().map_err(LoadFailed::Storage)?;
         }
@@ -122,7 +124,8 @@ pub fn record(
         canisters: fleet.len(),
         set_up_rounds,
         rounds: options.rounds,
-        updates: number - queries - refused,
+        updates,
+        left_out: number - queries - refused - updates,
         refused,
         queries,
         executed: run.subnet.statistics().executed,
@@ -190,11 +193,14 @@ impl<'a> Run<'a> {
         self.sent
     }
 
-    fn round(&mut self, now: Time) -> Result<(), LoadFailed> {
+    /// Makes a round; returns how many updates it was given.
+    fn round(&mut self, now: Time) -> Result<u64, LoadFailed> {
         let batch = self.subnet.next_batch(now, self.beacon.bytes());
         // Times closer to each other than a nanosecond are pushed apart by the subnet.
         self.now = batch.time;
-        self.subnet.execute(batch).map(drop).map_err(LoadFailed::Storage)
+        let updates = batch.ingress.len() as u64;
+        self.subnet.execute(batch).map_err(LoadFailed::Storage)?;
+        Ok(updates)
     }
 
     fn set_up(&mut self, set_up: &SetUp<'_>) -> Result<Fleet, LoadFailed> {

@@ -37,7 +37,7 @@ fn a_recording_of_each_mix_replays_to_the_same_hash_on_any_number_of_threads() {
         let file = folder.0.join(mix.name());
         let recorded = make(mix, 11, 2, &file);
         assert_eq!(recorded.updates + recorded.queries, 20, "{mix}");
-        assert_eq!(recorded.refused, 0, "{mix}");
+        assert_eq!((recorded.refused, recorded.left_out), (0, 0), "{mix}");
         let report = Replayer::new(open(&file).unwrap(), None, 1).unwrap().run(u64::MAX, |_| {}).unwrap();
         assert_eq!((report.state_hash, report.root), (recorded.state_hash, recorded.root), "{mix}");
         assert_eq!((report.executed, report.left_over_bytes), (recorded.executed, 0), "{mix}");
@@ -46,6 +46,20 @@ fn a_recording_of_each_mix_replays_to_the_same_hash_on_any_number_of_threads() {
             report.methods.iter().filter(|method| method.canister != "aaaaa-aa").map(|method| method.totals.messages);
         assert!(calls.sum::<u64>() >= recorded.updates, "{mix}: its canisters ran");
     }
+}
+
+#[test]
+fn what_no_round_took_is_not_said_to_be_recorded() {
+    let folder = Folder::new("left-out");
+    let file = folder.0.join("file");
+    let workload = Workload { mix: Mix::Counters, seed: 3, ledger: None };
+    // A round takes a thousand.
+    let options = RecordingOptions { plan: Plan { rate: 2_500, seconds: 2 }, rounds: 2, threads: 2 };
+    let recorded = record(&workload, options, &file, |_| {}).unwrap();
+    assert_eq!((recorded.updates, recorded.refused, recorded.left_out), (2_000, 0, 3_000));
+    let report = Replayer::new(open(&file).unwrap(), None, 2).unwrap().run(u64::MAX, |_| {}).unwrap();
+    let of_workload = report.contents.ingress_messages - recorded.canisters as u64 * 2;
+    assert_eq!(of_workload, recorded.updates, "each canister was created and installed by a message");
 }
 
 #[test]

@@ -10,10 +10,10 @@ mod state;
 
 pub use pages::{PageFiles, PageWriter};
 pub use place::place;
-pub(crate) use place::place_file;
+pub(crate) use place::{Opened, Source, place_file};
 pub use state::{
-    Entry, FileUse, ManifestRoot, Places, RecordAt, StateReader, StateWriter, decode_entries, decode_places,
-    encode_entry, encode_places,
+    Entry, FileUse, Places, RecordAt, StateReader, StateWriter, decode_entries, decode_places, encode_entry,
+    encode_places,
 };
 
 use crate::StorageError;
@@ -22,10 +22,11 @@ use cyclotron_heap::layout::PAGE;
 use cyclotron_ports::{Access, Disk, DiskFile};
 use cyclotron_trace::{sums, zone};
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Version of all three kinds of file.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Magic, version, zero, number or height, count, checksum of the header. It takes a page.
 const HEADER_BYTES: usize = 36;
 const HEAD_BYTES: u64 = PAGE as u64;
@@ -57,6 +58,25 @@ fn names<D: Disk>(disk: &D, directory: &Path) -> Result<Vec<String>, StorageErro
 /// Heights of the checkpoints in a directory, ascending.
 pub fn list<D: Disk>(disk: &D, directory: &Path) -> Result<Vec<u64>, StorageError> {
     Ok(names(disk, directory)?.iter().filter_map(|name| number_of::<16>(name, ".state")).collect())
+}
+
+/// The newest checkpoint below a height that has its manifest.
+pub fn newest_with_manifest<D: Disk>(disk: &D, directory: &Path, below: u64) -> Result<Option<u64>, StorageError> {
+    let with = |extension| -> Result<BTreeSet<u64>, StorageError> {
+        Ok(names(disk, directory)?.iter().filter_map(|name| number_of::<16>(name, extension)).collect())
+    };
+    let manifests = with(".manifest")?;
+    Ok(with(".state")?.range(..below).rfind(|height| manifests.contains(height)).copied())
+}
+
+/// Removes the manifest of a height, if there is one, lastingly: the checkpoint is about to be another.
+pub fn remove_manifest<D: Disk>(disk: &D, directory: &Path, height: u64) -> Result<(), StorageError> {
+    let path = manifest_path(directory, height);
+    match disk.remove(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        outcome => outcome.map_err(io("remove", &path))?,
+    }
+    disk.sync_directory(directory).map_err(io("flush the directory", directory))
 }
 
 /// A number that no file of pages in the directory has, nor any with a higher one.

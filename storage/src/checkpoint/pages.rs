@@ -3,7 +3,7 @@
 //! Invariant owned here: a page is handed out only if it is what was written.
 
 use crate::StorageError;
-use crate::checkpoint::{HEAD_BYTES, HEADER_BYTES, Output, decode_header, encode_header, pages_path};
+use crate::checkpoint::{HEAD_BYTES, HEADER_BYTES, Output, RecordAt, decode_header, encode_header, pages_path};
 use crate::directory::io;
 use cyclotron_heap::layout::PAGE;
 use cyclotron_heap::{PageAt, PageStore};
@@ -121,6 +121,8 @@ struct PageFile<F> {
     pages: u32,
     /// The checksums that were used last, and of which group they are.
     checksums: Mutex<Option<(u64, Box<[u8; PAGE]>)>>,
+    /// Cloned by each memory that has pages in it.
+    held: Arc<()>,
 }
 
 impl<F: DiskFile> PageFile<F> {
@@ -143,7 +145,7 @@ impl<F: DiskFile> PageFile<F> {
         if size < end {
             return damaged(size, "it is truncated");
         }
-        Ok(Self { path, file, pages, checksums: Mutex::default() })
+        Ok(Self { path, file, pages, checksums: Mutex::default(), held: Arc::default() })
     }
 
     fn damaged(&self, at: u64, what: &'static str) -> StorageError {
@@ -226,6 +228,20 @@ impl<F: DiskFile> PageFiles<F> {
         self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|number, _| numbers.contains(number));
     }
 
+    /// Whether a record lies in a file that is open, as far as its place and length say.
+    pub fn holds(&self, at: &RecordAt) -> bool {
+        let files = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let pages = files.get(&at.page.file).map_or(0, |file| u64::from(file.pages));
+        let behind = u64::from(at.page.index) * PAGE as u64 + u64::from(at.offset);
+        at.offset < PAGE as u32 && behind.checked_add(at.length).is_some_and(|end| end <= pages * PAGE as u64)
+    }
+
+    /// Whether a memory has pages in a file.
+    pub fn is_held(&self, number: u32) -> bool {
+        let files = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        files.get(&number).is_some_and(|file| Arc::strong_count(&file.held) > 1)
+    }
+
     /// Reads pages that follow on each other; `into` is as long as they are.
     ///
     /// Errors: they are damaged, cannot be read, or are of a file that is not open.
@@ -266,5 +282,11 @@ impl<F: DiskFile> PageFiles<F> {
 impl<F: DiskFile> PageStore for PageFiles<F> {
     fn read(&self, at: PageAt, into: &mut [u8]) -> Result<(), String> {
         self.pages(at, into).map_err(|error| error.to_string())
+    }
+
+    fn hold(&self, file: u32) -> Arc<()> {
+        let files = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        // Of a file that is not open nothing can be read, whoever holds it.
+        files.get(&file).map(|file| Arc::clone(&file.held)).unwrap_or_default()
     }
 }

@@ -2,15 +2,16 @@
 
 use crate::StorageError;
 use crate::checkpoint::frames::{FrameReader, FrameWriter};
-use crate::checkpoint::state_path;
+use crate::checkpoint::{pages_path, state_path};
+use crate::directory::io;
 use crate::frame::{Frame, FrameKind};
 use cyclotron_heap::{PageAt, PageRun};
-use cyclotron_ports::{Disk, DiskFile};
+use cyclotron_ports::{Access, Disk, DiskFile};
 use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"CYCLSTA\0";
 /// Bytes of an entry behind its name, and of a file in the list of them.
-const ENTRY_BYTES: usize = 16;
+const ENTRY_BYTES: usize = 20;
 const FILE_BYTES: usize = 16;
 
 /// Where a record is: on pages that follow on each other.
@@ -21,7 +22,7 @@ pub struct RecordAt {
     /// Where on that page, in bytes.
     pub offset: u32,
     /// Its length in bytes.
-    pub length: u32,
+    pub length: u64,
 }
 
 /// A file of pages that a checkpoint needs.
@@ -42,9 +43,10 @@ pub type Entry<'a> = (&'a [u8], RecordAt);
 pub fn encode_entry((name, at): Entry<'_>, out: &mut Vec<u8>) {
     out.push(u8::try_from(name.len()).expect("names are short"));
     out.extend_from_slice(name);
-    for word in [at.page.file, at.page.index, at.offset, at.length] {
+    for word in [at.page.file, at.page.index, at.offset] {
         out.extend_from_slice(&word.to_le_bytes());
     }
+    out.extend_from_slice(&at.length.to_le_bytes());
 }
 
 /// The entries of a frame; `None` behind those that are whole.
@@ -61,7 +63,8 @@ pub fn decode_entries(mut content: &[u8]) -> impl Iterator<Item = Option<Entry<'
         content = rest;
         let word = |n: usize| u32::from_le_bytes(words[n * 4..n * 4 + 4].try_into().expect("four bytes"));
         let page = PageAt { file: word(0), index: word(1) };
-        Some(Some((name, RecordAt { page, offset: word(2), length: word(3) })))
+        let length = u64::from_le_bytes(words[12..].try_into().expect("eight bytes"));
+        Some(Some((name, RecordAt { page, offset: word(2), length })))
     })
 }
 
@@ -103,27 +106,19 @@ pub fn decode_places(record: &[u8]) -> Option<(Places, &[u8])> {
     Some(([runs(heap), runs(stable)], content))
 }
 
-/// What a checkpoint's manifest comes to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ManifestRoot {
-    /// By which rules it was hashed.
-    pub version: u32,
-    /// The hash of all of it.
-    pub hash: [u8; 32],
-}
-
 /// The state of a checkpoint on its way to disk. The checkpoint exists once [`StateWriter::commit`] has returned, and not at all before.
 #[derive(Debug)]
 pub struct StateWriter<F>(FrameWriter<F>);
 
 impl<F: DiskFile> StateWriter<F> {
-    /// Begins the state of a height, which needs these files of pages, and comes to this root.
+    /// Begins the state of a height, which needs these files of pages.
+    ///
+    /// Errors: also when one of them is not there.
     pub fn create<D: Disk<File = F>>(
         disk: &D,
         directory: &Path,
         height: u64,
         files: &[FileUse],
-        root: &ManifestRoot,
     ) -> Result<Self, StorageError> {
         let mut list = Vec::with_capacity(files.len() * FILE_BYTES);
         for file in files {
@@ -131,9 +126,12 @@ impl<F: DiskFile> StateWriter<F> {
             list.extend_from_slice(&file.pages.to_le_bytes());
             list.extend_from_slice(&file.used.to_le_bytes());
         }
-        let root = [&root.version.to_le_bytes()[..], &root.hash].concat();
+        for file in files {
+            let path = pages_path(directory, file.number);
+            disk.open(&path, Access::Read).map_err(io("open", &path))?;
+        }
         let mut frames = FrameWriter::create(disk, state_path(directory, height), MAGIC, height)?;
-        match frames.record(FrameKind::Files, &list).and_then(|()| frames.record(FrameKind::Manifest, &root)) {
+        match frames.record(FrameKind::Files, &list) {
             Ok(()) => Ok(Self(frames)),
             Err(error) => {
                 frames.discard(disk);
@@ -186,17 +184,6 @@ impl<F: DiskFile> StateReader<F> {
                 used: u64::from_le_bytes(file[8..].try_into().expect("eight bytes")),
             })
             .collect())
-    }
-
-    /// What its manifest comes to: its second record.
-    pub fn manifest(&mut self) -> Result<ManifestRoot, StorageError> {
-        let Some(frame) = self.next_record()?.filter(|frame| frame.kind == FrameKind::Manifest) else {
-            return Err(self.malformed("it does not go on with the root of its manifest"));
-        };
-        let root = frame.content.split_first_chunk::<4>();
-        let root = root.and_then(|(version, hash)| Some((u32::from_le_bytes(*version), hash.try_into().ok()?)));
-        let Some((version, hash)) = root else { return Err(self.malformed("the root of its manifest is cut off")) };
-        Ok(ManifestRoot { version, hash })
     }
 
     /// The next record, put together from its frames; none behind the last.

@@ -225,7 +225,6 @@ impl<D: Disk> LogReader<D> {
             | FrameKind::Statuses
             | FrameKind::End
             | FrameKind::Part
-            | FrameKind::Manifest
             | FrameKind::ManifestFiles => {
                 Err(self.open.damaged(at, "a frame comes between batches that has no place there"))
             }
@@ -236,6 +235,11 @@ impl<D: Disk> LogReader<D> {
     fn open_next(&mut self) -> Result<bool, StorageError> {
         let Some(directory) = &self.directory else { return Ok(false) };
         let missing = || StorageError::LogMissing { directory: directory.clone(), height: self.next_height };
+        if self.files.is_empty() && self.open.mark.continued {
+            // A node that goes on writing has begun another since the folder was listed.
+            self.files = heights(&*self.disk, directory)?;
+            self.files.retain(|first| *first >= self.next_height);
+        }
         let Some(first) = self.files.front().copied() else {
             return if self.open.mark.continued { Err(missing()) } else { Ok(false) };
         };

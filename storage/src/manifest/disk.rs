@@ -2,13 +2,14 @@
 
 use crate::StorageError;
 use crate::checkpoint::frames::{FrameReader, FrameWriter};
-use crate::checkpoint::{ManifestRoot, manifest_path};
+use crate::checkpoint::manifest_path;
 use crate::frame::FrameKind;
-use crate::manifest::VERSION;
 use crate::manifest::file::{ManifestFile, decode_files, encode_file};
 use crate::manifest::tables::Tables;
+use crate::manifest::{ManifestRoot, VERSION};
 use cyclotron_ports::{Disk, DiskFile};
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"CYCLMAN\0";
@@ -72,10 +73,13 @@ pub struct ManifestReader<F> {
 }
 
 impl<F: DiskFile> ManifestReader<F> {
-    /// Opens the manifest of a height.
-    pub fn open<D: Disk<File = F>>(disk: &D, folder: &Path, height: u64) -> Result<Self, StorageError> {
-        let frames = FrameReader::open(disk, &manifest_path(folder, height), MAGIC, height)?;
-        Ok(Self { frames, files: VecDeque::new(), before: String::new() })
+    /// Opens the manifest of a height. None: it is not made yet, or the process ended before it was.
+    pub fn open<D: Disk<File = F>>(disk: &D, folder: &Path, height: u64) -> Result<Option<Self>, StorageError> {
+        match FrameReader::open(disk, &manifest_path(folder, height), MAGIC, height) {
+            Ok(frames) => Ok(Some(Self { frames, files: VecDeque::new(), before: String::new() })),
+            Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The next file, if it is there.
@@ -109,20 +113,20 @@ impl<F: DiskFile> ManifestReader<F> {
     }
 }
 
-/// What the manifest of a height comes to. Reads it twice: the tables stand one behind the other in what is hashed.
+/// What the manifest of a height comes to, if there is one. Reads it twice: the tables stand one behind the other in what is hashed.
 /// Cost: O(files and chunks); memory for 16 MiB.
 pub fn manifest_root<D: Disk>(
     disk: &D,
     folder: &Path,
     height: u64,
     threads: usize,
-) -> Result<ManifestRoot, StorageError> {
+) -> Result<Option<ManifestRoot>, StorageError> {
     let mut tables = Tables::new(VERSION, threads);
-    let mut reader = ManifestReader::open(disk, folder, height)?;
+    let Some(mut reader) = ManifestReader::open(disk, folder, height)? else { return Ok(None) };
     while let Some(file) = reader.next_file()? {
         tables.file(file.path(), file.size(), &file.hash());
     }
-    let mut reader = ManifestReader::open(disk, folder, height)?;
+    let Some(mut reader) = ManifestReader::open(disk, folder, height)? else { return Ok(None) };
     let mut index = 0u32;
     while let Some(file) = reader.next_file()? {
         for chunk in file.chunks() {
@@ -130,5 +134,5 @@ pub fn manifest_root<D: Disk>(
         }
         index = index.checked_add(1).ok_or_else(|| reader.malformed("a manifest has too many files"))?;
     }
-    Ok(ManifestRoot { version: VERSION, hash: tables.root() })
+    Ok(Some(ManifestRoot { version: VERSION, hash: tables.root() }))
 }

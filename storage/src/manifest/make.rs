@@ -1,13 +1,13 @@
 //! The manifest of a checkpoint, made from that of another one, or from nothing.
 
 use crate::StorageError;
-use crate::checkpoint::{ManifestRoot, PageFiles, RecordAt, StateReader, decode_entries, manifest_path, state_path};
+use crate::checkpoint::{PageFiles, RecordAt, StateReader, decode_entries, manifest_path, state_path};
 use crate::frame::FrameKind;
 use crate::manifest::disk::{ManifestReader, ManifestWriter, manifest_root};
 use crate::manifest::file::ManifestFile;
 use crate::manifest::source::{CHUNK_PAGES, Source, clip, places};
 use crate::manifest::tables::{chunk_hash, chunk_message, chunks_of};
-use crate::manifest::{CHUNK_BYTES, Hash, VERSION, on_threads};
+use crate::manifest::{CHUNK_BYTES, Hash, ManifestRoot, on_threads};
 use cyclotron_crypto::sha256_batch;
 use cyclotron_heap::layout::PAGE;
 use cyclotron_heap::{PageAt, PageRun};
@@ -87,28 +87,24 @@ impl<D: Disk> Making<'_, D> {
     /// is the same. Cost: O(files) to walk, O(chunks changed) to read and hash; memory for eight chunks a thread.
     ///
     /// Errors: the disk's; a record of this checkpoint is not one; a damaged one before.
-    pub fn write(&self, checkpoint: &Checkpoint<'_>, before: Option<u64>) -> Result<ManifestRoot, StorageError> {
-        let mut before = before.map(|height| Before::open(self, height)).transpose()?;
+    pub fn write(&self, checkpoint: &Checkpoint<'_>, before: Option<u64>) -> Result<(), StorageError> {
+        let mut before = before.map(|height| Before::open(self, height)).transpose()?.flatten();
         let mut writer = ManifestWriter::create(self.disk, self.folder, checkpoint.height)?;
         if let Err(error) = self.each_file(checkpoint, before.as_mut(), &mut |file| writer.file(&file)) {
             writer.discard(self.disk);
             return Err(error);
         }
-        writer.commit(self.disk)?;
-        manifest_root(self.disk, self.folder, checkpoint.height, self.threads)
+        writer.commit(self.disk)
     }
 
-    /// Reads a whole checkpoint, and compares it with its manifest. Opens its files of pages.
+    /// Reads a whole checkpoint, and compares it with its manifest, if it has one. Opens its files of pages.
     ///
     /// Errors: [`StorageError::ManifestDiffers`] with the first file that is not as the manifest says.
-    pub fn verify(&self, height: u64) -> Result<ManifestRoot, StorageError> {
+    pub fn verify(&self, height: u64) -> Result<Option<ManifestRoot>, StorageError> {
+        let Some(mut manifest) = ManifestReader::open(self.disk, self.folder, height)? else { return Ok(None) };
         let mut state = StateReader::open(self.disk, self.folder, height)?;
         for file in state.files()? {
             self.files.open(self.disk, self.folder, file.number)?;
-        }
-        let root = state.manifest()?;
-        if root.version != VERSION {
-            return Err(state.other_version(root.version, VERSION));
         }
         let mut frames = Vec::new();
         while let Some(frame) = state.next_record()? {
@@ -116,7 +112,6 @@ impl<D: Disk> Making<'_, D> {
         }
         let differs =
             |file: &str| StorageError::ManifestDiffers { path: manifest_path(self.folder, height), file: file.into() };
-        let mut manifest = ManifestReader::open(self.disk, self.folder, height)?;
         let checkpoint = Checkpoint { height, frames: &frames, copied: &[] };
         self.each_file(&checkpoint, None, &mut |file| match manifest.next_file()? {
             Some(listed) if listed == file => Ok(()),
@@ -125,10 +120,7 @@ impl<D: Disk> Making<'_, D> {
         if let Some(file) = manifest.next_file()? {
             return Err(differs(file.path()));
         }
-        if manifest_root(self.disk, self.folder, height, self.threads)? != root {
-            return Err(differs("the root in the state file"));
-        }
-        Ok(root)
+        manifest_root(self.disk, self.folder, height, self.threads)
     }
 
     /// Gives out the files of a checkpoint in the order of their paths.
@@ -169,8 +161,8 @@ impl<D: Disk> Making<'_, D> {
             };
             items.push(match known {
                 // Its name says what it is.
-                Some(file) if file.size() == u64::from(at.length) => Item::Done(file),
-                _ => Item::File(Planned::new(path, u64::from(at.length), Source::Record(at, 0))),
+                Some(file) if file.size() == at.length => Item::Done(file),
+                _ => Item::File(Planned::new(path, at.length, Source::Record(at, 0))),
             });
             if items.len() >= ITEMS {
                 self.hash(checkpoint, &mut items, emit)?;
@@ -189,6 +181,9 @@ impl<D: Disk> Making<'_, D> {
         let frames = checkpoint.frames.iter().filter(|frame| frame.0 == kind);
         let entries = frames.flat_map(|frame| decode_entries(&frame.1)).collect::<Option<Vec<_>>>();
         let mut entries = entries.ok_or_else(|| self.malformed(checkpoint, "an entry is cut off"))?;
+        if !entries.iter().all(|(_, at)| self.files.holds(at)) {
+            return Err(self.malformed(checkpoint, "a record is not where an entry says"));
+        }
         entries.sort_by_key(|(name, _)| *name);
         if entries.windows(2).any(|pair| pair[0].0 == pair[1].0) {
             return Err(self.malformed(checkpoint, "an entry is there twice"));
@@ -287,7 +282,7 @@ impl<D: Disk> Making<'_, D> {
             None => Default::default(),
         };
         let record = canister_path(name, "canister.cbor");
-        let mut files = vec![Planned::new(record, u64::from(at.length - head), Source::Record(at, head))];
+        let mut files = vec![Planned::new(record, at.length - head, Source::Record(at, head))];
         for (label, runs, runs_before) in
             [("stable_memory.bin", stable, stable_before), ("vmemory_0.bin", heap, heap_before)]
         {
@@ -357,17 +352,14 @@ struct Before<F> {
 }
 
 impl<F: DiskFile> Before<F> {
-    fn open<D: Disk<File = F>>(making: &Making<'_, D>, height: u64) -> Result<Self, StorageError> {
+    /// None: it has no manifest.
+    fn open<D: Disk<File = F>>(making: &Making<'_, D>, height: u64) -> Result<Option<Self>, StorageError> {
+        let Some(manifest) = ManifestReader::open(making.disk, making.folder, height)? else { return Ok(None) };
         let mut state = StateReader::open(making.disk, making.folder, height)?;
         for file in state.files()? {
             making.files.open(making.disk, making.folder, file.number)?;
         }
-        let root = state.manifest()?;
-        if root.version != VERSION {
-            return Err(state.other_version(root.version, VERSION));
-        }
-        let manifest = ManifestReader::open(making.disk, making.folder, height)?;
-        Ok(Self { state, records: VecDeque::new(), manifest })
+        Ok(Some(Self { state, records: VecDeque::new(), manifest }))
     }
 
     /// Where the record of a canister was. Names are asked for in their order.

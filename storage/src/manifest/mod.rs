@@ -12,7 +12,8 @@
 //! 1. The new list of canisters is walked beside that of the checkpoint before, and beside its manifest; all are in the order of their paths.
 //! 2. A canister whose record lies where it did is taken over. Of another the places of its pages are compared, chunk by chunk.
 //! 3. What has to be hashed is read and hashed on several threads, some 256 canisters at a time, and the new manifest is written meanwhile.
-//! 4. The root is hashed from the new manifest as it was written.
+//!
+//! The root follows from the manifest as it was written, for who asks.
 
 mod disk;
 mod file;
@@ -33,6 +34,15 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 pub const VERSION: u32 = 3;
 /// Bytes of a file at most: a terabyte, twice the largest memory.
 pub const FILE_BYTES_MAX: u64 = 1 << 40;
+
+/// What a manifest comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ManifestRoot {
+    /// By which rules it was hashed.
+    pub version: u32,
+    /// The hash of all of it.
+    pub hash: Hash,
+}
 
 /// A SHA-256.
 pub type Hash = [u8; 32];

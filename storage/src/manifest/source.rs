@@ -12,7 +12,7 @@ pub(super) const CHUNK_PAGES: u32 = (CHUNK_BYTES / PAGE) as u32;
 const _: () = assert!(CHUNK_BYTES.is_multiple_of(PAGE));
 
 /// Bytes of a record that are read first: the places of most memories.
-const HEAD_BYTES: u32 = 512;
+const HEAD_BYTES: u64 = 512;
 
 /// The bytes of a file.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub(super) enum Source<'a> {
     /// Pages of a memory; what they leave out is zero.
     Memory(Vec<PageRun>),
     /// A record from this byte on.
-    Record(RecordAt, u32),
+    Record(RecordAt, u64),
     /// One behind the other.
     Frames(Vec<&'a [u8]>),
 }
@@ -87,15 +87,18 @@ fn read_record<F: DiskFile>(
     Ok(())
 }
 
-/// Where the pages of a canister's memories are, and where in its record the content begins; `None`: the record says nothing of the kind.
-pub(super) fn places<F: DiskFile>(files: &PageFiles<F>, at: &RecordAt) -> Result<Option<(Places, u32)>, StorageError> {
+/// Where the pages of a canister's memories are, and where in its record the content begins; `None`: there is no record, or it says nothing of the kind.
+pub(super) fn places<F: DiskFile>(files: &PageFiles<F>, at: &RecordAt) -> Result<Option<(Places, u64)>, StorageError> {
+    if !files.holds(at) {
+        return Ok(None);
+    }
     let mut length = at.length.min(HEAD_BYTES);
     loop {
         let mut head = vec![0; length as usize];
         read_record(files, at, 0, &mut head)?;
         if let Some((places, rest)) = decode_places(&head) {
             let fits = places.iter().all(|runs| are_pages_of_a_memory(runs));
-            return Ok(fits.then(|| (places, length - rest.len() as u32)));
+            return Ok(fits.then(|| (places, length - rest.len() as u64)));
         }
         if length == at.length {
             return Ok(None);

@@ -27,7 +27,7 @@ mod subnet;
 mod totals;
 
 pub use candidate::{NotTaken, TakeOver};
-pub use checkpoint::{CHECKPOINTS_KEPT, Checkpointer, Made, Retention};
+pub use checkpoint::{CHECKPOINTS_KEPT, Checkpointer, Made, Retention, Step};
 pub use conservation::Unbalanced;
 pub use cyclotron_execution::{JobName, SliceCosts};
 pub use cyclotron_scheduling::Ran;

@@ -4,8 +4,8 @@
 mod common;
 
 use common::{SCRIPT, Setup, TestSubnet, compute_arg, number, op, record_arg, script_with_heartbeat};
-use cyclotron_ports::{Disk, SimDisk};
-use cyclotron_subnet::{Checkpointer, Subnet};
+use cyclotron_ports::{Disk, Fault, SimDisk};
+use cyclotron_subnet::{Checkpointer, Retention, Subnet};
 use cyclotron_types::action::{ActionDone, ActionRefused, OperatorAction};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::units::{Bytes, Cycles, Instructions};
@@ -225,4 +225,78 @@ fn forks_and_their_sources_share_the_pages_of_a_checkpoint_and_come_back_from_th
         assert_eq!(content(&subnet, id), before);
     }
     assert_eq!(go(&mut subnet, copies[2], &op(0, 10)), content(&subnet, source).0 + 13);
+}
+
+/// A source with a few pages in a file that the next checkpoint leaves, since the rest of it is used no more.
+fn with_a_file_to_leave(disk: &Arc<SimDisk>) -> (TestSubnet, Checkpointer<SimDisk>, CanisterId) {
+    let folder = Path::new("/checkpoints");
+    disk.create_directory(folder).unwrap();
+    let mut checkpointer = Checkpointer::new(Arc::clone(disk), folder).unwrap();
+    checkpointer.retain(Retention { checkpoints: 1, ..Retention::default() });
+    let mut subnet = TestSubnet::new(Setup::default());
+    let (source, other) = (subnet.install_new(SCRIPT), subnet.install_new(SCRIPT));
+    let spread: Vec<u8> = (0..16).flat_map(|page| op(0, page << 12)).collect();
+    go(&mut subnet, source, &[op(0, 77), op(3, 64)].concat());
+    go(&mut subnet, other, &[&spread[..], &op(3, 9)].concat());
+    for n in 0..2 {
+        subnet.round_at_checkpoint();
+        checkpointer.make(&mut subnet.subnet).unwrap();
+        if n == 0 {
+            assert!(disk.list(folder).unwrap().contains(&"00000001.pages".to_owned()));
+            go(&mut subnet, other, &[&spread[..], &op(3, 10)].concat());
+        }
+    }
+    subnet.subnet.release_memory(10);
+    (subnet, checkpointer, source)
+}
+
+#[test]
+fn forks_made_while_a_checkpoint_is_written_keep_the_pages_that_it_moves() {
+    let disk = Arc::new(SimDisk::new(1));
+    let (mut subnet, mut checkpointer, source) = with_a_file_to_leave(&disk);
+    let expected = content(&subnet, source);
+    subnet.subnet.release_memory(10);
+    let mut copies = vec![source];
+    // Each is a fork of the one before, made while pages of that one are on their way to another file.
+    for _ in 0..4 {
+        subnet.round_at_checkpoint();
+        checkpointer.begin(&mut subnet.subnet).unwrap();
+        let copy = fork(&mut subnet, *copies.last().unwrap());
+        checkpointer.finish(&mut subnet.subnet).unwrap().unwrap();
+        copies.push(copy);
+    }
+    assert!(!disk.list(Path::new("/checkpoints")).unwrap().contains(&"00000001.pages".to_owned()), "it was left");
+    for copy in copies {
+        subnet.subnet.release_memory(10);
+        assert_eq!(content(&subnet, copy), expected);
+    }
+}
+
+#[test]
+fn no_checkpoint_names_a_file_that_has_gone_though_one_before_it_failed() {
+    let disk = Arc::new(SimDisk::new(1));
+    let (mut subnet, mut checkpointer, source) = with_a_file_to_leave(&disk);
+    let expected = content(&subnet, source);
+    subnet.subnet.release_memory(10);
+    subnet.round_at_checkpoint();
+    checkpointer.begin(&mut subnet.subnet).unwrap();
+    let copy = fork(&mut subnet, source);
+    checkpointer.finish(&mut subnet.subnet).unwrap().unwrap();
+    assert!(!disk.list(Path::new("/checkpoints")).unwrap().contains(&"00000001.pages".to_owned()), "it was left");
+    subnet.round_at_checkpoint();
+    // Behind the creation of the file of pages, and before anything is in it.
+    disk.fail_after(4, Fault::Full);
+    checkpointer.begin(&mut subnet.subnet).unwrap();
+    checkpointer.finish(&mut subnet.subnet).unwrap().unwrap_err();
+    subnet.round_at_checkpoint();
+    checkpointer.make(&mut subnet.subnet).unwrap();
+    let (height, state) = (subnet.subnet.height(), subnet.subnet.state_hash());
+    drop((subnet, checkpointer));
+
+    let mut back = Subnet::new(TestSubnet::options(Setup::default())).unwrap();
+    Checkpointer::new(disk, Path::new("/checkpoints")).unwrap().restore(&mut back, height).unwrap();
+    assert_eq!(back.state_hash(), state);
+    let mut subnet = TestSubnet::new(Setup::default());
+    subnet.subnet = back;
+    assert_eq!(content(&subnet, copy), expected);
 }

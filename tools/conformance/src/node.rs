@@ -73,15 +73,27 @@ impl TestNode {
         Self::start_command(binary, directory(), arguments, environment)
     }
 
-    fn start_command(binary: &str, directory: PathBuf, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = program(binary, &["start", "--json", "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+    /// Starts a node with this state directory, and ends it at once after a while, as a crash does, however far it has come.
+    pub fn kill_while_starting(binary: &str, directory: &Path, arguments: &[&str], after: Duration) {
+        let mut child = Self::spawn(binary, directory, arguments, &[]);
+        std::thread::sleep(after);
+        child.kill().expect("the node's process can be killed");
+        child.wait().expect("a killed process ends");
+    }
+
+    fn spawn(binary: &str, directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
+        program(binary, &["start", "--json", "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
             .args(["--log", "warn", "--state-dir"])
-            .arg(&directory)
+            .arg(directory)
             .args(arguments)
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("the node's program runs");
+            .expect("the node's program runs")
+    }
+
+    fn start_command(binary: &str, directory: PathBuf, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = Self::spawn(binary, &directory, arguments, environment);
         let mut line = String::new();
         let stdout = child.stdout.take().expect("standard output is a pipe");
         BufReader::new(stdout).read_line(&mut line).expect("the node's output is text");

@@ -7,6 +7,7 @@ use clap::Args;
 use cyclotron_net::local::ask;
 use cyclotron_ports::{Clock, Entropy, SystemClock, SystemDisk, SystemEntropy};
 use cyclotron_storage::{ForkedDirectory, StateDirectory, StorageError};
+use cyclotron_trace::{LogFormat, init_log};
 use cyclotron_types::Principal;
 use cyclotron_types::action::{ActionDone, OperatorAction};
 use cyclotron_types::batch::Batch;
@@ -19,8 +20,6 @@ use std::time::Duration;
 
 /// Time for a node to do what it is asked for: a checkpoint of much that changed takes minutes.
 const ANSWER_WAIT: Duration = Duration::from_secs(600);
-/// Bytes of compiled code that a stopped node's subnet may use while a canister is forked.
-const MODULE_CACHE_BYTES: u64 = 2 << 30;
 
 /// Options of `cyclotron fork`.
 #[derive(Args)]
@@ -80,7 +79,8 @@ fn fork_canister(state: &Path, source: Principal, target: Option<Principal>) -> 
         Some(other) => return Err(format!("the node's answer does not fit: {other:?}")),
         None => {}
     }
-    // No node runs: this process is the node for one round.
+    // No node runs: this process is the node for one round, and says what a node says.
+    init_log(LogFormat::Text, "info").map_err(|error| error.to_string())?;
     let disk = Arc::new(SystemDisk);
     StateDirectory::log_of(&disk, state, None).map_err(|error| error.to_string())?;
     let made_with = |_: &cyclotron_storage::NodeKeys| Vec::new();
@@ -93,7 +93,9 @@ fn fork_canister(state: &Path, source: Principal, target: Option<Principal>) -> 
     })?;
     // No checkpoint is made, and nothing goes.
     let kept = Kept { checkpoints: usize::MAX, log_bytes_max: u64::MAX };
-    let restart = Restart::open(&opened, cores(), None, MODULE_CACHE_BYTES, kept)?;
+    // The node's cache of compiled code, if it has one, keeps all that it has.
+    let module_cache_bytes = if opened.module_cache().is_dir() { u64::MAX } else { 0 };
+    let restart = Restart::open(&opened, cores(), None, module_cache_bytes, kept)?;
     let (mut subnet, _checkpointer) = restart.bring_back()?;
     let mut randomness = [0; 32];
     SystemEntropy.fill(&mut randomness).map_err(|error| format!("no randomness from the operating system: {error}"))?;

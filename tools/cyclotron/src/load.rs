@@ -136,12 +136,18 @@ fn progress_bar(rounds: u32, hidden: bool) -> ProgressBar {
 }
 
 fn recorded_lines(recorded: &Recorded, file: &Path) -> Vec<String> {
-    let Recorded { canisters, set_up_rounds, rounds, updates, refused, queries, executed, root, state_hash } = recorded;
+    let Recorded { canisters, set_up_rounds, rounds, updates, left_out, refused, queries, executed, root, state_hash } =
+        recorded;
     let mut lines = vec![
         format!("  Recording    {}", file.display()),
         format!("  Rounds       {rounds}, and {set_up_rounds} before that make {canisters} canisters"),
         format!("  Updates      {updates}; {executed} messages and tasks ran"),
     ];
+    if *left_out > 0 {
+        lines.push(format!(
+            "  Left out     {left_out} updates, which expired or still waited after the last round: --rounds makes more"
+        ));
+    }
     if *refused > 0 {
         lines.push(format!("  Refused      {refused} updates by a full pool"));
     }

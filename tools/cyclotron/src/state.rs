@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use cyclotron_ports::{SystemDisk, SystemEntropy};
 use cyclotron_record::{Contents, open};
 use cyclotron_storage::checkpoint::{self, PageFiles, StateReader, decode_entries};
-use cyclotron_storage::manifest::Making;
+use cyclotron_storage::manifest::{Making, manifest_root};
 use cyclotron_storage::{FrameKind, StateDirectory, StorageError};
 use cyclotron_subnet::{Checkpointer, Genesis, Retention, Subnet, SubnetOptions};
 use cyclotron_types::units::Height;
@@ -54,9 +54,14 @@ pub fn run(command: &StateCommand) -> Result<(), String> {
     let mut lines = [subnet_lines(&recording.genesis), contents_lines(&contents)].concat();
     let checkpoints = StateDirectory::<SystemDisk>::checkpoints_of(directory);
     let mut verified = BTreeSet::new();
-    let heights = checkpoint::list(&SystemDisk, &checkpoints).map_err(|error| error.to_string())?;
-    for &height in &heights {
-        lines.push(format!("  Checkpoint   {}", checkpoint_line(&checkpoints, height, command, &mut verified)?));
+    let list = || checkpoint::list(&SystemDisk, &checkpoints).map_err(|error| error.to_string());
+    for height in list()? {
+        let line = checkpoint_line(&checkpoints, height, command, &mut verified).or_else(|error| {
+            // A node that runs makes newer ones, and removes those before.
+            let is_there = list()?.contains(&height);
+            if is_there { Err(error) } else { Ok(format!("height {height}: removed meanwhile, there is a newer one")) }
+        });
+        lines.push(format!("  Checkpoint   {}", line?));
     }
     if let Some(missing) = missing {
         match command {
@@ -94,11 +99,18 @@ fn checkpoint_line(
             open.verify(file.number).map_err(words)?;
         }
     }
-    let root = reader.manifest().map_err(words)?;
-    if matches!(command, StateCommand::Verify(_)) {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Making { disk: &SystemDisk, folder, files: &open, threads }.verify(height).map_err(words)?;
-    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let root = match command {
+        StateCommand::Verify(_) => Making { disk: &SystemDisk, folder, files: &open, threads }.verify(height),
+        _ => manifest_root(&SystemDisk, folder, height, threads),
+    };
+    let manifest = match root.map_err(words)? {
+        Some(root) => {
+            let hash: String = root.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("version {}, root {hash}", root.version)
+        }
+        None => "none: the process that made the checkpoint has not made it yet, or ended before it had".into(),
+    };
     let (mut canisters, mut modules) = (0, 0);
     while let Some(frame) = reader.next_record().map_err(words)? {
         let count = match frame.kind {
@@ -112,11 +124,9 @@ fn checkpoint_line(
         }
     }
     let used: u64 = files.iter().map(|file| file.used).sum();
-    let hash: String = root.hash.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!(
-        "height {height}: {canisters} canisters, {modules} modules, {used} bytes in {} files\n  Manifest     version {}, root {hash}",
+        "height {height}: {canisters} canisters, {modules} modules, {used} bytes in {} files\n  Manifest     {manifest}",
         files.len(),
-        root.version
     ))
 }
 
@@ -154,6 +164,9 @@ fn compact(directory: &Path) -> Result<(), String> {
     checkpointer.restore(&mut subnet, Height(height)).map_err(words)?;
     checkpointer.retain(Retention { checkpoints: 1, log: Some((state.log_folder(), 0)), beside: None });
     let made = checkpointer.compact(&mut subnet).map_err(|error| format!("all is as it was: {error}"))?;
+    if let Some(error) = made.not_hashed {
+        return Err(format!("the checkpoint of height {height} is in one file now, but has no manifest: {error}"));
+    }
     if let Some(error) = made.not_removed {
         return Err(format!("the checkpoint of height {height} is in one file now, but not all else went: {error}"));
     }

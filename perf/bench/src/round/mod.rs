@@ -177,7 +177,7 @@ fn checkpoints(runner: &Runner, report: &mut Report, wasm: &[u8], canisters: usi
     let make = Subject::new(BOTH[0].0, || {
         // All records are kept anew; pages that were saved stay where they are.
         checkpointer.start_over(bench.subnet());
-        sample(Unit::Us, bench.checkpoint(&mut checkpointer)?.1, canisters)
+        sample(Unit::Us, bench.checkpoint(&mut checkpointer)?.lasts, canisters)
     });
     report.case("checkpoint", Unit::Us, BOTH[0].0, &runner.measure("checkpoint", Unit::Us, vec![make])?);
     let load = Subject::new(BOTH[0].0, || sample(Unit::Us, bench.restore(&folder)?, canisters));

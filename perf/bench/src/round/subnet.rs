@@ -32,6 +32,7 @@ use ic_management_canister_types::{
 };
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Block time between rounds.
 const STEP: Seconds = Seconds(1);
@@ -101,6 +102,30 @@ pub struct Bench {
     clock: Clock,
     now: Time,
     sent: u64,
+}
+
+/// How long it is looked for before a checkpoint lasts, at a time.
+const POLL: Duration = Duration::from_micros(200);
+
+/// Seconds that a checkpoint takes.
+pub struct Made {
+    /// For which rounds wait.
+    pub waiting: f64,
+    /// Until it exists.
+    pub lasts: f64,
+    /// Until its manifest is made, and what is no longer needed has gone.
+    pub done: f64,
+}
+
+impl Made {
+    /// What is not the time until it exists.
+    pub fn describe(&self) -> String {
+        format!(
+            "rounds wait {:.1} ms; its manifest follows in {:.0} ms, beside rounds",
+            self.waiting * 1e3,
+            (self.done - self.lasts) * 1e3
+        )
+    }
 }
 
 impl Bench {
@@ -196,15 +221,25 @@ impl Bench {
         Checkpointer::new(Arc::new(SystemDisk), folder).map_err(failed)
     }
 
-    /// Runs a round at a checkpoint height, and makes the checkpoint; seconds for which rounds wait, and of all of it.
-    pub fn checkpoint(&mut self, checkpointer: &mut Checkpointer<SystemDisk>) -> Result<(f64, f64), Failure> {
+    /// Runs a round at a checkpoint height, and makes the checkpoint.
+    pub fn checkpoint(&mut self, checkpointer: &mut Checkpointer<SystemDisk>) -> Result<Made, Failure> {
         let batch = Batch { checkpoint: true, ..self.batch(Vec::new()) };
         self.subnet.execute(batch).map_err(failed)?;
         let (begun, outcome) = self.clock.time(|| checkpointer.begin(&mut self.subnet));
         outcome.map_err(failed)?;
-        let (written, made) = self.clock.time(|| checkpointer.finish(&mut self.subnet));
-        made.expect("one was begun").map_err(failed)?;
-        Ok((begun, begun + written))
+        let (written, lasts) = self.clock.time(|| {
+            loop {
+                match checkpointer.poll(&mut self.subnet) {
+                    Some(step) => return step,
+                    None => std::thread::sleep(POLL),
+                }
+            }
+        });
+        lasts.map_err(failed)?;
+        let (followed, done) = self.clock.time(|| checkpointer.finish(&mut self.subnet));
+        done.expect("one was begun").map_err(failed)?;
+        let lasts = begun + written;
+        Ok(Made { waiting: begun, lasts, done: lasts + followed })
     }
 
     /// Runs idle rounds until all ingress messages are forgotten.
@@ -226,6 +261,28 @@ impl Bench {
 
     /// Likewise, with compiled code `kept` from before; also how the code was come by.
     pub fn restore_on(&self, folder: &Path, kept: Option<Arc<dyn CodeCache>>) -> Result<(f64, CodeCounts), Failure> {
+        let (seconds, subnet) = self.restored(folder, kept)?;
+        Ok((seconds, subnet.code_counts()))
+    }
+
+    /// Loads the newest checkpoint into a new subnet, and runs a round with each of some messages there; seconds of these rounds.
+    pub fn restore_and_run(&mut self, folder: &Path, messages: Vec<Ingress>) -> Result<Vec<f64>, Failure> {
+        let (_, mut subnet) = self.restored(folder, None)?;
+        let mut seconds = Vec::new();
+        for message in messages {
+            let id = message.id;
+            let batch = Batch { height: Height(subnet.height().0 + 1), ..self.batch(vec![message]) };
+            let (round, view) = self.clock.time(|| subnet.execute(batch));
+            view.map_err(failed)?;
+            match subnet.ingress_status(&id).map(|entry| &entry.status) {
+                Some(IngressStatus::Replied(_)) => seconds.push(round),
+                other => return Err(Failure(format!("{other:?}"))),
+            }
+        }
+        Ok(seconds)
+    }
+
+    fn restored(&self, folder: &Path, kept: Option<Arc<dyn CodeCache>>) -> Result<(f64, Subnet), Failure> {
         let options = SubnetOptions::unsigned(self.genesis.clone(), self.setup.threads).map_err(failed)?;
         let engine = options.machine.engine.clone();
         let mut subnet = Subnet::new(options).map_err(failed)?;
@@ -237,7 +294,7 @@ impl Bench {
         let (seconds, outcome) = self.clock.time(|| checkpointer.restore(&mut subnet, Height(newest)));
         outcome.map_err(failed)?;
         engine.finish_keeping();
-        Ok((seconds, subnet.code_counts()))
+        Ok((seconds, subnet))
     }
 
     /// Logs batches in a folder from now on, each lasting before its round is shown.

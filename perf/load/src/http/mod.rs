@@ -26,13 +26,15 @@ use std::time::{Duration, Instant};
 use stream::{EXPIRY, Prepared, Work, no_thread, pace};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinSet;
 
 /// A canister id that every network of its own gives out first: calls that make canisters need some id in their URL.
 const ANY_CANISTER: u64 = 0x8000_0000_0010_0000;
 /// Calls that make canisters, under way at a time.
 const SET_UP_CALLS: usize = 32;
+/// Requests that are due and wait for a place: large ones must fit into memory, and those behind them are not signed before they have to be.
+const DEPARTING_MAX: usize = 64;
 /// From the start of the threads to the first departure.
 const HEAD_START: Duration = Duration::from_millis(200);
 /// Time between the first two looks at a request's status; each next is half as long again, up to [`POLL_MAX`].
@@ -130,7 +132,7 @@ impl Endpoint {
         let Workload { mix, seed, .. } = self.workload;
         let work = Work { mix, seed, users: &self.asker.users, fleet: &self.fleet, plan };
         let all = if signed_before { work.sign_all(signers)? } else { Vec::new() };
-        let (departing, departures) = unbounded_channel();
+        let (departing, departures) = channel(DEPARTING_MAX);
         let start = Instant::now() + HEAD_START;
         let tally = std::thread::scope(|scope| {
             let prepared: Box<dyn Iterator<Item = Prepared> + Send> = if signed_before {
@@ -196,12 +198,7 @@ async fn calls(asker: &Arc<Asker>, user: usize, calls: Vec<SetUpCall>) -> Result
 }
 
 /// Sends requests as they depart, and waits for their answers.
-async fn send_all(
-    asker: &Arc<Asker>,
-    start: Instant,
-    mut departures: UnboundedReceiver<Prepared>,
-    connections: u32,
-) -> Tally {
+async fn send_all(asker: &Arc<Asker>, start: Instant, mut departures: Receiver<Prepared>, connections: u32) -> Tally {
     let tally = Arc::new(Mutex::new(Tally::default()));
     let room = Arc::new(Semaphore::new(connections as usize));
     while let Some(prepared) = departures.recv().await {

@@ -17,7 +17,7 @@ use cyclotron_types::units::Seconds;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 /// From its signature to a request's expiry. Less than the protocol's five minutes, so that clocks may differ.
 pub const EXPIRY: Seconds = Seconds(270);
@@ -119,11 +119,11 @@ impl Work<'_> {
     }
 }
 
-/// Releases requests when they are due after `start`.
-pub fn pace(prepared: impl Iterator<Item = Prepared>, start: Instant, departing: &UnboundedSender<Prepared>) {
+/// Releases requests when they are due after `start`, or when there is room for them.
+pub fn pace(prepared: impl Iterator<Item = Prepared>, start: Instant, departing: &Sender<Prepared>) {
     for prepared in prepared {
         sleep_until(start + prepared.planned);
-        if departing.send(prepared).is_err() {
+        if departing.blocking_send(prepared).is_err() {
             return;
         }
     }

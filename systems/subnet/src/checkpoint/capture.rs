@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Changed;
 use crate::checkpoint::kept::{Canisters, Held, Kept};
-use crate::checkpoint::record::{Position, SubnetRecord, append, record_of};
+use crate::checkpoint::record::{Position, SubnetRecord, append, bytes_at_most, record_of};
 use crate::program::Program;
 use crate::state_hash::kept_state_hash;
 use cyclotron_execution::record::{ModuleKey, Modules, PageSink, Places, ProgramRecord, SavedProgram};
@@ -23,8 +23,9 @@ use std::sync::mpsc::SyncSender;
 
 /// Bytes of pages and of records that are handed over at once.
 const PIECE_BYTES: usize = 1 << 20;
-/// Canisters whose records are made at once.
+/// Canisters whose records are made at once, and bytes beyond which it is fewer.
 const RECORDED_AT_ONCE: usize = 4_096;
+const RECORDED_BYTES: u64 = 64 << 20;
 /// Bytes of a frame of statuses or entries beyond which another is begun.
 const FRAME_BYTES: usize = 1 << 20;
 
@@ -92,7 +93,7 @@ struct File<'a> {
     pages: Vec<u8>,
     /// Records that have no page yet, and their places behind the first byte of these.
     records: Vec<u8>,
-    waiting: Vec<(Name, u32, u32)>,
+    waiting: Vec<(Name, usize, usize)>,
     out: &'a SyncSender<Piece>,
 }
 
@@ -116,8 +117,7 @@ impl File<'_> {
     }
 
     fn record(&mut self, name: Name, bytes: &[u8], kept: &mut Kept) {
-        let length = u32::try_from(bytes.len()).expect("a record is far below 4 GiB");
-        self.waiting.push((name, self.records.len() as u32, length));
+        self.waiting.push((name, self.records.len(), bytes.len()));
         self.records.extend_from_slice(bytes);
         if self.records.len() >= PIECE_BYTES {
             self.place_records(kept);
@@ -131,12 +131,13 @@ impl File<'_> {
         self.records.resize(self.records.len().next_multiple_of(PAGE), 0);
         self.next += (self.records.len() / PAGE) as u32;
         let records = std::mem::take(&mut self.records);
-        if !records.is_empty() {
-            self.hand_over(Piece::Pages(records));
+        // A large one in pieces: so many wait at most, and then this does.
+        for piece in records.chunks(PIECE_BYTES) {
+            self.hand_over(Piece::Pages(piece.to_vec()));
         }
         for (name, offset, length) in std::mem::take(&mut self.waiting) {
-            let page = PageAt { index: first.index + offset / PAGE as u32, ..first };
-            let at = RecordAt { page, offset: offset % PAGE as u32, length };
+            let page = PageAt { index: first.index + (offset / PAGE) as u32, ..first };
+            let at = RecordAt { page, offset: (offset % PAGE) as u32, length: length as u64 };
             match name {
                 // A module is kept before the canisters that name it.
                 Name::Module(code) => kept.module(&code, at),
@@ -210,12 +211,13 @@ pub(super) fn capture(
         file.record(Name::Module(Arc::clone(&code)), code.wasm(), kept);
     }
     let mut saved = Vec::new();
-    let changed: Vec<CanisterId> = changed.into_iter().collect();
+    let mut changed = changed.into_iter().peekable();
     let mut programs = world.query::<(&mut CanisterProgram, &Paused)>();
-    for ids in changed.chunks(RECORDED_AT_ONCE) {
+    while changed.peek().is_some() {
         // Places are counted one after the other; the rest of a record needs nobody else.
-        let mut taken = Vec::with_capacity(ids.len());
-        for &id in ids {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while taken.len() < RECORDED_AT_ONCE && bytes < RECORDED_BYTES {
+            let Some(id) = changed.next() else { break };
             let Some(entity) = world.resource::<Directory>().entity(id) else {
                 kept.canister(id, None);
                 continue;
@@ -231,6 +233,7 @@ pub(super) fn capture(
                     file.record(Name::Module(Arc::clone(module)), module.wasm(), kept);
                 }
             }
+            bytes += bytes_at_most(world, entity);
             taken.push((id, entity, Box::new((program, places))));
         }
         let whole = &*world;

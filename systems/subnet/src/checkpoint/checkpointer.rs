@@ -9,16 +9,17 @@ use cyclotron_heap::{PageAt, PageStore};
 use cyclotron_ports::Disk;
 use cyclotron_storage::StorageError;
 use cyclotron_storage::checkpoint::{
-    FileUse, ManifestRoot, PageFiles, PageWriter, StateReader, StateWriter, list, next_number, place, prune, thin,
+    FileUse, PageFiles, PageWriter, StateReader, StateWriter, list, newest_with_manifest, next_number, place, prune,
+    remove_manifest, thin,
 };
 use cyclotron_storage::log::{Trimmed, trim};
 use cyclotron_storage::manifest::{Checkpoint, Copied, Making as Manifest};
 use cyclotron_trace::zone;
 use cyclotron_types::units::Height;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// Pieces of about 1 MiB that wait to be written; beyond them capturing waits for the disk.
@@ -28,11 +29,22 @@ pub const CHECKPOINTS_KEPT: usize = 2;
 /// Pages that are copied from file to file at once.
 const COPIED_PAGES: u32 = 256;
 
-/// A checkpoint that exists.
+/// How far a checkpoint has come.
+#[derive(Debug)]
+pub enum Step {
+    /// The one of this height exists.
+    Lasts(Height),
+    /// All is done that follows from it.
+    Done(Made),
+}
+
+/// A checkpoint that exists, and what followed.
 #[derive(Debug)]
 pub struct Made {
     /// Its height.
     pub height: Height,
+    /// Why it has no manifest, if it has none.
+    pub not_hashed: Option<StorageError>,
     /// Why files that are no longer needed are still there, if they are; the next checkpoint tries again.
     pub not_removed: Option<StorageError>,
     /// What went from the log, since the checkpoints that stay keep it.
@@ -75,24 +87,16 @@ pub struct Checkpointer<D: Disk> {
     next: u32,
 }
 
-/// What a thread has done that wrote a checkpoint.
-#[derive(Debug)]
-struct Written {
-    /// The files of pages that are there, as far as they are needed.
-    files: BTreeSet<u32>,
-    /// Why others are, or files of the log.
-    not_removed: Option<StorageError>,
-    log_removed: Trimmed,
-    not_placed: Option<StorageError>,
-}
-
-/// A checkpoint that is being written.
+/// A checkpoint that is being made.
 #[derive(Debug)]
 struct Making {
     height: Height,
     number: u32,
-    saved: Saved,
-    thread: JoinHandle<Result<Written, StorageError>>,
+    /// What was taken of memories, which are not told yet whether it lasts.
+    saved: Option<Saved>,
+    /// Says once that it lasts.
+    lasts: Receiver<()>,
+    thread: JoinHandle<Result<Made, StorageError>>,
 }
 
 impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
@@ -136,8 +140,6 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
         let mut reader = StateReader::open(&*self.disk, &self.folder, height.0)?;
         let mut pages = BTreeMap::new();
         let files = reader.files()?;
-        // It is compared by who asks for that: it takes a look at every page.
-        reader.manifest()?;
         for FileUse { number, pages: expected, .. } in files {
             if self.files.open(&*self.disk, &self.folder, number)? != expected {
                 return Err(reader.malformed("a file of pages is not as long as it should be"));
@@ -174,6 +176,7 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
         self.next += 1;
         let (out, pieces) = sync_channel(PIECES_MAX);
         let (hand, contents) = sync_channel(1);
+        let (tell, lasts) = sync_channel(1);
         let writing = Writing {
             disk: Arc::clone(&self.disk),
             folder: self.folder.clone(),
@@ -183,8 +186,9 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
             threads: self.threads,
             number,
         };
-        let thread =
-            std::thread::Builder::new().name("checkpoint".into()).spawn(move || writing.run(pages, &pieces, &contents));
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn(move || writing.run(pages, &pieces, &contents, &tell));
         let thread = thread.map_err(|source| StorageError::Io {
             action: "start a thread for a checkpoint in",
             path: self.folder.clone(),
@@ -198,41 +202,49 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
         drop(out);
         // A thread that failed says why when it is joined.
         let _ = hand.send((self.kept.files(), contents));
-        self.making = Some(Making { height, number, saved, thread });
+        self.making = Some(Making { height, number, saved: Some(saved), lasts, thread });
         Ok(())
     }
 
-    /// Ends the checkpoint that was begun, if its files are written. None: there is none, or it is still being written.
-    pub fn poll(&mut self, subnet: &mut Subnet) -> Option<Result<Made, StorageError>> {
-        if self.making.as_ref()?.thread.is_finished() { self.finish(subnet) } else { None }
+    /// Goes on with the checkpoint that was begun, by the step that it has come to since: first it lasts, then all is done. None: there is none, or no such step.
+    ///
+    /// Errors: as [`Checkpointer::finish`].
+    pub fn poll(&mut self, subnet: &mut Subnet) -> Option<Result<Step, StorageError>> {
+        let making = self.making.as_mut()?;
+        let is_finished = making.thread.is_finished();
+        if making.saved.is_some() && making.lasts.try_recv().is_ok() {
+            let height = making.height;
+            self.settle(subnet, true);
+            return Some(Ok(Step::Lasts(height)));
+        }
+        if is_finished { self.finish(subnet).map(|made| made.map(Step::Done)) } else { None }
     }
 
-    /// Waits for the checkpoint that was begun, and ends it. None: there is none.
+    /// Waits for the checkpoint that was begun, and all that follows. None: there is none.
     ///
     /// Errors: the disk's; there is no such checkpoint then, the one before is as it was, and the next one takes what this one took.
     pub fn finish(&mut self, subnet: &mut Subnet) -> Option<Result<Made, StorageError>> {
-        let Making { height, number, saved, thread } = self.making.take()?;
-        let written = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let store: Arc<dyn PageStore> = Arc::clone(&self.files) as _;
-        let made = written.and_then(|written| {
-            // Nothing may be in it: then it went with those that are not needed.
-            if written.files.contains(&number) {
-                self.files.open(&*self.disk, &self.folder, number)?;
-            }
-            Ok(written)
-        });
-        subnet.settle(&saved, made.is_ok().then_some(&store));
-        Some(match made {
-            Ok(Written { not_removed, log_removed, not_placed, .. }) => {
-                self.files.keep(&self.kept.forget_unused_files());
-                Ok(Made { height, not_removed, log_removed, not_placed })
-            }
-            Err(error) => {
+        // The thread says first that it lasts: memories need not wait for the rest.
+        let lasts = self.making.as_ref()?.lasts.recv().is_ok();
+        self.settle(subnet, lasts);
+        let Making { number, thread, .. } = self.making.take()?;
+        let made = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match made {
+            Ok(_) => self.files.keep(&self.kept.forget_unused_files(|file| self.files.is_held(file))),
+            Err(_) => {
                 self.start_over(subnet);
                 self.kept.forget_file(number);
-                Err(error)
             }
-        })
+        }
+        Some(made)
+    }
+
+    /// Tells the memories whether what was taken of them lasts, unless they know.
+    fn settle(&mut self, subnet: &mut Subnet, lasts: bool) {
+        if let Some(saved) = self.making.as_mut().and_then(|making| making.saved.take()) {
+            let store: Arc<dyn PageStore> = Arc::clone(&self.files) as _;
+            subnet.settle(&saved, lasts.then_some(&store));
+        }
     }
 
     /// Lets the next checkpoint keep the records of all canisters anew. Panics: when one is being made.
@@ -273,13 +285,14 @@ struct Writing<D: Disk> {
 }
 
 impl<D: Disk> Writing<D> {
-    /// Writes the files; then removes what is no longer needed.
+    /// Writes the files, and says that they last; then makes the manifest, and removes what is no longer needed.
     fn run(
         self,
         mut pages: PageWriter<D::File>,
         pieces: &Receiver<Piece>,
         contents: &Receiver<(Vec<FileUse>, Contents)>,
-    ) -> Result<Written, StorageError> {
+        tell: &SyncSender<()>,
+    ) -> Result<Made, StorageError> {
         let _zone = zone!("checkpoint: write");
         let copied = match self.write_pages(&mut pages, pieces) {
             Ok(copied) => copied,
@@ -295,8 +308,7 @@ impl<D: Disk> Writing<D> {
         let frames = contents.into_frames();
         let number = pages.number();
         let opened = self.files.open(&*self.disk, &self.folder, number);
-        let root = opened.and_then(|_| self.write_manifest(&frames, &copied));
-        if let Err(error) = root.and_then(|root| self.write_state(&files, &root, &frames)) {
+        if let Err(error) = opened.and_then(|_| self.write_state(&files, &frames)) {
             self.files.close(number);
             // Without a state that names them the pages are in the way. With one (its name may be there, and not last) they stay.
             if self.is_named().is_ok_and(|named| !named) {
@@ -304,14 +316,15 @@ impl<D: Disk> Writing<D> {
             }
             return Err(error);
         }
-        // The checkpoint exists, whatever is still there of those before.
+        // The checkpoint exists, whatever becomes of the rest.
+        let _ = tell.send(());
+        let not_hashed = self.write_manifest(&frames, &copied).err();
         let not_placed = self.place_beside().err();
-        let (mut used, log_removed, not_removed) = match self.remove_old() {
-            Ok((used, trimmed)) => (used, trimmed, None),
-            Err(error) => (BTreeSet::new(), Trimmed::default(), Some(error)),
+        let (log_removed, not_removed) = match self.remove_old() {
+            Ok(trimmed) => (trimmed, None),
+            Err(error) => (Trimmed::default(), Some(error)),
         };
-        used.extend(files.iter().map(|file| file.number));
-        Ok(Written { files: used, not_removed, log_removed, not_placed })
+        Ok(Made { height: self.height, not_hashed, not_removed, log_removed, not_placed })
     }
 
     /// Puts the checkpoint into the other folder.
@@ -321,23 +334,22 @@ impl<D: Disk> Writing<D> {
         thin(&*self.disk, folder, *kept).map(drop)
     }
 
-    /// Removes older checkpoints, then what the oldest of those that stay makes dispensable in the log. Returns the files of pages that stay.
-    fn remove_old(&self) -> Result<(BTreeSet<u32>, Trimmed), StorageError> {
-        let used = prune(&*self.disk, &self.folder, self.retention.checkpoints)?;
+    /// Removes older checkpoints, then what the oldest of those that stay makes dispensable in the log.
+    fn remove_old(&self) -> Result<Trimmed, StorageError> {
+        prune(&*self.disk, &self.folder, self.retention.checkpoints)?;
         let oldest = list(&*self.disk, &self.folder)?.first().copied();
-        let trimmed = match (&self.retention.log, oldest) {
-            (Some((folder, bytes_max)), Some(oldest)) => trim(&*self.disk, folder, oldest, *bytes_max)?,
-            _ => Trimmed::default(),
-        };
-        Ok((used, trimmed))
+        match (&self.retention.log, oldest) {
+            (Some((folder, bytes_max)), Some(oldest)) => trim(&*self.disk, folder, oldest, *bytes_max),
+            _ => Ok(Trimmed::default()),
+        }
     }
 
-    /// Makes the manifest from that of the newest checkpoint, or from nothing if there is none or its files are damaged.
-    fn write_manifest(&self, frames: &Frames, copied: &[Copied]) -> Result<ManifestRoot, StorageError> {
+    /// Makes the manifest from the newest one of a checkpoint before, or from nothing if there is none or its files are damaged.
+    fn write_manifest(&self, frames: &Frames, copied: &[Copied]) -> Result<(), StorageError> {
         let _zone = zone!("checkpoint: hash");
         let manifest = Manifest { disk: &*self.disk, folder: &self.folder, files: &self.files, threads: self.threads };
         let checkpoint = Checkpoint { height: self.height.0, frames, copied };
-        let before = list(&*self.disk, &self.folder)?.pop();
+        let before = newest_with_manifest(&*self.disk, &self.folder, self.height.0)?;
         match manifest.write(&checkpoint, before) {
             Err(error) if before.is_some() && !error.is_of_the_disk() => manifest.write(&checkpoint, None),
             outcome => outcome,
@@ -353,8 +365,10 @@ impl<D: Disk> Writing<D> {
         Ok(files.iter().any(|file| file.number == self.number))
     }
 
-    fn write_state(&self, files: &[FileUse], root: &ManifestRoot, frames: &Frames) -> Result<(), StorageError> {
-        let mut state = StateWriter::create(&*self.disk, &self.folder, self.height.0, files, root)?;
+    fn write_state(&self, files: &[FileUse], frames: &Frames) -> Result<(), StorageError> {
+        // Where there is one of this height already, its manifest may be another program's.
+        remove_manifest(&*self.disk, &self.folder, self.height.0)?;
+        let mut state = StateWriter::create(&*self.disk, &self.folder, self.height.0, files)?;
         for (kind, content) in frames {
             if let Err(error) = state.record(*kind, content) {
                 state.discard(&*self.disk);

@@ -90,6 +90,8 @@ pub(crate) struct HeldModule {
 struct File {
     pages: u32,
     used: u64,
+    /// A checkpoint was made that does not use it: it goes from the disk, and no other may name it. It stays open for memories that lie in it.
+    gone: bool,
 }
 
 /// The index of a checkpoint, and its account of files.
@@ -99,8 +101,6 @@ pub(crate) struct Kept {
     canisters: Canisters,
     modules: BTreeMap<ModuleKey, HeldModule>,
     files: BTreeMap<u32, File>,
-    /// Files that the last checkpoint does not use, and the one before did.
-    unused: BTreeSet<u32>,
     /// The next checkpoint leaves all files.
     leave_all: bool,
 }
@@ -129,7 +129,7 @@ impl Kept {
     }
 
     fn count_held(&mut self, held: &Held, sign: fn(u64, u64) -> u64) {
-        self.count(held.at.page.file, u64::from(held.at.length), sign);
+        self.count(held.at.page.file, held.at.length, sign);
         for (file, bytes) in held.uses.iter() {
             self.count(file, bytes, sign);
         }
@@ -159,12 +159,12 @@ impl Kept {
 
     /// A module is kept here from now on.
     pub fn module(&mut self, code: &Arc<Module>, at: RecordAt) {
-        self.count(at.page.file, u64::from(at.length), u64::saturating_add);
+        self.count(at.page.file, at.length, u64::saturating_add);
         let new = || HeldModule { at, code: Arc::clone(code), named: Arc::default() };
         let module = self.modules.entry(*code.hash()).or_insert_with(new);
         let before = std::mem::replace(&mut module.at, at);
         if before != at {
-            self.count(before.page.file, u64::from(before.length), u64::saturating_sub);
+            self.count(before.page.file, before.length, u64::saturating_sub);
         }
     }
 
@@ -172,7 +172,7 @@ impl Kept {
     pub fn forget_unnamed_modules(&mut self) {
         let unnamed = self.modules.extract_if(.., |_, module| Arc::strong_count(&module.named) == 1);
         for (_, module) in unnamed.collect::<Vec<_>>() {
-            self.count(module.at.page.file, u64::from(module.at.length), u64::saturating_sub);
+            self.count(module.at.page.file, module.at.length, u64::saturating_sub);
         }
     }
 
@@ -188,10 +188,11 @@ impl Kept {
         }
         if self.canisters.is_empty() {
             // Nothing is known of what is used.
-            return BTreeSet::new();
+            return self.files.iter().filter(|(_, file)| file.gone).map(|(number, _)| *number).collect();
         }
         let bytes = |file: &File| u64::from(file.pages) * PAGE as u64;
-        let half_empty = self.files.iter().filter(|(_, file)| file.used == 0 || file.used * 2 < bytes(file));
+        let half_empty =
+            self.files.iter().filter(|(_, file)| file.gone || file.used == 0 || file.used * 2 < bytes(file));
         let mut leave: BTreeSet<u32> = half_empty.map(|(number, _)| *number).collect();
         if self.files.len() - leave.len() > FILES_MAX {
             let mut sizes: Vec<(u64, u32)> = self.files.iter().map(|(number, file)| (file.used, *number)).collect();
@@ -219,12 +220,11 @@ impl Kept {
         used.map(|(number, file)| FileUse { number: *number, pages: file.pages, used: file.used }).collect()
     }
 
-    /// Forgets files of which nothing is used and nothing was used when this was last called: a memory that was copied for an installation while a
-    /// checkpoint was written names files as they were before, until the next one takes it. Returns those that stay.
-    pub fn forget_unused_files(&mut self) -> BTreeSet<u32> {
-        let unused = std::mem::take(&mut self.unused);
-        self.files.retain(|number, file| file.used > 0 || !unused.contains(number));
-        self.unused = self.files.iter().filter(|(_, file)| file.used == 0).map(|(number, _)| *number).collect();
+    /// A checkpoint was made: forgets files of which it uses nothing, once no memory lies in them. One that was copied while a checkpoint was written lies
+    /// in files as they were before, until another takes it. Returns those that stay.
+    pub fn forget_unused_files(&mut self, is_held: impl Fn(u32) -> bool) -> BTreeSet<u32> {
+        self.files.values_mut().for_each(|file| file.gone |= file.used == 0);
+        self.files.retain(|number, file| !file.gone || is_held(*number));
         self.files.keys().copied().collect()
     }
 
@@ -243,7 +243,7 @@ mod tests {
     use cyclotron_heap::PageAt;
     use cyclotron_wasm::{Engine, EngineConfig};
 
-    fn at(file: u32, length: u32) -> RecordAt {
+    fn at(file: u32, length: u64) -> RecordAt {
         RecordAt { page: PageAt { file, index: 0 }, offset: 0, length }
     }
 
@@ -279,8 +279,16 @@ mod tests {
             (canisters, modules.len())
         };
         assert_eq!((in_file(&kept, 1), in_file(&kept, 3)), ((vec![], 1), (vec![id(0)], 0)));
-        assert_eq!(kept.forget_unused_files(), BTreeSet::from([1, 2, 3]), "2 is not used any more");
-        assert_eq!(kept.forget_unused_files(), BTreeSet::from([1, 3]));
+        assert_eq!(kept.forget_unused_files(|file| file == 2), BTreeSet::from([1, 2, 3]), "a memory lies in 2");
+        // It is left whatever is known.
+        kept.start_over();
+        assert_eq!(kept.files_to_leave(), BTreeSet::from([2]));
+        kept.module(&code, at(3, 100));
+        let again = held(&kept, &code, 3, &[(3, 4_096)]);
+        kept.canister(id(0), Some(again));
+        assert_eq!(kept.files_to_leave(), BTreeSet::from([1, 2]));
+        assert_eq!(kept.forget_unused_files(|file| file == 1), BTreeSet::from([1, 3]));
+        assert_eq!(kept.forget_unused_files(|_| false), BTreeSet::from([3]));
         kept.canister(id(0), None);
         kept.forget_unnamed_modules();
         assert_eq!((used(&kept), kept.modules().count()), (vec![], 0));
@@ -293,7 +301,7 @@ mod tests {
             kept.file(n, 1);
             kept.canister(
                 CanisterId::from_u64(u64::from(n)),
-                Some(Held::naming(at(n, 3_000 + n), Uses::of([].into_iter()), None)),
+                Some(Held::naming(at(n, 3_000 + u64::from(n)), Uses::of([].into_iter()), None)),
             );
         }
         assert_eq!(kept.files_to_leave(), (0..FILES_LEFT as u32).collect());

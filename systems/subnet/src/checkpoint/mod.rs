@@ -12,9 +12,10 @@
 //!
 //! 1. [`capture`]: while no round runs, records of the canisters that changed are made on all threads, and their changed pages are copied. Places are known by
 //!    counting.
-//! 2. A thread writes what was copied to a new file of pages, makes the manifest, and writes the state file, beside the rounds that follow. It shares the index and
+//! 2. A thread writes what was copied to a new file of pages, and writes the state file, beside the rounds that follow. It shares the index and
 //!    the statuses with the world, and makes bytes of them.
 //! 3. Once the state file has its name, the memories are told where their pages are; or, if it failed, that they are to be kept next time.
+//! 4. The thread makes the manifest, and removes what is no longer needed. Only then another checkpoint may begin.
 //!
 //! A file of pages of which checkpoints use less than half, or of which there are too many, is left: what is used of it goes to the new file.
 
@@ -25,7 +26,7 @@ mod record;
 mod release;
 
 pub(crate) use capture::Saved;
-pub use checkpointer::{CHECKPOINTS_KEPT, Checkpointer, Made, Retention};
+pub use checkpointer::{CHECKPOINTS_KEPT, Checkpointer, Made, Retention, Step};
 pub(crate) use kept::Kept;
 pub use record::Position;
 pub(crate) use record::{EnvOf, Restored, settle};

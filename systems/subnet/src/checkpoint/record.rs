@@ -26,6 +26,7 @@ use cyclotron_types::canister::{
     GlobalTimer, InputQueue, PaidUntil, Priority, ReservedBalance, RunState, Settings,
 };
 use cyclotron_types::ids::{CallbackId, CanisterId, MessageId, MessageIx};
+use cyclotron_types::limits::REQUEST_BYTES_MAX;
 use cyclotron_types::message::{Message, SystemTask};
 use cyclotron_types::units::{Height, Time};
 use cyclotron_world::prelude::*;
@@ -40,6 +41,8 @@ use std::sync::Arc;
 const VERSION: u32 = 3;
 /// Pages of records read at once.
 const PIECE_PAGES: u32 = 64;
+/// Bytes of a message at most, but for what is small.
+const MESSAGE_BYTES: u64 = REQUEST_BYTES_MAX.0;
 /// Canisters that a thread rebuilds before it takes more work: their records are some pieces.
 const REBUILT_AT_ONCE: usize = 512;
 
@@ -108,6 +111,14 @@ pub(super) struct CanisterRecord<'a> {
     timer_at: Option<Time>,
     due_at: Option<Time>,
     stop_at: Option<Time>,
+}
+
+/// Bytes that the record of a canister takes at most, but for what is small.
+pub(super) fn bytes_at_most(world: &World, entity: Entity) -> u64 {
+    let canister = world.entity(entity);
+    let (queue, chunks): (&InputQueue, &ChunkStore) = (part(canister), part(canister));
+    let chunks: u64 = chunks.0.values().map(|chunk| chunk.len() as u64).sum();
+    chunks + queue.messages.len() as u64 * MESSAGE_BYTES
 }
 
 /// Appends the CBOR of a record.
@@ -205,7 +216,7 @@ impl<'a, F: DiskFile> Records<'a, F> {
 
     /// The bytes of a record; `None`: it is not in its file.
     fn get(&mut self, at: RecordAt) -> Result<Option<&[u8]>, StorageError> {
-        let needed = (u64::from(at.offset) + u64::from(at.length)).div_ceil(PAGE as u64);
+        let needed = u64::from(at.offset).saturating_add(at.length).div_ceil(PAGE as u64);
         let Some(left) = self.pages.get(&at.page.file).and_then(|pages| pages.checked_sub(at.page.index)) else {
             return Ok(None);
         };

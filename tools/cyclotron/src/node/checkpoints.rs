@@ -6,9 +6,10 @@
 use super::control::Calls;
 use cyclotron_ports::SystemDisk;
 use cyclotron_storage::StorageError;
-use cyclotron_subnet::{Checkpointer, Made, Subnet};
+use cyclotron_subnet::{Checkpointer, Made, Step, Subnet};
 use cyclotron_trace::{error, info, warn};
 use cyclotron_types::units::Bytes;
+use cyclotron_types::units::Height;
 use std::time::{Duration, Instant};
 
 /// Rounds without any message after which a checkpoint is made all the same: the log behind it is run again at a start.
@@ -33,13 +34,24 @@ pub struct Checkpoints {
     /// Height and messages executed then.
     height: u64,
     executed: u64,
+    /// The newest one that lasts, as far as was said.
+    announced: Option<Height>,
 }
 
 impl Checkpoints {
     /// None made yet by this process.
     pub fn new(checkpointer: Checkpointer<SystemDisk>, every: Duration, memory_max: Bytes, subnet: &Subnet) -> Self {
         let (height, executed) = (subnet.height().0, subnet.statistics().executed);
-        Self { checkpointer, every, memory_max, last: Instant::now(), took: Duration::ZERO, height, executed }
+        Self {
+            checkpointer,
+            every,
+            memory_max,
+            last: Instant::now(),
+            took: Duration::ZERO,
+            height,
+            executed,
+            announced: None,
+        }
     }
 
     /// Whether the next batch should name one, which somebody may have asked for.
@@ -66,52 +78,68 @@ impl Checkpoints {
         (self.last, self.took) = (began, began.elapsed());
         (self.height, self.executed) = (subnet.height().0, subnet.statistics().executed);
         if let Err(error) = begun {
-            self.ended(Err(error), calls);
+            self.failed(&error, calls);
         }
     }
 
-    /// What is to be done after each round: ends a checkpoint that is written, and gives memory back when it is short.
+    /// What is to be done after each round: goes on with a checkpoint that is being made, and gives memory back when it is short.
     pub fn after_round(&mut self, subnet: &mut Subnet, calls: &mut Calls) {
-        if let Some(made) = self.checkpointer.poll(subnet) {
-            self.ended(made, calls);
+        match self.checkpointer.poll(subnet) {
+            Some(Ok(Step::Lasts(height))) => self.lasts(height, calls),
+            Some(Ok(Step::Done(made))) => report(&made),
+            Some(Err(error)) => self.failed(&error, calls),
+            None => {}
         }
         if subnet.memory_taken() > self.memory_max {
             subnet.release_memory(RELEASED_MAX);
         }
     }
 
-    /// Waits for the one that is being made.
+    /// Waits for the one that is being made, and all that follows from it.
     pub fn finish(&mut self, subnet: &mut Subnet, calls: &mut Calls) {
-        if let Some(made) = self.checkpointer.finish(subnet) {
-            self.ended(made, calls);
+        match self.checkpointer.finish(subnet) {
+            Some(Ok(made)) => {
+                self.lasts(made.height, calls);
+                report(&made);
+            }
+            Some(Err(error)) => self.failed(&error, calls),
+            None => {}
         }
     }
 
-    fn ended(&mut self, made: Result<Made, StorageError>, calls: &mut Calls) {
-        calls.checkpoint_ended(made.as_ref().map(|made| made.height).map_err(ToString::to_string));
-        match made {
-            Ok(made) => {
-                info!("checkpoint of height {} made in {:.1} s", made.height, self.last.elapsed().as_secs_f64());
-                if let Some(error) = made.not_removed {
-                    warn!("files of old checkpoints, or of the log behind them, are still there: {error}");
-                }
-                if let Some(error) = made.not_placed {
-                    warn!("the recording goes on without this checkpoint: {error}");
-                }
-                let removed = made.log_removed;
-                if removed.files > 0 {
-                    info!(
-                        "{} files of the log went, {} MiB: checkpoints keep what was in them",
-                        removed.files,
-                        removed.bytes >> 20
-                    );
-                }
-            }
-            Err(error) => {
-                error!("no checkpoint, and the log goes on: {error}");
-                // Another one is worthwhile as soon as it may be.
-                (self.height, self.executed) = (0, 0);
-            }
+    fn lasts(&mut self, height: Height, calls: &mut Calls) {
+        if self.announced < Some(height) {
+            self.announced = Some(height);
+            info!("checkpoint of height {height} made in {:.1} s", self.last.elapsed().as_secs_f64());
+            calls.checkpoint_ended(Ok(height));
         }
+    }
+
+    fn failed(&mut self, error: &StorageError, calls: &mut Calls) {
+        error!("no checkpoint, and the log goes on: {error}");
+        calls.checkpoint_ended(Err(error.to_string()));
+        // Another one is worthwhile as soon as it may be.
+        (self.height, self.executed) = (0, 0);
+    }
+}
+
+/// Says what followed from a checkpoint.
+fn report(made: &Made) {
+    if let Some(error) = &made.not_hashed {
+        warn!("the checkpoint of height {} is whole, but has no manifest: {error}", made.height);
+    }
+    if let Some(error) = &made.not_removed {
+        warn!("files of old checkpoints, or of the log behind them, are still there: {error}");
+    }
+    if let Some(error) = &made.not_placed {
+        warn!("the recording goes on without this checkpoint: {error}");
+    }
+    let removed = made.log_removed;
+    if removed.files > 0 {
+        info!(
+            "{} files of the log went, {} MiB: checkpoints keep what was in them",
+            removed.files,
+            removed.bytes >> 20
+        );
     }
 }

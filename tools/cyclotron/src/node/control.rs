@@ -1,6 +1,6 @@
 //! What the node's operator asks for through the socket `control` in the state directory.
 //!
-//! Enters: requests, one after the other. Leaves: operator actions of the next batch, a wish for a checkpoint, and answers once what was asked for lasts.
+//! Enters: requests, a few at a time. Leaves: operator actions of the next batch, a wish for a checkpoint, and answers once what was asked for lasts.
 //! Never here: a change of the subnet; that is the round's.
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -14,7 +14,7 @@ use cyclotron_wire::{CONTROL_REQUEST_BYTES_MAX, ControlAnswer, ControlCommand};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Requests that wait for the round thread; the socket serves one after the other, so that there is seldom more than one.
+/// Requests that wait for the round thread; the socket serves a few at a time.
 const CALLS_MAX: usize = 16;
 
 /// The socket of the state directory at `path`.
@@ -29,7 +29,7 @@ pub struct Call {
 }
 
 /// Opens the socket. `wake` lets the round thread look for work. Without a socket the node goes on, and says why in its log.
-pub fn open(state: &Path, wake: impl Fn() + Send + 'static) -> (Option<LocalSocket>, Receiver<Call>) {
+pub fn open(state: &Path, wake: impl Fn() + Send + Sync + 'static) -> (Option<LocalSocket>, Receiver<Call>) {
     let (calls, called) = bounded(CALLS_MAX);
     let answer = move |bytes: &[u8]| answer(bytes, &calls, &wake).encode();
     let path = socket_path(state);
@@ -82,11 +82,6 @@ impl Calls {
     /// Requests that come out of `called`.
     pub fn new(called: Receiver<Call>) -> Self {
         Self { called, acting: Vec::new(), wanting: Vec::new(), awaiting: Vec::new() }
-    }
-
-    /// Whether some were not looked at yet.
-    pub fn wait(&self) -> bool {
-        !self.called.is_empty()
     }
 
     /// Looks at those that have come. Returns the actions for the next batch; [`Calls::acted`] answers them.

@@ -99,6 +99,7 @@ fn begin_recording(file: &Path, folder: &Path, subnet: &mut Subnet, configuratio
     } else {
         // First the state, without which the file is of no use.
         checkpoint::place(&SystemDisk, folder, height.0, &checkpoints_beside(file))?;
+        info!("recording: the state at height {height} is hashed, which takes a look at every page");
         let beginning = Beginning { root: subnet.root(), state_hash: Some(subnet.state_hash()) };
         Recorder::create_behind(&SystemDisk, file, height, &beginning, configuration)?
     };
@@ -175,7 +176,10 @@ impl Restart {
         let folder = checkpoints_beside(file);
         // Another recording's checkpoints are not this one's.
         if let Some(path) = [file, &folder].into_iter().find(|path| path.symlink_metadata().is_ok()) {
-            return Err(StorageError::Exists { path: path.to_owned() }.to_string());
+            let error = StorageError::Exists { path: path.to_owned() };
+            return Err(format!(
+                "{error}: record into another file, or move this recording away with its folder of checkpoints"
+            ));
         }
         self.retention.beside = Some((folder, checkpoints));
         self.recording = Some(file.to_owned());
@@ -202,8 +206,10 @@ impl Restart {
         let from = subnet.height();
         let mut told = began;
         while let Some(frame) = log.next_frame().map_err(|error| error.to_string())? {
-            // A root or hash of the checkpoint's own height is compared too.
-            if frame.height < from.0 || frame.height == from.0 && frame.kind == FrameKind::Batch {
+            // A root of the checkpoint's own height is compared too. A state hash, which is there while the node is recorded, is for `replay`: it takes a look
+            // at every page.
+            let is_done = frame.height < from.0 || frame.height == from.0 && frame.kind == FrameKind::Batch;
+            if is_done || frame.kind == FrameKind::StateHash {
                 continue;
             }
             match subnet.replay(&frame) {

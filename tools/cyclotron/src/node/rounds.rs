@@ -37,7 +37,9 @@ pub fn run(
 ) {
     let mut last = Instant::now() - IDLE_ROUND;
     while !shared.stopping.load(Ordering::Acquire) {
-        let due = if calls.wait() { Duration::ZERO } else { wait_for_work(shared, &subnet, submitted, last) };
+        let actions = calls.take_actions(&subnet);
+        let is_asked = !actions.is_empty() || calls.want_checkpoint() && checkpoints.is_due(&subnet, true);
+        let due = if is_asked { Duration::ZERO } else { wait_for_work(shared, &subnet, submitted, last) };
         if due > CHECKPOINT_POLL && calls.await_checkpoint() {
             let _whether_woken = woken.recv_timeout(CHECKPOINT_POLL);
             checkpoints.after_round(&mut subnet, &mut calls);
@@ -46,7 +48,6 @@ pub fn run(
         if !due.is_zero() && woken.recv_timeout(due).is_ok() {
             continue;
         }
-        let actions = calls.take_actions(&subnet);
         let checkpoint = checkpoints.is_due(&subnet, calls.want_checkpoint());
         let checkpoint = checkpoint.then_some(&mut checkpoints);
         one_round(shared, &mut subnet, submitted, (actions, &mut calls), checkpoint);
