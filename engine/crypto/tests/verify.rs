@@ -6,7 +6,7 @@ use common::signers;
 use curve25519_dalek::constants::EIGHT_TORSION;
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use curve25519_dalek::traits::IsIdentity;
-use cyclotron_crypto::{Backend, BlsSecretKey, NodeKey, PublicKey, RootSigner, SignatureTask, Verdict};
+use cyclotron_crypto::{BlsSecretKey, NodeKey, PublicKey, RootSigner, SignatureTask, Verdict};
 use cyclotron_crypto::{merkle_level, sha224_batch, sha256_batch, sha512_batch};
 
 /// The verdict of every backend.
@@ -17,7 +17,8 @@ fn verdict(key: &PublicKey, message: &[u8], signature: &[u8]) -> Verdict {
 
 /// The verdicts of every backend on a batch.
 fn verdicts(tasks: &[SignatureTask<'_>]) -> Vec<Verdict> {
-    let found = Backend::available().into_iter().map(|backend| {
+    let backends = common::backends_for(tasks.iter().map(|task| task.key));
+    let found = backends.into_iter().map(|backend| {
         // What the buffer held before does not matter.
         let mut verdicts = vec![Verdict::Valid; 3];
         backend.verify(tasks, &mut verdicts);

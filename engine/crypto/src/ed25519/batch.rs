@@ -4,29 +4,51 @@
 //! Equations are put in the order of their keys: a key is decompressed once, and its terms become one.
 
 use crate::combined::{Claims, check_each, draw_coefficients, settle};
-use crate::ed25519::{Equation, Signed, minus_point};
+use crate::ed25519::lanes::LaneEquations;
+use crate::ed25519::{Equation, Kernel, Signed, minus_point};
 use curve25519_dalek::constants::ED25519_BASEPOINT_POINT;
 use curve25519_dalek::edwards::EdwardsPoint;
 use curve25519_dalek::scalar::Scalar;
 use curve25519_dalek::traits::{IsIdentity, VartimeMultiscalarMul};
 use std::ops::Range;
 
-/// Checks every signature; writes to the same place in `valid`. Both are of one length.
-pub(crate) fn verify_batch(signed: &[Signed<'_>], valid: &mut [bool]) {
+/// Checks every signature; writes to the same place in `valid`. Both are of one length. `kernel` sums up, or else curve25519-dalek.
+pub(crate) fn verify_batch(kernel: Option<Kernel>, signed: &[Signed<'_>], valid: &mut [bool]) {
     assert_eq!(signed.len(), valid.len(), "one verdict a signature");
     valid.fill(false);
-    let mut equations = Equations { terms: terms(signed) };
-    let mut holds = vec![false; equations.terms.len()];
+    match kernel {
+        Some(kernel) => {
+            let mut equations = LaneEquations::of(signed, kernel);
+            let places: Vec<usize> = equations.terms.iter().map(|term| term.at).collect();
+            let draw = |equations: &mut LaneEquations<'_>, coefficients: Vec<u128>| {
+                equations.terms.iter_mut().zip(coefficients).for_each(|(term, z)| term.z = z.into());
+            };
+            find_verdicts(&mut equations, draw, &places, valid);
+        }
+        None => {
+            let mut equations = Equations { terms: terms(signed) };
+            let places: Vec<usize> = equations.terms.iter().map(|term| term.at as usize).collect();
+            let draw = |equations: &mut Equations, coefficients: Vec<u128>| {
+                equations.terms.iter_mut().zip(coefficients).for_each(|(term, z)| term.z = z.into());
+            };
+            find_verdicts(&mut equations, draw, &places, valid);
+        }
+    }
+}
+
+/// `places`: where the verdicts go.
+fn find_verdicts<C: Claims>(claims: &mut C, draw: impl Fn(&mut C, Vec<u128>), places: &[usize], valid: &mut [bool]) {
+    let mut holds = vec![false; places.len()];
     match draw_coefficients(holds.len()) {
         Some(coefficients) if holds.len() > 1 => {
-            equations.terms.iter_mut().zip(coefficients).for_each(|(term, z)| term.z = z.into());
-            settle(&mut equations, &mut holds);
+            draw(claims, coefficients);
+            settle(claims, &mut holds);
         }
         // Without a secret nothing can be summed up.
-        _ => check_each(&mut equations, &mut holds),
+        _ => check_each(claims, &mut holds),
     }
-    for (term, holds) in equations.terms.iter().zip(holds) {
-        valid[term.at as usize] = holds;
+    for (place, holds) in places.iter().zip(holds) {
+        valid[*place] = holds;
     }
 }
 

@@ -3,8 +3,14 @@
 //! looser rules it leaves nothing to the implementation, and single and batch verification agree.
 
 mod batch;
+mod decompress;
+mod kernel;
+mod lanes;
+mod point;
+mod sum;
 
 pub(crate) use batch::verify_batch;
+pub(crate) use kernel::Kernel;
 
 use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 use curve25519_dalek::scalar::Scalar;
@@ -30,11 +36,9 @@ struct Equation {
 impl Equation {
     /// `None`: wrong length, `S` not canonical, or `R` no point.
     fn of(signed: &Signed<'_>, minus_a: EdwardsPoint) -> Option<Self> {
-        let (r, s) = <&[u8; 64]>::try_from(signed.signature).ok()?.split_at(32);
-        let r = <[u8; 32]>::try_from(r).ok()?;
-        let s = Option::<Scalar>::from(Scalar::from_canonical_bytes(s.try_into().ok()?))?;
-        let minus_r = -CompressedEdwardsY(r).decompress()?;
-        Some(Self { minus_a, minus_r, s, k: challenge(&r, signed.key, signed.message) })
+        let (r, s) = parts(signed.signature)?;
+        let minus_r = minus_point(r)?;
+        Some(Self { minus_a, minus_r, s, k: challenge(r, signed.key, signed.message) })
     }
 
     fn holds(&self) -> bool {
@@ -48,9 +52,15 @@ pub(crate) fn verify(signed: &Signed<'_>) -> bool {
     minus_point(signed.key).and_then(|minus_a| Equation::of(signed, minus_a)).is_some_and(|equation| equation.holds())
 }
 
-/// The negative of the point that a key encodes.
-fn minus_point(key: &[u8; 32]) -> Option<EdwardsPoint> {
-    CompressedEdwardsY(*key).decompress().map(|point| -point)
+/// The encoding of R, and S; `None`: wrong length, or `S` not canonical.
+fn parts(signature: &[u8]) -> Option<(&[u8; 32], Scalar)> {
+    let ([r, s], []) = signature.as_chunks::<32>() else { return None };
+    Some((r, Option::from(Scalar::from_canonical_bytes(*s))?))
+}
+
+/// The negative of the point that a key or R encodes.
+fn minus_point(encoding: &[u8; 32]) -> Option<EdwardsPoint> {
+    CompressedEdwardsY(*encoding).decompress().map(|point| -point)
 }
 
 /// Hashes the encodings as they came, canonical or not.
