@@ -1,11 +1,11 @@
 //! A connection to a profiled program.
 
 use crate::CaptureError;
+use crate::events::Events;
 use crate::protocol::{
-    HANDSHAKE_OTHER_VERSION, HANDSHAKE_WELCOME, ON_DEMAND_BYTES, PROTOCOL, SHIBBOLETH, WELCOME_BYTES, Welcome,
+    HANDSHAKE_OTHER_VERSION, HANDSHAKE_WELCOME, ON_DEMAND_BYTES, PROTOCOL, Query, SHIBBOLETH, WELCOME_BYTES, Welcome,
 };
-use crate::stream::Frames;
-use crate::totals::{Reading, Totals};
+use crate::totals::Totals;
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -18,8 +18,7 @@ pub struct Capture {
     from: BufReader<TcpStream>,
     to: TcpStream,
     welcome: Welcome,
-    frames: Frames,
-    reading: Reading,
+    events: Events,
 }
 
 impl Capture {
@@ -45,7 +44,7 @@ impl Capture {
             // Frames so far, and the time.
             from.read_exact(&mut [0; ON_DEMAND_BYTES])?;
         }
-        Ok(Self { from, to, welcome, frames: Frames::new(), reading: Reading::default() })
+        Ok(Self { from, to, welcome, events: Events::default() })
     }
 
     /// What the program says of itself.
@@ -53,17 +52,22 @@ impl Capture {
         &self.welcome
     }
 
-    /// Reads the next events, and asks for the names in them. False when the program has said that these were the last.
+    /// Reads the next events, and asks for the names in them. False when the program has said that these were the last, and has told the names
+    /// of all; it was let go then, and there is nothing to read any more.
     pub fn read(&mut self) -> Result<bool, CaptureError> {
-        self.reading.add(self.frames.read(&mut self.from)?)?;
-        for question in self.reading.questions.drain(..) {
+        self.events.read(&mut self.from)?;
+        for question in self.events.questions() {
             self.to.write_all(&question)?;
         }
-        Ok(!self.reading.ended)
+        let ended = self.events.are_complete();
+        if ended {
+            self.to.write_all(&Query::Terminate.encode(0))?;
+        }
+        Ok(!ended)
     }
 
     /// What has been read so far. Cost: O(places and plots).
     pub fn totals(&self) -> Totals {
-        self.reading.totals(self.welcome.ns_per_tick)
+        self.events.totals(self.welcome.ns_per_tick)
     }
 }

@@ -8,11 +8,13 @@
 #![forbid(unsafe_code)]
 
 mod capture;
+mod events;
 mod protocol;
 mod stream;
 mod totals;
 
 pub use capture::Capture;
+pub use events::Events;
 pub use protocol::{PROTOCOL, Welcome};
 pub use totals::{PlaceTotals, PlotTotals, Totals};
 

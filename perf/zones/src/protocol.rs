@@ -24,6 +24,8 @@ pub(crate) const OFFSET_32_BITS: i64 = (1 << 16) + (1 << 32);
 /// Questions to the program.
 #[derive(Clone, Copy)]
 pub(crate) enum Query {
+    /// No question: none will come.
+    Terminate = 0,
     String = 1,
     ThreadName = 2,
     SourceLocation = 3,

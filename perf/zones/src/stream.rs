@@ -15,11 +15,13 @@ pub(crate) struct Frames {
     frame: Vec<u8>,
 }
 
-impl Frames {
-    pub(crate) fn new() -> Self {
+impl Default for Frames {
+    fn default() -> Self {
         Self { window: Vec::new(), compressed: Vec::new(), frame: vec![0; FRAME_BYTES_MAX] }
     }
+}
 
+impl Frames {
     /// Reads the next frame. Errors: also when none comes in time; a frame that has begun to come must then not be expected any more.
     pub(crate) fn read(&mut self, from: &mut impl Read) -> Result<&[u8], CaptureError> {
         let mut len = [0; 4];
@@ -58,7 +60,7 @@ mod tests {
         };
         send(lz4_flex::block::compress(first));
         send(lz4_flex::block::compress_with_dict(first, first));
-        let mut frames = Frames::new();
+        let mut frames = Frames::default();
         let mut wire = wire.as_slice();
         assert_eq!(frames.read(&mut wire).unwrap(), first);
         assert_eq!(frames.read(&mut wire).unwrap(), first);
@@ -68,6 +70,6 @@ mod tests {
     #[test]
     fn a_frame_beyond_the_largest_is_refused() {
         let wire = u32::MAX.to_le_bytes();
-        assert!(matches!(Frames::new().read(&mut wire.as_slice()), Err(CaptureError::Malformed(_))));
+        assert!(matches!(Frames::default().read(&mut wire.as_slice()), Err(CaptureError::Malformed(_))));
     }
 }

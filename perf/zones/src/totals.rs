@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// What is remembered of places, plots, threads and strings, each: a program that names more is not one of ours.
 const ENTRIES_MAX: usize = 1 << 20;
+/// Zones that are open at a time on one thread.
+const DEPTH_MAX: usize = 1 << 16;
 
 /// Zones of one place in the program.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -88,6 +90,28 @@ struct Thread {
     open: Vec<Open>,
 }
 
+/// What is asked of the program.
+#[derive(Default)]
+pub(crate) struct Questions {
+    /// To be sent.
+    pub(crate) unsent: Vec<[u8; 13]>,
+    /// Sent or not, and without an answer.
+    unanswered: usize,
+}
+
+impl Questions {
+    fn ask(&mut self, query: Query, address: u64) {
+        self.unsent.push(query.encode(address));
+        self.unanswered += 1;
+    }
+
+    fn answered(&mut self) -> Result<(), CaptureError> {
+        self.unanswered =
+            self.unanswered.checked_sub(1).ok_or(CaptureError::Malformed("an answer that nobody asked for"))?;
+        Ok(())
+    }
+}
+
 /// What has been read so far.
 #[derive(Default)]
 pub(crate) struct Reading {
@@ -101,9 +125,9 @@ pub(crate) struct Reading {
     frames: u64,
     /// Places that were asked for and not told yet.
     asked: VecDeque<u64>,
-    /// To be asked.
-    pub(crate) questions: Vec<[u8; 13]>,
-    pub(crate) ended: bool,
+    pub(crate) questions: Questions,
+    /// The program has said that no events follow; answers may.
+    ended: bool,
 }
 
 impl Reading {
@@ -119,6 +143,11 @@ impl Reading {
         Ok(())
     }
 
+    /// Whether the program has told all that there is.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.ended && self.questions.unanswered == 0
+    }
+
     fn event(&mut self, rest: &mut Bytes<'_>) -> Result<(), CaptureError> {
         let kind = *rest.0.first().ok_or(CaptureError::Malformed("no event"))?;
         let len = *EVENT_BYTES.get(usize::from(kind)).ok_or(CaptureError::Malformed("an unknown kind of event"))?;
@@ -126,7 +155,7 @@ impl Reading {
         match kind {
             kind::ZONE_BEGIN | kind::ZONE_BEGIN_32 | kind::ZONE_BEGIN_16 => {
                 let time = self.time(kind - kind::ZONE_BEGIN, &mut event)?;
-                self.begin(time, event.u64()?);
+                self.begin(time, event.u64()?)?;
             }
             kind::ZONE_END | kind::ZONE_END_32 | kind::ZONE_END_16 => {
                 let time = self.time(kind - kind::ZONE_END, &mut event)?;
@@ -137,7 +166,7 @@ impl Reading {
                 (self.thread, self.time) = (event.u32()?, 0);
                 let questions = &mut self.questions;
                 self.threads.entry(self.thread).or_insert_with(|| {
-                    questions.push(Query::ThreadName.encode(u64::from(self.thread)));
+                    questions.ask(Query::ThreadName, u64::from(self.thread));
                     Thread::default()
                 });
             }
@@ -159,7 +188,7 @@ impl Reading {
             kind::STRING.. => {
                 let len = usize::from(rest.u16()?);
                 let text = rest.take(len)?;
-                self.string(kind, event.u64()?, text);
+                self.string(kind, event.u64()?, text)?;
             }
             _ => {}
         }
@@ -180,16 +209,20 @@ impl Reading {
         Ok(self.time)
     }
 
-    fn begin(&mut self, time: i64, place: u64) {
+    fn begin(&mut self, time: i64, place: u64) -> Result<(), CaptureError> {
         let questions = &mut self.questions;
         let asked = &mut self.asked;
         self.places.entry(place).or_insert_with(|| {
-            questions.push(Query::SourceLocation.encode(place));
+            questions.ask(Query::SourceLocation, place);
             asked.push_back(place);
             Place::default()
         });
         let thread = self.threads.entry(self.thread).or_default();
+        if thread.open.len() >= DEPTH_MAX {
+            return Err(CaptureError::Malformed("more open zones than a thread has"));
+        }
         thread.open.push(Open { place, begun: time, within: 0 });
+        Ok(())
     }
 
     fn end(&mut self, time: i64) -> Result<(), CaptureError> {
@@ -200,12 +233,12 @@ impl Reading {
             return Err(CaptureError::Malformed("a zone that ends before it begins"));
         }
         if let Some(around) = thread.open.last_mut() {
-            around.within += ticks;
+            around.within = around.within.saturating_add(ticks);
         }
         let place = self.places.entry(ended.place).or_default();
         place.count += 1;
-        place.ticks += ticks;
-        place.self_ticks += ticks - ended.within;
+        place.ticks = place.ticks.saturating_add(ticks);
+        place.self_ticks = place.self_ticks.saturating_add(ticks - ended.within);
         Ok(())
     }
 
@@ -219,7 +252,7 @@ impl Reading {
         };
         let questions = &mut self.questions;
         let plot = self.plots.entry(name).or_insert_with(|| {
-            questions.push(Query::PlotName.encode(name));
+            questions.ask(Query::PlotName, name);
             PlotTotals { max: f64::MIN, ..PlotTotals::default() }
         });
         plot.count += 1;
@@ -230,6 +263,7 @@ impl Reading {
 
     /// Takes the answer to the question for a place. Answers name no place; they come in the order of the questions.
     fn locate(&mut self, event: &mut Bytes<'_>) -> Result<(), CaptureError> {
+        self.questions.answered()?;
         let addresses = [event.u64()?, event.u64()?, event.u64()?];
         let line = event.u32()?;
         let asked = self.asked.pop_front().ok_or(CaptureError::Malformed("an answer that nobody asked for"))?;
@@ -237,15 +271,18 @@ impl Reading {
         for address in addresses.into_iter().filter(|address| *address != 0) {
             let questions = &mut self.questions;
             self.strings.entry(address).or_insert_with(|| {
-                questions.push(Query::String.encode(address));
+                questions.ask(Query::String, address);
                 None
             });
         }
         Ok(())
     }
 
-    fn string(&mut self, kind: u8, address: u64, text: &[u8]) {
+    fn string(&mut self, kind: u8, address: u64, text: &[u8]) -> Result<(), CaptureError> {
         let text = String::from_utf8_lossy(text).into_owned();
+        if matches!(kind, kind::STRING | kind::THREAD_NAME | kind::PLOT_NAME) {
+            self.questions.answered()?;
+        }
         match kind {
             kind::STRING => {
                 self.strings.insert(address, Some(text));
@@ -262,6 +299,7 @@ impl Reading {
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// What has been read, in names as far as they are known, and in nanoseconds.
@@ -285,5 +323,49 @@ impl Reading {
             threads: self.threads.values().map(|thread| thread.name.clone()).collect(),
             frames: self.frames,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An event of this kind with this content.
+    fn event(kind: u8, content: &[&[u8]]) -> Vec<u8> {
+        [&[kind], content.concat().as_slice()].concat()
+    }
+
+    fn string(kind: u8, address: u64, text: &str) -> Vec<u8> {
+        event(kind, &[&address.to_le_bytes(), &(text.len() as u16).to_le_bytes(), text.as_bytes()])
+    }
+
+    #[test]
+    fn what_was_read_is_complete_once_each_question_is_answered_behind_the_last_event() {
+        let mut reading = Reading::default();
+        let [place, name, thread] = [0x1000_u64, 0x2000, 7];
+        let zone = [
+            event(kind::THREAD, &[&(thread as u32).to_le_bytes()]),
+            event(kind::ZONE_BEGIN_16, &[&5_u16.to_le_bytes(), &place.to_le_bytes()]),
+            event(kind::ZONE_END_16, &[&3_u16.to_le_bytes()]),
+            event(kind::TERMINATE, &[]),
+        ];
+        reading.add(&zone.concat()).unwrap();
+        let asked = [Query::ThreadName.encode(thread), Query::SourceLocation.encode(place)];
+        assert_eq!(std::mem::take(&mut reading.questions.unsent), asked);
+        assert!(!reading.is_complete());
+        reading.add(&string(kind::THREAD_NAME, thread, "round")).unwrap();
+        let nowhere = [0; 8];
+        // Address of the name, none of function and file; line and colour.
+        let location = event(kind::SOURCE_LOCATION, &[&name.to_le_bytes(), &nowhere, &nowhere, &[0; 7]]);
+        reading.add(&location).unwrap();
+        assert_eq!(std::mem::take(&mut reading.questions.unsent), [Query::String.encode(name)]);
+        assert!(!reading.is_complete());
+        reading.add(&string(kind::STRING, name, "execute")).unwrap();
+        assert!(reading.is_complete());
+        let totals = reading.totals(2.0);
+        let zone = totals.place("execute").unwrap();
+        assert_eq!((zone.count, zone.ns, totals.threads), (1, 6.0, vec!["round".into()]));
+        // Nothing else was asked.
+        assert!(matches!(reading.add(&string(kind::STRING, name, "execute")), Err(CaptureError::Malformed(_))));
     }
 }
