@@ -8,6 +8,7 @@
 use crate::StorageError;
 use crate::directory::{FILE_MODE, io};
 use cyclotron_ports::{Access, Disk, DiskFile};
+use cyclotron_trace::{sums, zone};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -101,6 +102,7 @@ impl<D: Disk> ModuleCache<D> {
     /// The bytes under a key, which has been used with that. `None`: there are none, or they cannot be read.
     pub fn load(&self, key: &ModuleCacheKey) -> Option<Vec<u8>> {
         let (used, bytes) = *self.index().files.get(key)?;
+        let _zone = zone!("read compiled code");
         let path = self.path(used, key);
         let content = self.disk.read(&path, bytes);
         let mut index = self.index();
@@ -158,6 +160,8 @@ impl<D: Disk> ModuleCache<D> {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+        let _zone = zone!("write compiled code");
+        sums::BYTES_WRITTEN.add(|| bytes.len() as u64);
         let file = self.disk.open(path, Access::Create(FILE_MODE)).map_err(io("create", path))?;
         // Not flushed: a file that a loss of power tears is found to be damaged, and made again.
         file.write_at(0, bytes).map_err(io("write", path))

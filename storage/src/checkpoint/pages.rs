@@ -8,6 +8,7 @@ use crate::directory::io;
 use cyclotron_heap::layout::PAGE;
 use cyclotron_heap::{PageAt, PageStore};
 use cyclotron_ports::{Access, Disk, DiskFile};
+use cyclotron_trace::zone;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -158,6 +159,7 @@ impl<F: DiskFile> PageFile<F> {
     }
 
     fn read(&self, mut index: u32, mut into: &mut [u8]) -> Result<(), StorageError> {
+        let _zone = zone!("read pages");
         assert!(into.len().is_multiple_of(PAGE), "whole pages are read");
         if u64::from(index) + (into.len() / PAGE) as u64 > u64::from(self.pages) {
             return Err(self.damaged(0, "a page is not in it that a checkpoint names"));

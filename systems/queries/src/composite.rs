@@ -4,6 +4,7 @@ use crate::{Certified, Query, RESTARTS_MAX, always_outdated, management, nothing
 use cyclotron_execution::query::{QueryCall, QueryRequest, QuerySession, QueryStep, Unopened};
 use cyclotron_execution::reject::did_not_reply;
 use cyclotron_execution::{ExecutionLimits, PublishedProgram};
+use cyclotron_trace::execution_zone;
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits::{COMPOSITE_QUERY_DEPTH_MAX, QUERY_CALL_OVERHEAD};
 use cyclotron_types::message::ResponsePayload;
@@ -137,7 +138,11 @@ impl Walk<'_> {
             Ok(session) => session,
             Err((env, canister, call)) => Box::new(QuerySession::open(&env, &canister, call)?),
         };
-        let step = session.run(self.budget.next()?);
+        let run = self.budget.next()?;
+        let step = {
+            let _zone = execution_zone(|| (id, &query.method));
+            session.run(run)
+        };
         let mut calls = VecDeque::new();
         let mut answer = self.take_up(step, &mut calls)?;
         if depth > 0 {
@@ -147,7 +152,11 @@ impl Walk<'_> {
             let Some(request) = calls.pop_front() else { break };
             let callback = request.callback;
             let payload = self.call_out(id, request, depth)?;
-            let step = session.callback(&callback, payload, self.budget.next()?);
+            let run = self.budget.next()?;
+            let step = {
+                let _zone = execution_zone(|| (id, &query.method));
+                session.callback(&callback, payload, run)
+            };
             answer = self.take_up(step, &mut calls)?;
         }
         certified.rest(session);

@@ -13,6 +13,7 @@ mod state;
 
 use cyclotron_execution::management::{check_ingress_sender, effective_canister, ingress_allowed};
 use cyclotron_execution::query::{QueryCall, QuerySession, Unopened, inspect};
+use cyclotron_trace::execution_zone;
 use cyclotron_types::Principal;
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::message::Ingress;
@@ -35,6 +36,8 @@ pub struct Query {
     pub arg: Vec<u8>,
 }
 
+/// What message inspection is called where a profiler shows it.
+const INSPECTION: &str = "(message inspection)";
 /// How often a query starts over when it finds a canister that a round has changed since it looked.
 const RESTARTS_MAX: usize = 3;
 
@@ -90,7 +93,10 @@ pub fn inspect_ingress(certified: &Certified, ingress: &Ingress) -> Result<(), R
             ..QueryCall::default()
         };
         match QuerySession::open_inspect(&env, &canister, call) {
-            Ok(session) => return inspect(session),
+            Ok(session) => {
+                let _zone = session.as_ref().map(|_| execution_zone(|| (ingress.receiver, INSPECTION)));
+                return inspect(session);
+            }
             Err(Unopened::Rejected(reject)) => return Err(reject),
             Err(Unopened::Outdated) => {}
         }

@@ -50,7 +50,7 @@ pub mod sums {
     pub static EXECUTIONS: Sum = Sum::new("executions a round\0");
     /// Pages of heaps and stable memories that messages wrote.
     pub static DIRTY_PAGES: Sum = Sum::new("dirty pages a round\0");
-    /// Bytes written to logs and checkpoints.
+    /// Bytes written to logs, checkpoints and the cache of compiled code.
     pub static BYTES_WRITTEN: Sum = Sum::new("bytes written a round\0");
 
     /// All of them.

@@ -8,7 +8,7 @@ use cyclotron_admission::{
 use cyclotron_certification::{ReadError, Reader};
 use cyclotron_net::{Reply, Request, Response};
 use cyclotron_queries::{CertifiedState, Query, inspect_ingress};
-use cyclotron_trace::{Outcome, Stage, StageClock, execution_zone, zone};
+use cyclotron_trace::{Outcome, Stage, StageClock, zone};
 use cyclotron_types::ids::MessageId;
 use cyclotron_types::reject::Reject;
 use cyclotron_wire::{
@@ -224,10 +224,7 @@ fn answer_query(shared: &Shared, query: AdmittedQuery) -> Response {
         return unavailable(&ReadError::NotCertified);
     }
     let query = Query { sender, receiver, method, arg };
-    let outcome = {
-        let _zone = execution_zone(|| (query.receiver, &query.method));
-        cyclotron_queries::answer(&shared.certified, &query)
-    };
+    let outcome = cyclotron_queries::answer(&shared.certified, &query);
     signed_answer(shared, id, &outcome)
 }
 
