@@ -16,7 +16,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Threads that anyone may ask for: far more than help.
@@ -144,11 +144,14 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     }
 
     let (stop, stopped) = crossbeam::channel::bounded(1);
+    let asked = AtomicBool::new(false);
     ctrlc::set_handler(move || {
         // The first one stops the node in order; whoever asks again does not want to wait.
-        if stop.try_send(()).is_err() {
+        if asked.swap(true, Ordering::Relaxed) {
             std::process::exit(INTERRUPTED);
         }
+        // It is the only one, and nobody has gone: there is room.
+        let _sent = stop.try_send(());
     })
     .map_err(|error| format!("cannot handle Ctrl-C: {error}"))?;
 

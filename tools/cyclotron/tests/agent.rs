@@ -17,6 +17,8 @@ use ic_management_canister_types::{
     ProvisionalCreateCanisterWithCyclesArgs, UpdateSettingsArgs,
 };
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -353,9 +355,8 @@ impl OneThread {
 
     /// Asks, and leaves before the answer.
     fn ask_and_leave(&self, method: &str) {
-        use std::io::Write;
         let body = self.query(method);
-        let mut stream = std::net::TcpStream::connect(self.node.address()).unwrap();
+        let mut stream = TcpStream::connect(self.node.address()).unwrap();
         let head = format!(
             "POST {} HTTP/1.1\r\nhost: x\r\ncontent-type: application/cbor\r\ncontent-length: {}\r\n\r\n",
             self.path(),
@@ -538,4 +539,22 @@ async fn requests_under_way_are_answered_before_the_node_ends() {
     let (spun, ()) = tokio::join!(spin.and_wait(), interrupt);
     spun.expect("the call that was under way is answered");
     assert!(node.wait().success());
+}
+
+#[test]
+fn a_second_ctrl_c_ends_a_node_that_is_stopping() {
+    let mut node = TestNode::start(PROGRAM);
+    // A request whose body does not come: for it the stop waits some seconds.
+    let mut half = TcpStream::connect(node.address()).unwrap();
+    half.write_all(b"POST /api/v2/canister/aaaaa-aa/query HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n").unwrap();
+    while !node.metrics_page().lines().any(|line| line == "cyclotron_http_requests_total 1") {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    node.interrupt();
+    // From the first moment of the stop on nobody is let in.
+    while TcpStream::connect(node.address()).is_ok() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    node.interrupt();
+    assert_eq!(node.wait().code(), Some(130), "it waits no longer");
 }
