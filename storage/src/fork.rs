@@ -93,8 +93,11 @@ fn fork_keys<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), StorageErr
     Ok(())
 }
 
-/// Opens the newest checkpoint, if there is one; its height comes with it.
-fn open_checkpoint<D: Disk>(disk: &D, folder: &Path) -> Result<Option<(u64, Opened<D::File>)>, StorageError> {
+/// A checkpoint, with its height.
+type Newest<D> = (u64, Opened<<D as Disk>::File>);
+
+/// Opens the newest checkpoint, if there is one.
+fn open_checkpoint<D: Disk>(disk: &D, folder: &Path) -> Result<Option<Newest<D>>, StorageError> {
     let mut tries = 0;
     loop {
         let heights = match checkpoint::list(disk, folder) {

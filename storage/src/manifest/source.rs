@@ -42,7 +42,7 @@ impl Source<'_> {
                 }
                 Ok(())
             }
-            Source::Record(at, skip) => read_record(files, at, u64::from(*skip) + offset, into),
+            Source::Record(at, skip) => read_record(files, at, *skip + offset, into),
             Source::Frames(frames) => {
                 let mut skip = offset;
                 for frame in frames {

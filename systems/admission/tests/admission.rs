@@ -1,7 +1,6 @@
 //! Requests as clients sign them, and every way to get one wrong.
 
 #[path = "../../../engine/crypto/tests/common/mod.rs"]
-#[allow(dead_code)]
 mod signers;
 
 use candid::Encode;
