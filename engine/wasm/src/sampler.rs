@@ -23,11 +23,12 @@ const UNKNOWN: &str = "[code from before the profile]";
 /// Code of the node that compiled code has called: the System API, the runtime.
 const HOST: &str = "[node]";
 
-/// Samples the threads of this process until it is stopped.
+/// Samples the threads of this process until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Sampler {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Samples>,
+    /// Until it is stopped.
+    thread: Option<JoinHandle<Samples>>,
 }
 
 /// What was found.
@@ -74,16 +75,29 @@ impl Sampler {
             let stop = stop.clone();
             move || sample(Duration::from_secs(1) / rate, &stop, watch)
         })?;
-        Ok(Sampler { stop, thread })
+        Ok(Sampler { stop, thread: Some(thread) })
     }
 
     /// Ends it.
-    pub fn stop(self) -> Samples {
-        self.stop.store(true, Ordering::Release);
-        match self.thread.join() {
-            Ok(samples) => samples,
-            Err(panic) => std::panic::resume_unwind(panic),
+    pub fn stop(mut self) -> Samples {
+        match self.end() {
+            Some(Ok(samples)) => samples,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => unreachable!("it is stopped once"),
         }
+    }
+
+    /// Ends it, unless it has ended.
+    fn end(&mut self) -> Option<std::thread::Result<Samples>> {
+        self.stop.store(true, Ordering::Release);
+        self.thread.take().map(JoinHandle::join)
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        // Whoever drops it does not want the samples; a panic was reported by its thread.
+        let _samples = self.end();
     }
 }
 

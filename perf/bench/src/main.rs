@@ -27,7 +27,7 @@ mod zones;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use report::Report;
-use runner::{Failure, Runner};
+use runner::{Failure, Runner, failed};
 use std::process::ExitCode;
 
 /// The node's.
@@ -129,7 +129,9 @@ impl Suite {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Bench(bench) => run(bench),
+        Command::Bench(bench) => {
+            cyclotron_trace::profiled("round", || run(bench)).unwrap_or_else(|error| Err(failed(error)))
+        }
         Command::Zones(arguments) => zones::run(&arguments),
         Command::ZoneCosts(arguments) => zone_costs::run(&arguments),
     };
@@ -143,7 +145,6 @@ fn main() -> ExitCode {
 }
 
 fn run(bench: Bench) -> Result<(), Failure> {
-    cyclotron_trace::start_profiler();
     #[cfg(feature = "tracy")]
     if bench.await_profiler {
         cyclotron_trace::await_profiler();

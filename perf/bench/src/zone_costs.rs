@@ -110,8 +110,7 @@ fn read_all(address: SocketAddr) -> Result<(), Failure> {
     loop {
         match capture.read() {
             Ok(true) => {}
-            // It has ended.
-            Ok(false) | Err(CaptureError::Connection(_)) => return Ok(()),
+            Ok(false) => return Ok(()),
             Err(error) => return Err(failed(error)),
         }
     }

@@ -28,22 +28,19 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut capture = connect(arguments)?;
     let welcome = capture.welcome().clone();
     let ends = arguments.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    while ends.is_none_or(|ends| Instant::now() < ends) {
-        match capture.read() {
-            Ok(true) => {}
-            Ok(false) => break,
-            // The program has ended.
-            Err(CaptureError::Connection(error))
-                if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) =>
-            {
-                break;
-            }
-            Err(error) => return Err(failed(error)),
-        }
+    let mut outcome = Ok(true);
+    while matches!(outcome, Ok(true)) && ends.is_none_or(|ends| Instant::now() < ends) {
+        outcome = capture.read();
     }
     println!("{}, process {}", welcome.program, welcome.pid);
     print(&capture.totals());
-    Ok(())
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(CaptureError::Connection(error)) if error.kind() == ErrorKind::UnexpectedEof => {
+            Err(failed("the program ended before it had told everything: the table lacks its last zones"))
+        }
+        Err(error) => Err(failed(error)),
+    }
 }
 
 fn connect(arguments: &Arguments) -> Result<Capture, Failure> {

@@ -52,9 +52,9 @@ enum Command {
 /// Exit codes: 0 success, 1 the operation failed, 2 the arguments are wrong (clap's).
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Start(arguments) => start::run(arguments),
+        Command::Start(arguments) => profiled("start", || start::run(arguments)),
         Command::Record(command) => recordings::record(&command),
-        Command::Replay(arguments) => recordings::replay(&arguments),
+        Command::Replay(arguments) => profiled("round", || recordings::replay(&arguments)),
         Command::Load(arguments) => load::run(&arguments),
         Command::State(command) => state::run(&command),
         Command::Fork(arguments) => fork::run(&arguments),
@@ -67,6 +67,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs what a profiler may want to see; its thread is the row that rounds are in if it runs them.
+fn profiled(name: &str, work: impl FnOnce() -> Result<(), String> + Send) -> Result<(), String> {
+    cyclotron_trace::profiled(name, work).unwrap_or_else(|error| Err(format!("cannot start a thread: {error}")))
 }
 
 /// Prints a line to standard output; a reader that has gone, as `head` does, is no error.

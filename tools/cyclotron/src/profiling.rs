@@ -31,7 +31,6 @@ impl Profiling {
         if self.perf_map {
             cyclotron_wasm::write_perf_map().map_err(|error| format!("--perf-map: {error}"))?;
         }
-        cyclotron_trace::start_profiler();
         #[cfg(feature = "tracy")]
         if self.await_profiler {
             cyclotron_trace::await_profiler();

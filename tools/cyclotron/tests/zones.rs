@@ -5,9 +5,10 @@
 mod common;
 
 use common::*;
-use cyclotron_conformance::{TestNode, canister};
+use cyclotron_conformance::{TestNode, canister, program};
 use cyclotron_zones::{Capture, CaptureError, Totals};
 use std::net::{SocketAddr, TcpListener};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -150,6 +151,75 @@ async fn a_profiler_reads_sampled_wasm_functions_by_name() {
     assert!(known.threads.iter().any(|thread| thread.starts_with("wasm ")), "{:?}", known.threads);
     stop.store(true, Ordering::Release);
     reader.join().unwrap();
+}
+
+/// Connects to a program that begins to listen soon.
+fn connect(address: SocketAddr) -> Capture {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match Capture::connect(address) {
+            Err(CaptureError::Connection(_)) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            outcome => return outcome.unwrap(),
+        }
+    }
+}
+
+/// Reads until the program has said that it has told everything; a connection that ends before is a failure.
+fn read_to_the_end(mut capture: Capture) -> Totals {
+    while capture.read().unwrap() {}
+    let totals = capture.totals();
+    assert!(totals.places.iter().all(|place| !place.name.is_empty()), "all names are told: {totals:#?}");
+    assert!(totals.plots.iter().all(|plot| !plot.name.is_empty()), "{totals:#?}");
+    totals
+}
+
+#[test]
+fn a_profiler_reads_a_short_replay_to_its_last_round() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("zones-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("mixed.cyc").to_str().unwrap().to_owned();
+    let load = ["load", "--mix", "mixed", "--rate", "20", "--seconds", "2", "--rounds", "5", "--record", &file];
+    assert!(program(PROGRAM, &load).output().unwrap().status.success());
+    let port = free_port();
+    let replay = program(PROGRAM, &["replay", &file, "--json", "--await-profiler", "--wasm-rows"])
+        .env("TRACY_PORT", port.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let totals = read_to_the_end(connect(SocketAddr::from(([127, 0, 0, 1], port))));
+    let output = replay.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rounds = report["contents"]["rounds"].as_u64().unwrap();
+    assert!(rounds > 5, "those that make the canisters too: {report}");
+    assert_eq!(totals.frames, rounds);
+    assert_eq!(totals.place("round").unwrap().count, rounds);
+    assert_eq!(totals.plot("executions a round").unwrap().count, rounds);
+    assert!(totals.threads.iter().any(|thread| thread == "round"), "{:?}", totals.threads);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_stops_tells_the_profiler_its_end() {
+    let port = free_port();
+    let environment = [("TRACY_PORT", &*port.to_string())];
+    let mut node = TestNode::start_with_environment(PROGRAM, &["--wasm-rows"], &environment);
+    let reader = {
+        let capture = connect(SocketAddr::from(([127, 0, 0, 1], port)));
+        std::thread::spawn(move || read_to_the_end(capture))
+    };
+    let agent = agent(&node, key(1));
+    let computes = install_new(&agent, &wat::parse_str(COMPUTES).unwrap()).await;
+    agent.update(&computes, "go").call_and_wait().await.unwrap();
+    node.interrupt();
+    assert!(node.wait().success());
+    let totals = reader.join().unwrap();
+    // What the node does last: the checkpoint of its end.
+    for name in ["checkpoint: write", "flush a checkpoint", "flush the log"] {
+        assert!(totals.place(name).is_some_and(|place| place.count > 0), "{name}: {totals:#?}");
+    }
 }
 
 #[tokio::test]

@@ -15,9 +15,9 @@ mod on;
 mod timeline;
 
 #[cfg(not(feature = "tracy"))]
-pub use off::{COMPILED_IN, Place, Plot, Sum, Zone, await_profiler, end_frame, execution_zone, start_profiler};
+pub use off::{COMPILED_IN, Place, Plot, Sum, Zone, end_frame, execution_zone, profiled};
 #[cfg(feature = "tracy")]
-pub use on::{COMPILED_IN, Place, Plot, Sum, Zone, await_profiler, end_frame, execution_zone, start_profiler};
+pub use on::{COMPILED_IN, Place, Plot, Sum, Zone, await_profiler, end_frame, execution_zone, profiled};
 #[cfg(feature = "tracy")]
 pub use timeline::{Timeline, function_place};
 

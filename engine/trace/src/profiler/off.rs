@@ -1,6 +1,7 @@
 //! The profiler that is not there: same names, no size, no code.
 
 use cyclotron_types::ids::CanisterId;
+use std::io;
 
 /// Whether zones are in this program.
 pub const COMPILED_IN: bool = false;
@@ -66,13 +67,11 @@ impl Sum {
     pub fn add(&self, _value: impl FnOnce() -> u64) {}
 }
 
-/// Lets a profiler connect from now on.
+/// Runs `work`. Errors: none.
 #[inline(always)]
-pub fn start_profiler() {}
-
-/// Waits until a profiler is connected.
-#[inline(always)]
-pub fn await_profiler() {}
+pub fn profiled<R: Send>(_name: &str, work: impl FnOnce() -> R + Send) -> io::Result<R> {
+    Ok(work())
+}
 
 /// Ends a round.
 #[inline(always)]

@@ -1,17 +1,19 @@
 //! The profiler as Tracy's client library has it.
 //!
-//! Invariant: what is handed to the library by address (places and their strings, names of plots) lives as long as the program: the profiler
-//! asks for it when it comes across the address, which may be much later.
+//! Invariants. What is handed to the library by address (places and their strings, names of plots) lives as long as the program: the profiler
+//! asks for it when it comes across the address, which may be much later. And only threads that are [`attached`] call the library: it is there
+//! from before the first of them until after the last, since it is started once, before any is attached, and shut down once, when none is.
 
 use cyclotron_types::ids::CanisterId;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_char;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracy_client_sys as sys;
 
 /// Whether zones are in this program.
@@ -19,14 +21,56 @@ pub const COMPILED_IN: bool = true;
 
 /// Names of executions that are kept: more than a screen can show. Whatever runs beyond them goes by [`OTHERS`].
 const NAMES_MAX: usize = 16_384;
-/// How often it is looked whether a profiler has come.
-const CONNECT_POLL: Duration = Duration::from_millis(5);
+/// How often it is looked whether a profiler has come, and whether threads have ended.
+const POLL: Duration = Duration::from_millis(5);
+/// How long threads may take to end that nobody waited for: those of a pool are told to, and end on their own.
+const THREADS_END_MAX: Duration = Duration::from_secs(5);
+/// Stack of the thread that works in the place of the main thread, which has so much.
+const STACK_BYTES: usize = 8 << 20;
 
 /// Whether a profiler was connected when the last round ended.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
 /// Before it is completed nothing of the library may be called.
 static STARTED: Once = Once::new();
+/// From then on no thread is attached any more.
+static ENDED: AtomicBool = AtomicBool::new(false);
+/// Threads that are attached.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a thread may call the library.
+struct Attached(bool);
+
+thread_local! {
+    /// Is registered for the thread's end before the library registers anything there, since it is not called before; so it goes last.
+    static HERE: Attached = Attached::new();
+}
+
+impl Attached {
+    fn new() -> Self {
+        // Counted first, then looked; whoever ends it says so first, then counts. One of the two sees the other.
+        THREADS.fetch_add(1, Ordering::SeqCst);
+        let attached = STARTED.is_completed() && !ENDED.load(Ordering::SeqCst);
+        if !attached {
+            THREADS.fetch_sub(1, Ordering::SeqCst);
+        }
+        Self(attached)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if self.0 {
+            THREADS.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Whether this thread may call the library, which then is there until the thread ends.
+#[inline]
+fn attached() -> bool {
+    HERE.try_with(|here| here.0).unwrap_or(false)
+}
 
 static OTHERS: Place = Place::new("canister execution\0", "more names than are kept\0", "\0", 0);
 
@@ -70,9 +114,9 @@ impl Place {
     }
 
     fn begin(&'static self) -> Zone {
-        // SAFETY: the place and its strings live as long as the program; a profiler was connected, so the library has been started.
-        let begun = unsafe { sys::___tracy_emit_zone_begin(&raw const self.0, 1) };
-        Zone { begun: Some(begun), one_thread: PhantomData }
+        // SAFETY: the place and its strings live as long as the program; this thread is attached.
+        let begun = attached().then(|| unsafe { sys::___tracy_emit_zone_begin(&raw const self.0, 1) });
+        Zone { begun, one_thread: PhantomData }
     }
 }
 
@@ -87,9 +131,12 @@ pub struct Zone {
 impl Drop for Zone {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(begun) = self.begun {
-            // SAFETY: it was begun on this thread, from which a zone cannot be moved, and ends once. The library drops what a connection that
-            // is gone began.
+        // A thread that ends is not attached to its very end.
+        if let Some(begun) = self.begun
+            && attached()
+        {
+            // SAFETY: it was begun on this thread, from which a zone cannot be moved, and ends once; the thread is attached. The library drops
+            // what a connection that is gone began.
             unsafe { sys::___tracy_emit_zone_end(begun) };
         }
     }
@@ -116,8 +163,10 @@ impl Plot {
 
     fn emit(&self, value: u64) {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
-        // SAFETY: the name ends with a zero byte and lives as long as the program; the library has been started.
-        unsafe { sys::___tracy_emit_plot_int(c_string(self.0), value) };
+        if attached() {
+            // SAFETY: the name ends with a zero byte and lives as long as the program; this thread is attached.
+            unsafe { sys::___tracy_emit_plot_int(c_string(self.0), value) };
+        }
     }
 }
 
@@ -143,35 +192,77 @@ impl Sum {
     }
 }
 
-/// Lets a profiler connect from now on.
-pub fn start_profiler() {
-    // SAFETY: once in the process, and never shut down.
-    STARTED.call_once(|| unsafe { sys::___tracy_startup_profiler() });
+/// Runs `work` on a thread of this name, while a profiler may connect; then tells one that has all that happened, and answers what it still
+/// asks for, until it ends the connection. Once in a process, from a thread that has no zones itself.
+///
+/// Threads with zones should end with `work`: those that go on for seconds are told on standard error, and the profiler loses the end.
+/// Errors: when there is no thread for it.
+pub fn profiled<R: Send>(name: &str, work: impl FnOnce() -> R + Send) -> io::Result<R> {
+    start()?;
+    let done = on_thread(name, work);
+    end();
+    done
 }
 
-/// Waits until a profiler is connected.
+/// Runs `work` on a thread of its own, which has ended when this returns.
+fn on_thread<R: Send>(name: &str, work: impl FnOnce() -> R + Send) -> io::Result<R> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn_scoped(scope, work)?;
+        // Without this the scope would wait for `work` alone.
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// Lets a profiler connect from now on. On a thread that ends: the library keeps something for the one that starts it, which must not outlive
+/// the library.
+fn start() -> io::Result<()> {
+    on_thread("profiler", || {
+        // SAFETY: once in the process; no thread is attached yet.
+        STARTED.call_once(|| unsafe { sys::___tracy_startup_profiler() });
+    })
+}
+
+/// Tells the profiler the rest, unless threads with zones do not end.
+fn end() {
+    ACTIVE.store(false, Ordering::Relaxed);
+    if ENDED.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let until = Instant::now() + THREADS_END_MAX;
+    while THREADS.load(Ordering::SeqCst) > 0 {
+        if Instant::now() > until {
+            return eprintln!("the profiler does not learn the end: threads with zones go on");
+        }
+        std::thread::sleep(POLL);
+    }
+    // SAFETY: it has been started, and is shut down once. No thread is attached, nor will be, and those that were have run their ends, so nobody
+    // calls the library or leaves it something to clean up. On Linux with glibc, that is: ends of a thread run in reverse order of registration,
+    // whichever language registered them.
+    unsafe { sys::___tracy_shutdown_profiler() };
+}
+
+/// Waits until a profiler is connected. Within `work` of [`profiled`]; elsewhere none comes.
 pub fn await_profiler() {
-    start_profiler();
     while !look() {
-        std::thread::sleep(CONNECT_POLL);
+        std::thread::sleep(POLL);
     }
 }
 
 /// Notes whether a profiler is connected.
 fn look() -> bool {
-    // SAFETY: the library has been started.
-    let connected = STARTED.is_completed() && unsafe { sys::___tracy_connected() } != 0;
+    // SAFETY: this thread is attached.
+    let connected = STARTED.is_completed() && attached() && unsafe { sys::___tracy_connected() } != 0;
     ACTIVE.store(connected, Ordering::Relaxed);
     connected
 }
 
 /// Ends a round: a frame mark, and the sums of the round. From here on zones are there if a profiler is.
 pub fn end_frame() {
-    if ACTIVE.load(Ordering::Relaxed) {
+    if ACTIVE.load(Ordering::Relaxed) && attached() {
         for sum in super::sums::ALL {
             sum.plot.emit(sum.sum.swap(0, Ordering::Relaxed));
         }
-        // SAFETY: no name: the main frame; the library has been started.
+        // SAFETY: no name: the main frame; this thread is attached.
         unsafe { sys::___tracy_emit_frame_mark(std::ptr::null()) };
     }
     look();
