@@ -3,6 +3,8 @@
 
 #[path = "../../tools/fuzz/checks/manifest.rs"]
 mod check;
+#[path = "../../tools/fuzz/checks/corpus.rs"]
+mod corpus;
 
 use cyclotron_heap::layout::PAGE;
 use cyclotron_heap::{PageAt, PageRun};
@@ -565,12 +567,7 @@ fn chunks_cover_a_file_of_any_length() {
     }
 }
 
-static CORPUS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/fuzz/corpus/manifest");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
-});
+static CORPUS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| corpus::read("manifest"));
 
 #[test]
 fn frames_of_files_that_were_written_once_are_read() {
@@ -581,20 +578,7 @@ fn frames_of_files_that_were_written_once_are_read() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn mutated_frames_of_files_have_one_form_or_none(
-        which in any::<prop::sample::Index>(),
-        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..4),
-    ) {
-        let mut input = which.get(&CORPUS).clone();
-        for (place, byte, kind) in edits {
-            let place = place.index(input.len() + 1);
-            match kind {
-                0 => input.insert(place, byte),
-                1 if place < input.len() => drop(input.remove(place)),
-                _ if place < input.len() => input[place] = byte,
-                _ => {}
-            }
-        }
-        check::check(&input);
+    fn mutated_frames_of_files_have_one_form_or_none(which: prop::sample::Index, edits in corpus::edits()) {
+        check::check(&corpus::edited(&CORPUS, which, &edits));
     }
 }

@@ -2,13 +2,15 @@
 
 mod common;
 
+#[path = "../../../tools/fuzz/checks/corpus.rs"]
+mod corpus;
 #[path = "../../../tools/fuzz/checks/der_public_key.rs"]
 mod der_public_key;
 
 use common::signers;
 use cyclotron_crypto::{PublicKey, PublicKeyError, Unsupported, self_authenticating};
 use proptest::prelude::*;
-use std::path::Path;
+use std::sync::LazyLock;
 
 /// The Internet Computer's root key, and the name of the subnet that holds it. Spec: ic-interface-spec #http-read-state.
 const ROOT_KEY: &str = "308182301d060d2b0601040182dc7c0503010201060c2b0601040182dc7c05030201036100814c0e6ec71fab583b08bd81373c255c3c371b2e84863c98a4f1e08b74235d14fb5d9c0cd546d9685f913a0c0b2cc5341583bf4b4392e467db96d65b9bb4cb717112f8472e0d5a4d14505ffd7484b01291091c5f87b98883463f98091a0baaae";
@@ -66,39 +68,19 @@ fn every_other_encoding_of_a_key_is_malformed() {
     assert!(PublicKey::from_der(&rsa).unwrap_err().to_string().contains("RSA"));
 }
 
-fn corpus() -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/fuzz/corpus/der_public_key");
-    let mut files: Vec<_> =
-        std::fs::read_dir(folder).expect("corpus folder").map(|entry| entry.expect("corpus entry").path()).collect();
-    files.sort();
-    assert!(files.len() >= 8, "the corpus is gone");
-    files.iter().map(|file| std::fs::read(file).expect("corpus file")).collect()
-}
+static CORPUS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| corpus::read("der_public_key"));
 
 #[test]
 fn corpus_holds() {
-    corpus().iter().for_each(|der| der_public_key::check(der));
-    assert!(corpus().iter().filter(|der| PublicKey::from_der(der).is_ok()).count() >= 4);
+    CORPUS.iter().for_each(|der| der_public_key::check(der));
+    let decoded = CORPUS.iter().filter(|der| PublicKey::from_der(der).is_ok()).count();
+    assert!(CORPUS.len() >= 8 && decoded >= 4, "{decoded} of {}", CORPUS.len());
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(5_000))]
     #[test]
-    fn mutations_hold(
-        which: prop::sample::Index,
-        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..4),
-    ) {
-        let corpus = corpus();
-        let mut der = which.get(&corpus).clone();
-        for (place, byte, kind) in edits {
-            let place = place.index(der.len() + 1);
-            match kind {
-                0 => der.insert(place, byte),
-                1 if place < der.len() => drop(der.remove(place)),
-                _ if place < der.len() => der[place] = byte,
-                _ => {}
-            }
-        }
-        der_public_key::check(&der);
+    fn mutations_hold(which: prop::sample::Index, edits in corpus::edits()) {
+        der_public_key::check(&corpus::edited(&CORPUS, which, &edits));
     }
 }

@@ -5,10 +5,11 @@
 
 #[path = "../../../tools/fuzz/checks/compiled_code.rs"]
 mod compiled_code;
+#[path = "../../../tools/fuzz/checks/corpus.rs"]
+mod corpus;
 #[path = "suite/kept.rs"]
 mod kept;
 
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use cyclotron_types::units::Instructions;
@@ -204,13 +205,7 @@ fn a_module_that_breaks_the_rules_is_refused_whatever_is_kept() {
     assert!(engine.compile(&wat::parse_str("(module)").unwrap()).is_ok());
 }
 
-static CORPUS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/fuzz/corpus/compiled_code");
-    let mut files: Vec<_> =
-        std::fs::read_dir(folder).expect("corpus folder").map(|entry| entry.expect("corpus entry").path()).collect();
-    files.sort();
-    files.iter().map(|file| std::fs::read(file).expect("corpus file")).collect()
-});
+static CORPUS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| corpus::read("compiled_code"));
 
 #[test]
 fn the_fuzz_targets_corpus_holds_code_and_damaged_code() {
@@ -221,20 +216,7 @@ fn the_fuzz_targets_corpus_holds_code_and_damaged_code() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn mutations_hold(
-        which in any::<prop::sample::Index>(),
-        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..6),
-    ) {
-        let mut input = which.get(&CORPUS).clone();
-        for (place, byte, kind) in edits {
-            let place = place.index(input.len() + 1);
-            match kind {
-                0 => input.insert(place, byte),
-                1 if place < input.len() => drop(input.remove(place)),
-                _ if place < input.len() => input[place] = byte,
-                _ => {}
-            }
-        }
-        compiled_code::check(&input);
+    fn mutations_hold(which: prop::sample::Index, edits in corpus::edits()) {
+        compiled_code::check(&corpus::edited(&CORPUS, which, &edits));
     }
 }

@@ -488,14 +488,15 @@ fn a_gzipped_module_loads_like_the_plain_one() {
     assert!(decode::load(&unzipped, &Rules::canister()).is_ok());
 }
 
+#[path = "../../../tools/fuzz/checks/corpus.rs"]
+#[allow(dead_code, reason = "nothing is edited here")]
+mod corpus;
 #[path = "../../../tools/fuzz/checks/wasm_module.rs"]
 mod wasm_module;
 
 #[test]
 fn the_fuzz_targets_corpus_and_its_cuts_are_answered_without_a_panic() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/fuzz/corpus/wasm_module");
-    let files = std::fs::read_dir(folder).expect("corpus folder").map(|entry| entry.expect("corpus entry").path());
-    let uploads: Vec<_> = files.map(|file| std::fs::read(file).expect("corpus file")).collect();
+    let uploads = corpus::read("wasm_module");
     assert!(uploads.len() >= 2, "the corpus is gone");
     for upload in &uploads {
         let taken = wasm_module::check(upload);
