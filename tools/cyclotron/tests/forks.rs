@@ -5,35 +5,16 @@ mod common;
 
 use candid::Principal;
 use common::*;
-use cyclotron_conformance::{TestNode, canister, program};
+use cyclotron_conformance::{TestNode, canister};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-
-fn directory(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("cyclotron-{name}-{}", std::process::id()));
-    let _none_yet = std::fs::remove_dir_all(&path);
-    path
-}
-
-/// Runs the program; its output, or what it says of its failure.
-fn run(arguments: &[&str]) -> Result<String, String> {
-    let output = program(PROGRAM, arguments).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
-}
+use std::path::Path;
 
 fn fork_canister(state: &Path, source: Principal, more: &[&str]) -> Result<Principal, String> {
     let source = source.to_text();
     let arguments = [&["fork", state.to_str().unwrap(), "--canister", &source], more].concat();
     run(&arguments).map(|id| Principal::from_text(id.trim()).unwrap())
-}
-
-fn end(mut node: TestNode) -> PathBuf {
-    node.interrupt();
-    assert!(node.wait().success());
-    node.kill()
 }
 
 /// What the node says through its socket.

@@ -7,21 +7,8 @@ use candid::Principal;
 use common::*;
 use cyclotron_conformance::{TestNode, canister, program};
 use ic_agent::Agent;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-
-fn directory(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-    let _none_yet = std::fs::remove_dir_all(&path);
-    path
-}
-
-/// Runs the program; its output, or what it says of its failure.
-fn run(arguments: &[&str]) -> Result<String, String> {
-    let output = program(PROGRAM, arguments).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
-}
 
 /// Copies a folder and those in it.
 fn copy(from: &Path, to: &Path) {

@@ -3,7 +3,7 @@
 
 use candid::utils::ArgumentDecoder;
 use candid::{CandidType, Decode, Encode, Nat, Principal, decode_args};
-use cyclotron_conformance::TestNode;
+use cyclotron_conformance::{TestNode, program};
 use cyclotron_types::ids::CanisterId;
 use ic_agent::identity::BasicIdentity;
 use ic_agent::{Agent, AgentError, Identity};
@@ -11,9 +11,31 @@ use ic_management_canister_types::{
     CanisterIdRecord, CanisterInstallMode, ChunkHash, InstallChunkedCodeArgs, InstallCodeArgs,
     ProvisionalCreateCanisterWithCyclesArgs, UploadChunkArgs,
 };
+use std::path::PathBuf;
 
 /// The node's program, built by cargo for these tests.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_cyclotron");
+
+/// A folder that is not there yet. Its name is short, as that of a node's socket in it must be.
+pub fn directory(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("cyclotron-{name}-{}", std::process::id()));
+    let _none_yet = std::fs::remove_dir_all(&path);
+    path
+}
+
+/// Runs the program; its output, or what it says of its failure.
+pub fn run(arguments: &[&str]) -> Result<String, String> {
+    let output = program(PROGRAM, arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// Ends a node in order; its state directory.
+pub fn end(mut node: TestNode) -> PathBuf {
+    node.interrupt();
+    assert!(node.wait().success());
+    node.kill()
+}
 
 /// The number of the first canister of a local network.
 pub const FIRST_CANISTER: u64 = 0x8000_0000_0010_0000;
