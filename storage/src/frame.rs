@@ -41,10 +41,14 @@ pub enum FrameKind {
     ManifestFiles = 14,
     /// Of a recording that begins at a checkpoint: which state that is.
     Beginning,
+    /// Of a recording: a query that was answered on the state of a height.
+    Query,
+    /// Of a recording: how many queries were answered since the last such frame, and not recorded.
+    QueriesLeftOut,
 }
 
 impl FrameKind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::Configuration,
         Self::Batch,
         Self::Root,
@@ -60,6 +64,8 @@ impl FrameKind {
         Self::Files,
         Self::ManifestFiles,
         Self::Beginning,
+        Self::Query,
+        Self::QueriesLeftOut,
     ];
 
     /// Its number in the file.

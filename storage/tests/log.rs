@@ -5,7 +5,7 @@
 use cyclotron_ports::{Disk, Fault, SimDisk, SimEntropy};
 use cyclotron_storage::StorageError;
 use cyclotron_storage::log::{LogReader, LogWriter, Trimmed, decode_batch, encode_batch, first_height, trim};
-use cyclotron_storage::{Frame, FrameKind};
+use cyclotron_storage::{Frame, FrameKind, encode_block, encode_frame};
 use cyclotron_types::Principal;
 use cyclotron_types::action::OperatorAction;
 use cyclotron_types::batch::Batch;
@@ -198,6 +198,40 @@ fn a_recording_is_one_file_of_compressed_frames() {
     assert_eq!(log.next_frame().unwrap(), None);
     let again = LogWriter::create_file(&*disk, path, 7, CONFIGURATION).unwrap_err();
     assert_eq!(again.to_string(), "/log/recording exists already; it is not overwritten");
+}
+
+#[test]
+fn queries_are_in_recordings_alone_and_of_states_that_these_come_to() {
+    let query = |log: &mut LogWriter<SimDisk>, height| log.append(FrameKind::Query, height, |out| out.push(1));
+    let disk = disk(4);
+    let mut log = create(&disk);
+    write_up_to(&mut log, 2);
+    query(&mut log, 2);
+    log.write().unwrap().make_lasting().unwrap();
+    let said = read(&disk).unwrap_err().to_string();
+    assert!(said.contains("queries are in recordings alone"), "{said}");
+    for (height, is_whole) in [(7, false), (8, true), (9, true), (50, true), (u64::MAX, false)] {
+        let path = Path::new("/log/recording");
+        let _none_yet = disk.remove(path);
+        let mut log = LogWriter::create_file(&*disk, path, 9, CONFIGURATION).unwrap();
+        log.append(FrameKind::Batch, 9, |out| out.extend_from_slice(&content(9)));
+        // A block of another thread goes before what waits.
+        let mut block = Vec::new();
+        let mut frame = Vec::new();
+        encode_frame(FrameKind::Query, height, &mut frame, |out| out.push(1));
+        encode_block(9, &frame, &mut block);
+        log.write_encoded(&block).unwrap();
+        log.write_compressed().unwrap().make_lasting().unwrap();
+        let mut log = LogReader::open_file(disk.clone(), path).unwrap();
+        let first = log.next_frame();
+        if is_whole {
+            assert_eq!(first.unwrap().unwrap(), Frame { kind: FrameKind::Query, height, content: vec![1] });
+            assert_eq!(log.next_frame().unwrap().unwrap().kind, FrameKind::Batch);
+        } else {
+            let said = first.unwrap_err().to_string();
+            assert!(said.contains("a query is of a state that it does not come to"), "{said}");
+        }
+    }
 }
 
 #[test]

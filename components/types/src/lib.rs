@@ -14,6 +14,7 @@ pub mod limits;
 pub mod message;
 pub mod module_limits;
 mod principal_set;
+pub mod query;
 pub mod reject;
 pub mod units;
 pub mod weights;

@@ -7,23 +7,25 @@
 //! recorded traffic gives the canister other code. Messages of users are compared by their ids; what else ran, callbacks and tasks say, the
 //! first of a canister and method with the first, the second with the second, and so on.
 
+use crate::changes::{self, Answer, Change, Changes, words_of_answer};
+use crate::queries::Asked;
 use crate::replayer::ReplayFailed;
+use crate::report::Kind;
 use crate::source::{Recording, Started};
 use cyclotron_ports::Disk;
 use cyclotron_storage::FrameKind;
-use cyclotron_storage::log::decode_batch;
+use cyclotron_storage::log::{answer_hash, decode_batch};
 use cyclotron_subnet::{JobName, NotTaken, Ran, ReplayError, RoundObserver, RoundSet, Subnet, TakeOver};
 use cyclotron_types::canister::LogRecord;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::message::IngressStatus;
+use cyclotron_types::query::FollowsFrom;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Changes of each kind that are listed; all are counted.
-const LISTED_MAX: usize = 10_000;
-/// Bytes of an answer that are shown.
-const SHOWN_BYTES: usize = 64;
+/// Queries that are run at once on both sides, whose answers are all in memory.
+const QUERIES_AT_ONCE: usize = 64;
 
 /// What is tried.
 #[derive(Clone, Debug)]
@@ -45,44 +47,6 @@ pub struct Taken {
     pub outcome: Result<u64, String>,
 }
 
-/// Something that is not as recorded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Change {
-    /// Height of the round in which the candidate's side became known.
-    pub height: u64,
-    /// Whose.
-    pub canister: String,
-    /// Of which method; a callback or a task in parentheses. Empty for lines that a canister printed about a trap.
-    pub method: String,
-    /// As recorded.
-    pub recorded: String,
-    /// With the candidate.
-    pub candidate: String,
-}
-
-/// Changes of one kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Changes {
-    /// How many were compared.
-    pub compared: u64,
-    /// How many of these are not alike.
-    pub changed: u64,
-    /// The first of them.
-    pub listed: Vec<Change>,
-}
-
-impl Changes {
-    fn compare(&mut self, same: bool, change: impl FnOnce() -> Change) {
-        self.compared += 1;
-        if !same {
-            self.changed += 1;
-            if self.listed.len() < LISTED_MAX {
-                self.listed.push(change());
-            }
-        }
-    }
-}
-
 /// Instructions of one method on both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MethodChange {
@@ -90,7 +54,9 @@ pub struct MethodChange {
     pub canister: String,
     /// The method.
     pub method: String,
-    /// Messages that ended, as recorded.
+    /// As what it ran.
+    pub kind: Kind,
+    /// Messages that ended or queries that were answered, as recorded.
     pub recorded_messages: u64,
     /// With the candidate.
     pub candidate_messages: u64,
@@ -113,6 +79,14 @@ pub struct CandidateReport {
     pub replies: Changes,
     /// Messages of users that only one side has answered.
     pub unanswered: Changes,
+    /// Answers to queries, those excepted for which the canister looked at a certificate of its data.
+    pub queries: Changes,
+    /// Queries with such answers.
+    pub certificates: u64,
+    /// Answers to queries that the recording's own side gave otherwise than recorded.
+    pub not_as_recorded: Changes,
+    /// Queries that were not run: as in a replay.
+    pub queries_missed: u64,
     /// Lines about traps that canisters printed, a round's together.
     pub traps: Changes,
     /// Instructions of single messages, callbacks and tasks.
@@ -122,6 +96,8 @@ pub struct CandidateReport {
 }
 
 type Job = (CanisterId, JobName);
+/// Messages or queries, and their instructions.
+type Counted = (u64, u64);
 
 /// What a side did in the rounds since it was last looked at.
 #[derive(Default)]
@@ -161,8 +137,8 @@ struct Side {
     partial: BTreeMap<Job, u64>,
     /// Instructions of ended messages that the other side has not come to.
     ended: BTreeMap<Job, VecDeque<u64>>,
-    /// Messages and instructions of each job.
-    totals: BTreeMap<Job, (u64, u64)>,
+    /// Messages and instructions of each job, and queries.
+    totals: BTreeMap<(Kind, Job), Counted>,
     /// Answers that the other side has not given.
     answers: BTreeMap<MessageId, IngressStatus>,
 }
@@ -176,6 +152,11 @@ impl Side {
         Ok(Self { subnet, seen, partial, ended, totals, answers })
     }
 
+    fn count(&mut self, kind: Kind, job: Job, instructions: u64) {
+        let totals = self.totals.entry((kind, job)).or_default();
+        *totals = (totals.0 + 1, totals.1 + instructions);
+    }
+
     /// Takes up what the last round did; returns its traps.
     fn take_up(&mut self, answered: &[MessageId]) -> BTreeMap<CanisterId, Vec<String>> {
         let Seen { ran, traps } = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
@@ -183,8 +164,7 @@ impl Side {
             let job = (canister, name);
             let so_far = self.partial.remove(&job).unwrap_or(0) + instructions.0;
             if finished {
-                let totals = self.totals.entry(job.clone()).or_default();
-                *totals = (totals.0 + 1, totals.1 + so_far);
+                self.count(Kind::Message, job.clone(), so_far);
                 self.ended.entry(job).or_default().push_back(so_far);
             } else {
                 self.partial.insert(job, so_far);
@@ -220,12 +200,21 @@ pub fn try_candidate<D: Disk<File: 'static> + 'static>(
     let from = from.unwrap_or(0);
     let mut last_tried = None;
     let mut report = CandidateReport::default();
-    if log.height() + 1 >= from {
-        take_over(&mut report.taken, &mut tried.subnet, candidate, &mut last_tried);
-    }
     // Receiver and method of messages that a side has still to answer.
     let mut sent: BTreeMap<MessageId, (CanisterId, String)> = BTreeMap::new();
+    // Queries of the last height.
+    let mut asked = Asked::default();
     while let Some(frame) = log.next_frame().map_err(ReplayFailed::Storage)? {
+        if frame.kind == FrameKind::Query {
+            if frame.height >= from {
+                asked.add(&frame)?;
+            }
+            continue;
+        }
+        compare_queries(&mut report, std::mem::take(&mut asked), &mut recorded, &mut tried);
+        if frame.kind == FrameKind::QueriesLeftOut {
+            continue;
+        }
         if frame.kind != FrameKind::Batch {
             recorded.subnet.replay(&frame).map_err(ReplayFailed::Replay)?;
             match frame.kind {
@@ -238,6 +227,10 @@ pub fn try_candidate<D: Disk<File: 'static> + 'static>(
         if height > last {
             break;
         }
+        // Behind the queries of the height before, which see what that left.
+        if height >= from {
+            take_over(&mut report.taken, &mut tried.subnet, candidate, &mut last_tried);
+        }
         let left = recorded.subnet.replay(&frame).map_err(ReplayFailed::Replay)?;
         let batch = decode_batch(height, &frame.content)
             .ok_or(ReplayFailed::Replay(ReplayError::Malformed { height, what: "it holds no batch" }))?;
@@ -249,9 +242,6 @@ pub fn try_candidate<D: Disk<File: 'static> + 'static>(
             }
             recorded.pass_over();
             tried.pass_over();
-            if height + 1 == from {
-                take_over(&mut report.taken, &mut tried.subnet, candidate, &mut last_tried);
-            }
             continue;
         }
         let answered = match &left {
@@ -263,9 +253,10 @@ pub fn try_candidate<D: Disk<File: 'static> + 'static>(
         compare_traps(&mut report.traps, height, traps);
         compare_answers(&mut report.replies, height, &mut recorded, &mut tried, &mut sent);
         compare_runs(&mut report.instructions, height, &mut recorded, &mut tried);
-        take_over(&mut report.taken, &mut tried.subnet, candidate, &mut last_tried);
         shown(height);
     }
+    compare_queries(&mut report, asked, &mut recorded, &mut tried);
+    report.queries_missed = log.queries_missed();
     let height = recorded.subnet.height().0;
     if height < from {
         return Err(ReplayFailed::Subnet(format!("it ends at height {height}, before round {from}")));
@@ -279,6 +270,7 @@ pub fn try_candidate<D: Disk<File: 'static> + 'static>(
             report.unanswered.compare(false, || Change { height, canister, method, recorded, candidate });
         }
     }
+    take_over(&mut report.taken, &mut tried.subnet, candidate, &mut last_tried);
     report.methods = methods_of(&recorded.totals, &tried.totals);
     Ok(report)
 }
@@ -361,15 +353,46 @@ fn compare_runs(changes: &mut Changes, height: u64, recorded: &mut Side, tried: 
     }
 }
 
-fn methods_of(recorded: &BTreeMap<Job, (u64, u64)>, tried: &BTreeMap<Job, (u64, u64)>) -> Vec<MethodChange> {
+/// Runs queries on both sides.
+fn compare_queries(report: &mut CandidateReport, asked: Asked, recorded: &mut Side, tried: &mut Side) {
+    let height = recorded.subnet.height().0;
+    let hashes = asked.answers.chunks(QUERIES_AT_ONCE);
+    for (queries, hashes) in asked.queries.chunks(QUERIES_AT_ONCE).zip(hashes) {
+        let [was, is] = [&*recorded, tried].map(|side| side.subnet.query_measured(queries, |_, answered, _| answered));
+        for (((query, (hash, follows_from)), was), is) in queries.iter().zip(hashes).zip(was).zip(is) {
+            let change = |(recorded, candidate)| {
+                let (canister, method) = (query.receiver.to_string(), query.method.clone());
+                Change { height, canister, method, recorded, candidate }
+            };
+            let answers = [&was, &is].map(|side| side.outcome.as_ref().map(Vec::as_slice));
+            if *follows_from == FollowsFrom::State {
+                let same = answer_hash(&was.outcome) == *hash;
+                let of_hash = || format!("another, of hash {}", hash.map(|byte| format!("{byte:02x}")).concat());
+                report.not_as_recorded.compare(same, || change((of_hash(), words_of_answer(answers[0]))));
+            }
+            if [&was, &is].iter().any(|side| side.follows_from == FollowsFrom::Certificate) {
+                report.certificates += 1;
+            } else {
+                let both = || change(changes::words_of_both(answers[0], answers[1]));
+                report.queries.compare(was.outcome == is.outcome, both);
+            }
+            let job = || (query.receiver, JobName::Method(query.method.clone()));
+            recorded.count(Kind::Query, job(), was.used.0);
+            tried.count(Kind::Query, job(), is.used.0);
+        }
+    }
+}
+
+fn methods_of(recorded: &BTreeMap<(Kind, Job), Counted>, tried: &BTreeMap<(Kind, Job), Counted>) -> Vec<MethodChange> {
     let jobs: BTreeSet<_> = recorded.keys().chain(tried.keys()).collect();
-    let of = |side: &BTreeMap<Job, (u64, u64)>, job| side.get(job).copied().unwrap_or_default();
+    let of = |side: &BTreeMap<(Kind, Job), Counted>, job| side.get(job).copied().unwrap_or_default();
     let mut methods: Vec<_> = jobs
         .into_iter()
         .filter(|job| of(recorded, job) != of(tried, job))
         .map(|job| MethodChange {
-            canister: job.0.to_string(),
-            method: job.1.to_string(),
+            canister: job.1.0.to_string(),
+            method: job.1.1.to_string(),
+            kind: job.0,
             recorded_messages: of(recorded, job).0,
             candidate_messages: of(tried, job).0,
             recorded_instructions: of(recorded, job).1,
@@ -385,28 +408,26 @@ fn named(sent: &BTreeMap<MessageId, (CanisterId, String)>, id: &MessageId) -> (S
     sent.get(id).map_or_else(Default::default, |(canister, method)| (canister.to_string(), method.clone()))
 }
 
-/// Both answers in words; where these are alike, the place where the answers begin to differ is shown.
+/// Both answers in words.
 fn words_of_both(was: &IngressStatus, is: &IngressStatus) -> (String, String) {
-    let (recorded, candidate) = (words_of(was), words_of(is));
-    if recorded != candidate {
-        return (recorded, candidate);
+    match (answer_of(was), answer_of(is)) {
+        (Some(was), Some(is)) => changes::words_of_both(was, is),
+        _ => (words_of(was), words_of(is)),
     }
-    let (IngressStatus::Replied(was), IngressStatus::Replied(is)) = (was, is) else { return (recorded, candidate) };
-    let at = was.iter().zip(is).take_while(|(a, b)| a == b).count();
-    let from = |bytes: &[u8]| format!("reply of {} bytes, from byte {at} on {}", bytes.len(), hex(&bytes[at..]));
-    (from(was), from(is))
+}
+
+fn answer_of(status: &IngressStatus) -> Option<Answer<'_>> {
+    match status {
+        IngressStatus::Replied(bytes) => Some(Ok(bytes)),
+        IngressStatus::Rejected(reject) => Some(Err(reject)),
+        IngressStatus::Done | IngressStatus::Received | IngressStatus::Processing => None,
+    }
 }
 
 fn words_of(status: &IngressStatus) -> String {
-    match status {
-        IngressStatus::Replied(bytes) => format!("reply of {} bytes: {}", bytes.len(), hex(bytes)),
-        IngressStatus::Rejected(reject) => format!("reject: {reject}"),
-        IngressStatus::Done => "an answer that is forgotten".into(),
-        IngressStatus::Received | IngressStatus::Processing => "not answered".into(),
+    match answer_of(status) {
+        Some(answer) => words_of_answer(answer),
+        None if *status == IngressStatus::Done => "an answer that is forgotten".into(),
+        None => "not answered".into(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let shown: String = bytes.iter().take(SHOWN_BYTES).map(|byte| format!("{byte:02x}")).collect();
-    if bytes.len() > SHOWN_BYTES { shown + "…" } else { shown }
 }

@@ -2,7 +2,7 @@
 //!
 //! Enters: reports. Leaves: their figures and the ratios of these. Never here: a verdict; machines and loads differ.
 
-use crate::report::{MethodTotals, Report};
+use crate::report::{Kind, MethodTotals, Report};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -103,11 +103,15 @@ pub fn compare(this: &Compared, other: &Compared) -> Comparison {
         rows.push(row(&format!("{}, p99 us", stage.stage), stage.p99_us, peer.p99_us));
     }
     let mut methods: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let name = |method: &MethodTotals| {
+        let kind = if method.kind == Kind::Query { ", query" } else { "" };
+        format!("{} {}{kind}", method.canister, method.method)
+    };
     for method in &this.methods {
-        methods.entry(format!("{} {}", method.canister, method.method)).or_default().0 += method.totals.instructions;
+        methods.entry(name(method)).or_default().0 += method.totals.instructions;
     }
     for method in &other.methods {
-        methods.entry(format!("{} {}", method.canister, method.method)).or_default().1 += method.totals.instructions;
+        methods.entry(name(method)).or_default().1 += method.totals.instructions;
     }
     let mut changed: Vec<_> = methods.into_iter().filter(|(_, (this, other))| this != other).collect();
     changed.sort_by_key(|(_, (this, other))| std::cmp::Reverse(this.abs_diff(*other)));
@@ -125,6 +129,7 @@ mod tests {
         let method = |method: &str, instructions| MethodTotals {
             canister: "aaaaa-aa".into(),
             method: method.into(),
+            kind: Kind::Message,
             totals: Totals { messages: 1, slices: 1, instructions, ..Totals::default() },
         };
         Compared {

@@ -4,7 +4,7 @@
 //! Enters: a [`Report`]. Leaves: the page. Never here: a byte of the recording that could be read as markup.
 
 use crate::flame::flame_graph;
-use crate::report::{Report, RoundFacts, StageTimes, Totals};
+use crate::report::{Kind, Report, RoundFacts, StageTimes, Totals};
 use std::fmt::Write;
 
 /// Pixels of a chart.
@@ -89,6 +89,9 @@ fn summary(out: &mut String, report: &Report) {
         (format!("{:.1} MiB", report.memory_bytes as f64 / f64::from(1 << 20)), "their memory"),
     ] {
         let _ = write!(out, "<li><b>{value}</b>{what}");
+    }
+    if report.queries.run > 0 {
+        let _ = write!(out, "<li><b>{}</b>queries", grouped(report.queries.run));
     }
     let _ = write!(out, "</ul>\n<p><small>State hash <code>{hash}</code> at height {}</small></p>\n", report.height);
 }
@@ -209,7 +212,8 @@ fn canisters(out: &mut String, report: &Report) {
          <table><tr><th>canister<th>methods{TOTALS}"
     );
     for canister in report.canister_totals.iter().take(ROWS) {
-        let _ = write!(out, "<tr><td><code>{}</code><td>{}", escaped(&canister.canister), canister.methods);
+        let name = escaped(&canister.canister);
+        let _ = write!(out, "<tr><td><code>{name}</code><td>{}{}", canister.methods, as_what(canister.kind));
         totals(out, &canister.totals);
     }
     out.push_str("</table>\n");
@@ -220,11 +224,19 @@ fn methods(out: &mut String, report: &Report) {
     let _ = write!(out, "<h2>Methods</h2>\n<table><tr><th>canister<th class=\"name\">method{TOTALS}");
     for method in report.methods.iter().take(ROWS) {
         let (canister, name) = (escaped(&method.canister), escaped(&method.method));
-        let _ = write!(out, "<tr><td><code>{canister}</code><td class=\"name\">{name}");
+        let _ = write!(out, "<tr><td><code>{canister}</code><td class=\"name\">{name}{}", as_what(method.kind));
         totals(out, &method.totals);
     }
     out.push_str("</table>\n");
     rest(out, report.methods.len(), "methods");
+}
+
+/// What is said beside a method that ran as a query.
+fn as_what(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Message => "",
+        Kind::Query => " <small>query</small>",
+    }
 }
 
 /// What is said below a table of more rows than are shown.
@@ -254,6 +266,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queries::QueryReport;
     use crate::report::{Contents, MethodTotals};
 
     fn report(rounds: u64) -> Report {
@@ -268,6 +281,7 @@ mod tests {
         let method = MethodTotals {
             canister: "aaaaa-aa".into(),
             method: "<script>alert('x')</script>".into(),
+            kind: Kind::Message,
             totals: Totals { messages: 2, instructions: 5_000, p50_us: 1.25, ..Totals::default() },
         };
         Report {
@@ -286,6 +300,7 @@ mod tests {
             canister_totals: Vec::new(),
             timeline: (1..=rounds).map(facts).collect(),
             charged: None,
+            queries: QueryReport::default(),
             root: [0; 32],
             state_hash: [0xab; 32],
         }

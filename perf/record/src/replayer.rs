@@ -1,7 +1,8 @@
 //! Running a recording again.
 
 use crate::charged::Charged;
-use crate::report::{Contents, Methods, Report, RoundFacts, StageTimes};
+use crate::queries::{Asked, QueryReport};
+use crate::report::{Contents, Kind, Methods, Report, RoundFacts, StageTimes};
 use crate::source::{Recording, Started};
 use cyclotron_ports::Disk;
 use cyclotron_storage::StorageError;
@@ -96,7 +97,7 @@ impl RoundObserver for Stopwatch {
             charged.add(&ran);
         }
         let round = noted.rounds.len();
-        noted.methods.add(round, ran);
+        noted.methods.add(round, Kind::Message, ran);
     }
 
     fn canister_logged(&mut self, _: CanisterId, _: &LogRecord) {}
@@ -124,9 +125,10 @@ impl<D: Disk<File: 'static> + 'static> Replayer<D> {
         Ok(Self::on(subnet, started, from, None))
     }
 
-    /// The same on code that reports its calls, for [`Report::charged`]: much slower, with the same results.
+    /// The same on code that reports its calls, for [`Report::charged`]: much slower, with the same results. Queries, which are not charged, are left
+    /// out.
     pub fn reporting_calls(recording: Recording<D>, from: Option<u64>, threads: usize) -> Result<Self, ReplayFailed> {
-        let started = recording.start(from)?;
+        let started = recording.without_queries().start(from)?;
         let subnet = started.subnet_reporting_calls(threads)?;
         Ok(Self::on(subnet, started, from, Some(Charged::default())))
     }
@@ -138,12 +140,15 @@ impl<D: Disk<File: 'static> + 'static> Replayer<D> {
         Self { subnet, started, from, noted }
     }
 
-    /// Runs all batches up to height `last`, comparing what was recorded of them; those before the first round that is to be measured leave nothing
+    /// Runs all batches up to height `last`, and the queries on states that they leave, comparing what was recorded of them; those before the first round that is to be measured leave nothing
     /// in the report. `shown` is called after each round.
     ///
     /// Errors: also when the recording ends before that round.
     pub fn run(mut self, last: u64, mut shown: impl FnMut(Progress)) -> Result<Report, ReplayFailed> {
         let from = self.from.unwrap_or(0).max(self.started.height() + 1);
+        // Nothing is asked of a state before the first round that is measured, but of the one that a recording begins behind.
+        let asked_from = self.from.map_or(0, |_| from);
+        let (mut asked, mut queries) = (Asked::default(), QueryReport::default());
         let mut began = Instant::now();
         let (mut in_rounds, mut before) = (Duration::ZERO, Duration::ZERO);
         let mut contents = Contents::default();
@@ -151,6 +156,18 @@ impl<D: Disk<File: 'static> + 'static> Replayer<D> {
         let mut timeline = Vec::new();
         let mut executed_before = self.subnet.statistics().executed;
         while let Some(frame) = self.started.next_frame().map_err(ReplayFailed::Storage)? {
+            if frame.kind == FrameKind::Query {
+                if frame.height >= asked_from {
+                    contents.add(&frame);
+                    asked.add(&frame)?;
+                }
+                continue;
+            }
+            self.ask(std::mem::take(&mut asked), &mut queries);
+            if frame.kind == FrameKind::QueriesLeftOut {
+                contents.add(&frame);
+                continue;
+            }
             let is_batch = frame.kind == FrameKind::Batch;
             if is_batch && frame.height > last {
                 ended = false;
@@ -159,9 +176,11 @@ impl<D: Disk<File: 'static> + 'static> Replayer<D> {
             if is_batch && frame.height == from {
                 (before, began) = (began.elapsed(), Instant::now());
                 executed_before = self.subnet.statistics().executed;
-                let mut noted = lock(&self.noted);
-                let charged = noted.charged.as_ref().map(|_| Charged::default());
-                *noted = Noted { charged, ..Noted::default() };
+                if self.from.is_some() {
+                    let mut noted = lock(&self.noted);
+                    let charged = noted.charged.as_ref().map(|_| Charged::default());
+                    *noted = Noted { charged, ..Noted::default() };
+                }
             }
             let measured = frame.height >= from;
             let in_round = self.replay(&frame)?;
@@ -175,6 +194,8 @@ impl<D: Disk<File: 'static> + 'static> Replayer<D> {
             let (read, bytes) = self.started.log().progress();
             shown(Progress { height: frame.height, read, bytes });
         }
+        self.ask(asked, &mut queries);
+        queries.missed = self.started.queries_missed();
         // A recording may be empty; one that ends before what was asked for says so.
         let height = self.subnet.height();
         if let Some(from) = self.from.filter(|from| height.0 < *from) {
@@ -200,9 +221,17 @@ impl<D: Disk<File: 'static> + 'static> Replayer<D> {
             canister_totals,
             timeline,
             charged: charged.map(Charged::stacks),
+            queries,
             root: self.subnet.root(),
             state_hash: self.subnet.state_hash(),
         })
+    }
+
+    /// Runs queries on the state that the last round has left.
+    fn ask(&self, asked: Asked, report: &mut QueryReport) {
+        let mut noted = lock(&self.noted);
+        let Noted { rounds, methods, .. } = &mut *noted;
+        asked.run(&self.subnet, report, |ran| methods.add(rounds.len(), Kind::Query, ran));
     }
 
     /// What there is to draw of the round that has just ended.

@@ -1,7 +1,8 @@
 //! What a recording holds, and what a replay of it did.
 
+use crate::queries::QueryReport;
 use crate::stacks::Stacks;
-use cyclotron_storage::log::{Beginning, decode_batch};
+use cyclotron_storage::log::{Beginning, RecordedQuery, decode_batch, decode_left_out};
 use cyclotron_storage::{Frame, FrameKind};
 use cyclotron_subnet::{JobName, Ran, RoundSet};
 use cyclotron_types::ids::CanisterId;
@@ -38,6 +39,12 @@ pub struct Contents {
     pub state_hashes: u64,
     /// Starts of programs that made the rounds.
     pub programs: u64,
+    /// Queries that were answered meanwhile; none if the recording is one of batches alone.
+    pub queries: u64,
+    /// Bytes of their arguments.
+    pub query_bytes: u64,
+    /// Queries that were answered meanwhile and not recorded, since more came than could be.
+    pub queries_left_out: u64,
     /// Frames that say what they are and are not: no replay takes them.
     pub malformed: u64,
 }
@@ -64,6 +71,17 @@ impl Contents {
             FrameKind::Beginning if Beginning::decode(&frame.content).is_some() => {
                 self.begins_behind = Some(frame.height);
             }
+            FrameKind::Query => match RecordedQuery::decode(&frame.content) {
+                Some(recorded) => {
+                    self.queries += 1;
+                    self.query_bytes += recorded.query.arg.len() as u64;
+                }
+                None => self.malformed += 1,
+            },
+            FrameKind::QueriesLeftOut => match decode_left_out(&frame.content) {
+                Some(count) => self.queries_left_out = self.queries_left_out.saturating_add(count),
+                None => self.malformed += 1,
+            },
             FrameKind::Root => self.roots += 1,
             FrameKind::StateHash => self.state_hashes += 1,
             FrameKind::Program => self.programs += 1,
@@ -129,6 +147,17 @@ impl StageTimes {
     }
 }
 
+/// As what a method ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// As a message of a round, or a task.
+    #[default]
+    Message,
+    /// As a query, beside rounds.
+    Query,
+}
+
 /// What ran of one method or of one canister, over all rounds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -162,6 +191,9 @@ pub struct MethodTotals {
     pub canister: String,
     /// The method; a callback or a task in parentheses.
     pub method: String,
+    /// As what it ran.
+    #[serde(default)]
+    pub kind: Kind,
     /// What ran of it.
     #[serde(flatten)]
     pub totals: Totals,
@@ -174,6 +206,8 @@ pub struct CanisterTotals {
     pub canister: String,
     /// Its methods that ran.
     pub methods: u64,
+    /// As what they ran: a canister that has both has two of these.
+    pub kind: Kind,
     /// What ran of it.
     #[serde(flatten)]
     pub totals: Totals,
@@ -182,8 +216,8 @@ pub struct CanisterTotals {
 /// Adds up what ran.
 #[derive(Debug, Default)]
 pub(crate) struct Methods {
-    methods: BTreeMap<(CanisterId, JobName), Sum>,
-    canisters: BTreeMap<CanisterId, Sum>,
+    methods: BTreeMap<(Kind, CanisterId, JobName), Sum>,
+    canisters: BTreeMap<(Kind, CanisterId), Sum>,
 }
 
 /// What ran of one method or canister so far.
@@ -225,23 +259,24 @@ impl Sum {
 }
 
 impl Methods {
-    /// Adds a slice that ran in the round of this number.
-    pub fn add(&mut self, round: usize, ran: Ran) {
-        self.canisters.entry(ran.canister).or_default().add(round, &ran);
-        self.methods.entry((ran.canister, ran.name.clone())).or_default().add(round, &ran);
+    /// Adds a slice that ran in the round of this number, or a query that ran behind it.
+    pub fn add(&mut self, round: usize, kind: Kind, ran: Ran) {
+        self.canisters.entry((kind, ran.canister)).or_default().add(round, &ran);
+        self.methods.entry((kind, ran.canister, ran.name.clone())).or_default().add(round, &ran);
     }
 
     /// Methods and canisters, most instructions first.
     pub fn sorted(self) -> (Vec<MethodTotals>, Vec<CanisterTotals>) {
-        let mut of_canister: BTreeMap<CanisterId, u64> = BTreeMap::new();
-        let methods = self.methods.into_iter().map(|((canister, name), sum)| {
-            *of_canister.entry(canister).or_default() += 1;
-            MethodTotals { canister: canister.to_string(), method: name.to_string(), totals: sum.totals() }
+        let mut of_canister: BTreeMap<(Kind, CanisterId), u64> = BTreeMap::new();
+        let methods = self.methods.into_iter().map(|((kind, canister, name), sum)| {
+            *of_canister.entry((kind, canister)).or_default() += 1;
+            MethodTotals { canister: canister.to_string(), method: name.to_string(), kind, totals: sum.totals() }
         });
         let mut methods: Vec<_> = methods.collect();
-        let canisters = self.canisters.into_iter().map(|(canister, sum)| CanisterTotals {
+        let canisters = self.canisters.into_iter().map(|((kind, canister), sum)| CanisterTotals {
             canister: canister.to_string(),
-            methods: of_canister.get(&canister).copied().unwrap_or(0),
+            methods: of_canister.get(&(kind, canister)).copied().unwrap_or(0),
+            kind,
             totals: sum.totals(),
         });
         let mut canisters: Vec<_> = canisters.collect();
@@ -348,6 +383,8 @@ pub struct Report {
     /// Who called whom and what that was charged: all instructions of the methods. Only of a replay on code that reports its calls.
     #[serde(skip)]
     pub charged: Option<Stacks>,
+    /// The queries that were recorded in what was measured.
+    pub queries: QueryReport,
     /// Certified root of the last round.
     #[serde(serialize_with = "as_hex")]
     pub root: [u8; 32],
@@ -357,9 +394,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Instructions of all methods, as they are charged.
+    /// Instructions of all messages, as they are charged.
     pub fn instructions(&self) -> u64 {
-        self.methods.iter().fold(0, |sum, method| sum.saturating_add(method.totals.instructions))
+        let messages = self.methods.iter().filter(|method| method.kind == Kind::Message);
+        messages.fold(0, |sum, method| sum.saturating_add(method.totals.instructions))
     }
 }
 
@@ -400,7 +438,7 @@ mod tests {
         };
         let mut methods = Methods::default();
         for (round, ran) in [(1, ran("long", 5, false)), (2, ran("long", 7, true)), (2, ran("short", 2, true))] {
-            methods.add(round, ran);
+            methods.add(round, Kind::Message, ran);
         }
         let (methods, canisters) = methods.sorted();
         let [long, short] = &methods[..] else { panic!("{methods:?}") };

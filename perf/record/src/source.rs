@@ -1,11 +1,13 @@
 //! Where recordings are found, and the states that they can be run from.
 
+use crate::ahead::{Ahead, has_queries};
 use crate::replayer::ReplayFailed;
 use cyclotron_ports::{Disk, SystemDisk};
-use cyclotron_storage::log::LogReader;
+use cyclotron_storage::log::{LogReader, time_of_batch};
 use cyclotron_storage::{Frame, FrameKind, StateDirectory, StorageError, checkpoint};
 use cyclotron_subnet::{Checkpointer, Genesis, Subnet, SubnetOptions};
 use cyclotron_types::units::Height;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -54,6 +56,8 @@ pub struct Recording<D: Disk> {
     folder: PathBuf,
     /// Height of its first batch.
     first_height: u64,
+    /// Whether its queries are run too, if it has any.
+    queries: bool,
 }
 
 /// Opens a recording, one file of an input log, or the input log of a state directory. A node may be writing it: it is then read as far as
@@ -72,7 +76,14 @@ impl<D: Disk<File: 'static> + 'static> Recording<D> {
         let genesis = Genesis::decode(log.configuration()).map_err(OpenFailed::Genesis)?;
         let first_height = log.next_height();
         let folder = if is_state { StateDirectory::<D>::checkpoints_of(path) } else { checkpoints_beside(path) };
-        Ok(Self { disk, genesis, log, path: path.to_owned(), is_state, folder, first_height })
+        Ok(Self { disk, genesis, log, path: path.to_owned(), is_state, folder, first_height, queries: true })
+    }
+
+    /// Leaves its queries out.
+    #[must_use]
+    pub fn without_queries(mut self) -> Self {
+        self.queries = false;
+        self
     }
 
     /// The folder of its checkpoints, which need not be there.
@@ -132,11 +143,14 @@ impl<D: Disk<File: 'static> + 'static> Recording<D> {
                 found => found,
             },
         };
-        let Self { disk, genesis, mut log, path, is_state, folder, .. } = self;
+        let Self { disk, genesis, mut log, path, is_state, folder, queries, .. } = self;
         if let Some(height) = checkpoint.filter(|_| is_state) {
             log = StateDirectory::log_of(&disk, &path, Some(height + 1)).map_err(storage)?;
         }
-        Ok(Started { disk, genesis, log, folder, checkpoint })
+        let height = checkpoint.unwrap_or(0);
+        let queries = queries && !is_state && has_queries(&disk, &path).map_err(storage)?;
+        let ahead = queries.then(|| Ahead::open(&disk, &path, height)).transpose().map_err(storage)?;
+        Ok(Started { disk, genesis, log, folder, checkpoint, ahead, due: VecDeque::new(), at: height })
     }
 }
 
@@ -148,6 +162,12 @@ pub struct Started<D: Disk> {
     folder: PathBuf,
     /// The checkpoint that holds the state; none: that of a new subnet.
     checkpoint: Option<u64>,
+    /// Its queries, if they are run.
+    ahead: Option<Ahead<D>>,
+    /// Frames that come next.
+    due: VecDeque<Frame>,
+    /// Height of the last batch.
+    at: u64,
 }
 
 impl<D: Disk<File: 'static> + 'static> Started<D> {
@@ -178,15 +198,37 @@ impl<D: Disk<File: 'static> + 'static> Started<D> {
         Ok(subnet)
     }
 
-    /// The next frame that follows on the state; hashes of the state itself are among them.
+    /// The next frame that follows on the state; hashes of the state itself are among them. Queries come behind all else that is of their state, and
+    /// before the next batch.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, StorageError> {
         let height = self.height();
         loop {
-            match self.log.next_frame()? {
-                Some(frame) if frame.height < height || frame.height == height && frame.kind == FrameKind::Batch => {}
-                frame => return Ok(frame),
+            if let Some(frame) = self.due.pop_front() {
+                return Ok(Some(frame));
             }
+            let frame = match self.log.next_frame()? {
+                Some(frame) if frame.height < height || frame.height == height && frame.kind == FrameKind::Batch => {
+                    continue;
+                }
+                Some(frame) if frame.kind == FrameKind::Query => continue,
+                frame => frame,
+            };
+            let ends = frame.as_ref().is_none_or(|frame| frame.kind == FrameKind::Batch);
+            if let Some(ahead) = self.ahead.as_mut().filter(|_| ends) {
+                let next = frame.as_ref().and_then(|batch| time_of_batch(&batch.content));
+                self.due.extend(ahead.take(self.at, next));
+            }
+            self.at = frame.as_ref().filter(|_| ends).map_or(self.at, |batch| batch.height);
+            if self.due.is_empty() {
+                return Ok(frame);
+            }
+            self.due.extend(frame);
         }
+    }
+
+    /// Queries that came too late to be run, or of states that the recording does not come to: as far as it was read.
+    pub fn queries_missed(&self) -> u64 {
+        self.ahead.as_ref().map_or(0, Ahead::missed)
     }
 
     /// The log that they are of.

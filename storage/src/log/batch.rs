@@ -44,10 +44,13 @@ fn put_ingress(ingress: &Ingress, out: &mut Vec<u8>) {
     put_canister(ingress.effective_canister, out);
     out.extend_from_slice(&ingress.expiry.0.to_le_bytes());
     out.push(ingress.nonce_bytes);
-    put_length(ingress.method.len(), out);
-    out.extend_from_slice(ingress.method.as_bytes());
-    put_length(ingress.arg.len(), out);
-    out.extend_from_slice(&ingress.arg);
+    put_bytes(ingress.method.as_bytes(), out);
+    put_bytes(&ingress.arg, out);
+}
+
+pub(super) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    put_length(bytes.len(), out);
+    out.extend_from_slice(bytes);
 }
 
 fn put_length(length: usize, out: &mut Vec<u8>) {
@@ -55,7 +58,7 @@ fn put_length(length: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&length.to_le_bytes());
 }
 
-fn put_principal(principal: Principal, out: &mut Vec<u8>) {
+pub(super) fn put_principal(principal: Principal, out: &mut Vec<u8>) {
     let bytes = principal.as_slice();
     out.push(bytes.len() as u8);
     out.extend_from_slice(bytes);
@@ -87,7 +90,7 @@ pub fn decode_batch(height: u64, bytes: &[u8]) -> Option<Batch> {
 }
 
 /// What is left to read.
-struct Rest<'a>(&'a [u8]);
+pub(super) struct Rest<'a>(pub &'a [u8]);
 
 impl<'a> Rest<'a> {
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
@@ -96,7 +99,7 @@ impl<'a> Rest<'a> {
         Some(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
 
@@ -112,18 +115,22 @@ impl<'a> Rest<'a> {
         }
     }
 
-    fn bytes(&mut self) -> Option<&'a [u8]> {
+    pub fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = u32::from_le_bytes(self.array()?);
         self.take(length as usize)
     }
 
-    fn principal(&mut self) -> Option<Principal> {
+    pub fn principal(&mut self) -> Option<Principal> {
         let [length] = self.array()?;
         Principal::try_from_slice(self.take(length.into())?).ok()
     }
 
-    fn canister(&mut self) -> Option<CanisterId> {
+    pub fn canister(&mut self) -> Option<CanisterId> {
         self.principal().map(CanisterId::from_principal)
+    }
+
+    pub fn text(&mut self) -> Option<String> {
+        str::from_utf8(self.bytes()?).ok().map(str::to_owned)
     }
 
     fn optional_canister(&mut self) -> Option<Option<CanisterId>> {
@@ -157,7 +164,7 @@ impl<'a> Rest<'a> {
             effective_canister: self.optional_canister()?,
             expiry: Time(self.u64()?),
             nonce_bytes: u8::from_le_bytes(self.array()?),
-            method: str::from_utf8(self.bytes()?).ok()?.to_owned(),
+            method: self.text()?,
             arg: self.bytes()?.to_vec(),
         })
     }

@@ -4,6 +4,7 @@
 
 mod batch;
 mod beginning;
+mod query;
 mod reader;
 mod segment;
 mod trim;
@@ -11,6 +12,7 @@ mod writer;
 
 pub use batch::{decode_batch, encode_batch};
 pub use beginning::Beginning;
+pub use query::{RecordedQuery, answer_hash, decode_left_out, time_of_batch};
 pub use reader::LogReader;
 pub(crate) use reader::heights;
 pub use trim::{Trimmed, first_height, trim};

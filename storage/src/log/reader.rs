@@ -214,9 +214,19 @@ impl<D: Disk> LogReader<D> {
             {
                 Err(self.open.damaged(at, "it says behind which state it begins, and not at its beginning"))
             }
-            FrameKind::Root | FrameKind::StateHash | FrameKind::Block | FrameKind::Program | FrameKind::Beginning => {
-                Ok(())
+            FrameKind::Query | FrameKind::QueriesLeftOut if self.directory.is_some() => {
+                Err(self.open.damaged(at, "queries are in recordings alone"))
             }
+            FrameKind::Query if frame.height > HEIGHT_MAX || frame.height < self.first_height - 1 => {
+                Err(self.open.damaged(at, "a query is of a state that it does not come to"))
+            }
+            FrameKind::Root
+            | FrameKind::StateHash
+            | FrameKind::Block
+            | FrameKind::Program
+            | FrameKind::Beginning
+            | FrameKind::Query
+            | FrameKind::QueriesLeftOut => Ok(()),
             FrameKind::Configuration
             | FrameKind::Subnet
             | FrameKind::Modules

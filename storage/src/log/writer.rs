@@ -139,6 +139,18 @@ impl<D: Disk> LogWriter<D> {
         self.write()
     }
 
+    /// Hands a frame that is encoded already to the operating system, before what is to be written next: for a thread that compresses what no batch
+    /// waits for.
+    ///
+    /// Panics: when the log is no recording: the files of a directory are filled in order.
+    pub fn write_encoded(&mut self, frame: &[u8]) -> Result<(), StorageError> {
+        assert!(matches!(self.place, Place::File), "only recordings have frames out of order");
+        sums::BYTES_WRITTEN.add(|| frame.len() as u64);
+        self.segment.file.write_at(self.end, frame).map_err(io("write", &self.segment.path))?;
+        self.end += frame.len() as u64;
+        Ok(())
+    }
+
     /// Goes on in another file when this one is full.
     fn begin_next_file(&mut self) -> Result<(), StorageError> {
         let Place::Directory { disk, path, configuration, file_bytes } = &self.place else { return Ok(()) };

@@ -1,13 +1,14 @@
 //! The walk over a composite query's calls.
 
-use crate::{Certified, Query, RESTARTS_MAX, always_outdated, management, nothing_certified};
+use crate::{Answered, Certified, Query, RESTARTS_MAX, always_outdated, management, nothing_certified};
 use cyclotron_execution::query::{QueryCall, QueryRequest, QuerySession, QueryStep, Unopened};
 use cyclotron_execution::reject::did_not_reply;
-use cyclotron_execution::{ExecutionLimits, PublishedProgram};
+use cyclotron_execution::{ExecutionLimits, PublishedProgram, RoundEnv};
 use cyclotron_trace::execution_zone;
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits::{COMPOSITE_QUERY_DEPTH_MAX, QUERY_CALL_OVERHEAD};
 use cyclotron_types::message::ResponsePayload;
+use cyclotron_types::query::FollowsFrom;
 use cyclotron_types::reject::{ErrorCode, Reject};
 use cyclotron_types::units::{Height, Instructions};
 use std::collections::VecDeque;
@@ -47,16 +48,25 @@ impl Budget {
 /// touched the canister called; otherwise the query starts over, on what is left of its instructions. No round waits for it.
 ///
 /// Errors: also `CertifiedStateUnavailable`, when [`RESTARTS_MAX`] times were not enough.
-pub fn run(certified: &Certified, query: &Query) -> Result<Vec<u8>, Reject> {
-    let mut walk = Walk { certified, height: Height::ZERO, budget: Budget::default() };
+pub fn run(certified: &Certified, query: &Query) -> Answered {
+    let mut walk = Walk {
+        certified,
+        height: Height::ZERO,
+        budget: Budget::default(),
+        used: Instructions::ZERO,
+        follows_from: FollowsFrom::State,
+    };
     for _ in 0..=RESTARTS_MAX {
-        match walk.ask(query, 0) {
-            Err(Stop::Moved) => {}
-            Err(Stop::Failed(reject)) => return Err(reject),
-            Ok(answer) => return Ok(answer),
+        match walk.ask(query, 0, None) {
+            // What has used no instruction has nothing less when it starts over.
+            Err(Stop::Moved) if walk.used == Instructions::ZERO => {}
+            Err(Stop::Moved) => walk.follows_from = FollowsFrom::Moment,
+            Err(Stop::Failed(reject)) => return walk.answered(Err(reject)),
+            Ok(reply) => return walk.answered(Ok(reply)),
         }
     }
-    Err(always_outdated())
+    walk.follows_from = FollowsFrom::Moment;
+    walk.answered(Err(always_outdated()))
 }
 
 /// Why a query has no answer.
@@ -88,16 +98,32 @@ struct Walk<'a> {
     /// Height of the state that it has begun with.
     height: Height,
     budget: Budget,
+    /// Instructions so far.
+    used: Instructions,
+    follows_from: FollowsFrom,
 }
 
 impl Walk<'_> {
-    /// Runs a query and its calls. `depth` is the number of queries that wait for this one.
-    fn ask(&mut self, query: &Query, depth: usize) -> Result<Vec<u8>, Stop> {
+    fn answered(&self, outcome: Result<Vec<u8>, Reject>) -> Answered {
+        let Self { height, used, follows_from, .. } = *self;
+        Answered { outcome, height, used, follows_from }
+    }
+
+    /// Runs a query and its calls. `depth` is the number of queries that wait for this one, the first of which has `begun` on a state.
+    fn ask(&mut self, query: &Query, depth: usize, begun: Option<&Arc<RoundEnv>>) -> Result<Vec<u8>, Stop> {
         let (id, certified) = (query.receiver, self.certified);
         // A view is made when the state has been let go: it may take time.
         let found = {
             let state = certified.read();
-            let env = state.env.as_ref().ok_or_else(nothing_certified)?;
+            let env = begun.or(state.env.as_ref()).ok_or_else(nothing_certified)?;
+            if depth == 0 {
+                self.height = env.height;
+            }
+            let is_later = state.height() > self.height;
+            if is_later && (state.is_management(id) || !state.canisters.contains_key(&id)) {
+                // It was perhaps another canister's log, or there was a canister, when the query began.
+                self.follows_from = FollowsFrom::Moment;
+            }
             if state.is_management(id) {
                 return Ok(management::answer(&state, query)?);
             }
@@ -109,7 +135,6 @@ impl Walk<'_> {
             }
             let canister = state.canister(id)?;
             if depth == 0 {
-                self.height = env.height;
                 self.budget.begin(&env.subnet.limits);
             } else if canister.height > self.height {
                 return Err(Stop::Moved);
@@ -143,6 +168,9 @@ impl Walk<'_> {
             let _zone = execution_zone(|| (id, &query.method));
             session.run(run)
         };
+        if step.certificate_seen && self.follows_from == FollowsFrom::State {
+            self.follows_from = FollowsFrom::Certificate;
+        }
         let mut calls = VecDeque::new();
         let mut answer = self.take_up(step, &mut calls)?;
         if depth > 0 {
@@ -151,7 +179,7 @@ impl Walk<'_> {
         while answer.is_none() {
             let Some(request) = calls.pop_front() else { break };
             let callback = request.callback;
-            let payload = self.call_out(id, request, depth)?;
+            let payload = self.call_out(id, request, depth, session.env())?;
             let run = self.budget.next()?;
             let step = {
                 let _zone = execution_zone(|| (id, &query.method));
@@ -174,6 +202,7 @@ impl Walk<'_> {
         calls: &mut VecDeque<QueryRequest>,
     ) -> Result<Option<ResponsePayload>, Reject> {
         self.budget.left = self.budget.left.saturating_sub(step.used);
+        self.used = self.used.saturating_add(step.used);
         calls.extend(step.calls);
         match step.failure {
             Some(reject) => Err(reject),
@@ -181,9 +210,15 @@ impl Walk<'_> {
         }
     }
 
-    fn call_out(&mut self, caller: CanisterId, request: QueryRequest, depth: usize) -> Result<ResponsePayload, Stop> {
+    fn call_out(
+        &mut self,
+        caller: CanisterId,
+        request: QueryRequest,
+        depth: usize,
+        begun: &Arc<RoundEnv>,
+    ) -> Result<ResponsePayload, Stop> {
         let QueryRequest { callee, method, arg, .. } = request;
-        match self.ask(&Query { sender: caller.principal(), receiver: callee, method, arg }, depth + 1) {
+        match self.ask(&Query { sender: caller.principal(), receiver: callee, method, arg }, depth + 1, Some(begun)) {
             Ok(bytes) => Ok(ResponsePayload::Reply(bytes)),
             Err(Stop::Failed(reject)) => Ok(ResponsePayload::Reject(reject)),
             Err(Stop::Moved) => Err(Stop::Moved),

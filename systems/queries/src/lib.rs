@@ -14,26 +14,27 @@ mod state;
 use cyclotron_execution::management::{check_ingress_sender, effective_canister, ingress_allowed};
 use cyclotron_execution::query::{QueryCall, QuerySession, Unopened, inspect};
 use cyclotron_trace::execution_zone;
-use cyclotron_types::Principal;
-use cyclotron_types::ids::CanisterId;
 use cyclotron_types::message::Ingress;
+use cyclotron_types::query::FollowsFrom;
 use cyclotron_types::reject::{ErrorCode, Reject};
+use cyclotron_types::units::{Height, Instructions};
 use rayon::prelude::*;
 use std::sync::Arc;
 
+pub use cyclotron_types::query::Query;
 pub use state::{Certified, CertifiedState, KnownRequest};
 
-/// One query call, admitted.
-#[derive(Clone, Debug)]
-pub struct Query {
-    /// Who asks.
-    pub sender: Principal,
-    /// The canister asked, or the management canister.
-    pub receiver: CanisterId,
-    /// Its method.
-    pub method: String,
-    /// The argument.
-    pub arg: Vec<u8>,
+/// An answer, and what it is an answer of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The answer.
+    pub outcome: Result<Vec<u8>, Reject>,
+    /// Height of the state that the query ran on.
+    pub height: Height,
+    /// Instructions of the query and of all that it called.
+    pub used: Instructions,
+    /// Whether whoever has that state gives the same answer.
+    pub follows_from: FollowsFrom,
 }
 
 /// What message inspection is called where a profiler shows it.
@@ -66,6 +67,11 @@ pub fn answer_batch(certified: &Certified, queries: &[Query]) -> Vec<Result<Vec<
 ///
 /// Spec: ic-interface-spec #query-call.
 pub fn answer(certified: &Certified, query: &Query) -> Result<Vec<u8>, Reject> {
+    answer_in_full(certified, query).outcome
+}
+
+/// Answers one query, and says what the answer is of.
+pub fn answer_in_full(certified: &Certified, query: &Query) -> Answered {
     composite::run(certified, query)
 }
 

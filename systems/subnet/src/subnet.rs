@@ -19,10 +19,10 @@ use cyclotron_execution::management::{CanisterIds, NodeFacts, RandomStream};
 use cyclotron_execution::{Machine, RoundEnv, SubnetConfig};
 use cyclotron_heap::PageStore;
 use cyclotron_heap::layout::SEATS_MAX_DEFAULT;
-use cyclotron_queries::{Certified, CertifiedState, Query, answer_batch, inspect_ingress};
+use cyclotron_queries::{Answered, Certified, CertifiedState, Query, answer_batch, answer_in_full, inspect_ingress};
 use cyclotron_routing::{
-    ActiveSet, Answered, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, Input, ManagementInbox,
-    ManagementLines, Outbox, StopDeadlines, Stopping, Tally, Timers, Touched,
+    ActiveSet, Answered as AnsweredIds, CurrentRound, Deadlines, Directory, Dues, Entry, IngressHistory, Input,
+    ManagementInbox, ManagementLines, Outbox, StopDeadlines, Stopping, Tally, Timers, Touched,
 };
 use cyclotron_scheduling::{Cores, Heartbeats, Installing, Parked, Profile, Results, RunOrder, Workers};
 use cyclotron_storage::StorageError;
@@ -38,8 +38,10 @@ use cyclotron_types::units::{Bytes, Cycles, Height, Instructions, RegistryVersio
 use cyclotron_wasm::code_cache::{CodeCache, CodeCounts};
 use cyclotron_wasm::{Engine, EngineConfig};
 use cyclotron_world::prelude::*;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How a subnet is made and run.
 pub struct SubnetOptions {
@@ -196,7 +198,7 @@ impl Subnet {
         world.init_resource::<Totals>();
         world.init_resource::<ActiveSet>();
         world.init_resource::<Acted>();
-        world.init_resource::<Answered>();
+        world.init_resource::<AnsweredIds>();
         world.init_resource::<Deadlines>();
         world.init_resource::<Directory>();
         world.init_resource::<Dues>();
@@ -458,6 +460,20 @@ impl Subnet {
     /// QueryPass: answers queries on the state that the last round certified, in order.
     pub fn query(&self, queries: &[Query]) -> Vec<Result<Vec<u8>, Reject>> {
         answer_batch(&self.certified, queries)
+    }
+
+    /// The same on as many threads as rounds have; `take` is given the place of each query, its answer, and how long that took: for a replay.
+    pub fn query_measured<R: Send>(
+        &self,
+        queries: &[Query],
+        take: impl Fn(usize, Answered, Duration) -> R + Sync,
+    ) -> Vec<R> {
+        let one = |(at, query)| {
+            let began = Instant::now();
+            let answered = answer_in_full(&self.certified, query);
+            take(at, answered, began.elapsed())
+        };
+        self.replicated.resource::<Workers>().0.install(|| queries.par_iter().enumerate().map(one).collect())
     }
 
     /// Whether a message would be taken if it were submitted; the rejection that its sender sees at once otherwise.

@@ -96,7 +96,7 @@ fn fork_canister(state: &Path, source: Principal, target: Option<Principal>) -> 
     // The node's cache of compiled code, if it has one, keeps all that it has.
     let module_cache_bytes = if opened.module_cache().is_dir() { u64::MAX } else { 0 };
     let restart = Restart::open(&opened, cores(), None, module_cache_bytes, kept)?;
-    let (mut subnet, _checkpointer) = restart.bring_back()?;
+    let mut subnet = restart.bring_back()?.subnet;
     let mut randomness = [0; 32];
     SystemEntropy.fill(&mut randomness).map_err(|error| format!("no randomness from the operating system: {error}"))?;
     let action = OperatorAction::ForkCanister {

@@ -4,7 +4,10 @@ use crate::print;
 use crate::profiling::Profiling;
 use crate::what_if::WhatIfArguments;
 use clap::{Args, Subcommand};
-use cyclotron_record::{Contents, Progress, Replayer, Report, Stacks, Totals, flame_graph, open};
+use cyclotron_ports::SystemDisk;
+use cyclotron_record::{
+    Contents, Kind, Progress, QueryReport, Recording, Replayer, Report, Stacks, Totals, flame_graph, open,
+};
 use cyclotron_subnet::Genesis;
 use cyclotron_wasm::sampler::{Sampler, Samples};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -51,6 +54,10 @@ pub struct ReplayArguments {
     /// End after the round of this height [default: the last one]
     #[arg(long, value_name = "HEIGHT")]
     to: Option<u64>,
+
+    /// Leave out the queries that were recorded
+    #[arg(long)]
+    no_queries: bool,
 
     /// The report as JSON
     #[arg(long)]
@@ -122,10 +129,11 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
     if let Some(from) = arguments.from.filter(|from| *from > last) {
         return Err(format!("--from {from} comes behind --to {last}"));
     }
-    if let Some(tried) = what_if.try_candidate(file, threads, (arguments.from, last), arguments.json) {
+    let rounds = (arguments.from, last);
+    if let Some(tried) = what_if.try_candidate((file, arguments.no_queries), threads, rounds, arguments.json) {
         return tried;
     }
-    let recording = open(&arguments.file).map_err(|error| error.to_string())?;
+    let recording = open_for(file, arguments.no_queries)?;
     let genesis = recording.genesis.clone();
     arguments.profiling.begin()?;
     let sampler = arguments.profiling.sampler(arguments.flame.is_some() || arguments.folded.is_some())?;
@@ -143,19 +151,30 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
         write_charged(arguments, &charged)?;
         report.charged = Some(charged);
     }
-    let beside = what_if.after(&report, (file, arguments.from, last), threads, arguments.json)?;
+    let beside = what_if.after(&report, (file, rounds, arguments.no_queries), threads, arguments.json)?;
     if arguments.json && !beside.is_empty() {
-        return print(&beside.join("\n"));
+        print(&beside.join("\n"))?;
+    } else if arguments.json {
+        print(&serde_json::to_string(&report).map_err(|error| format!("the report has no JSON form: {error}"))?)?;
+    } else {
+        let lines = [subnet_lines(&genesis), contents_lines(&report.contents), report_lines(&report, threads), beside];
+        print(&lines.concat().join("\n"))?;
     }
-    if arguments.json {
-        let text = serde_json::to_string(&report).map_err(|error| format!("the report has no JSON form: {error}"))?;
-        return print(&text);
+    let answers = &report.queries.answers;
+    match answers.changed {
+        0 => Ok(()),
+        changed => Err(format!(
+            "{}: {changed} of {} answers to queries are not as recorded: this program does not do what the one that recorded them did",
+            file.display(),
+            answers.compared
+        )),
     }
-    print(
-        &[subnet_lines(&genesis), contents_lines(&report.contents), report_lines(&report, threads), beside]
-            .concat()
-            .join("\n"),
-    )
+}
+
+/// Opens a recording, without its queries if they are not wanted.
+pub fn open_for(file: &Path, no_queries: bool) -> Result<Recording<SystemDisk>, String> {
+    let recording = open(file).map_err(|error| error.to_string())?;
+    Ok(if no_queries { recording.without_queries() } else { recording })
 }
 
 /// Runs the recording again, on code that reports its calls: the times of the first run are those of usual code.
@@ -259,6 +278,16 @@ pub fn contents_lines(contents: &Contents) -> Vec<String> {
     if let Some(height) = contents.begins_behind {
         lines.insert(0, format!("  Begins       behind the state of height {height}"));
     }
+    if contents.queries + contents.queries_left_out > 0 {
+        let left_out = match contents.queries_left_out {
+            0 => String::new(),
+            count => format!("; {count} more were answered and left out"),
+        };
+        lines.push(format!(
+            "  Queries      {}, {} bytes of arguments{left_out}",
+            contents.queries, contents.query_bytes
+        ));
+    }
     if contents.malformed > 0 {
         lines.push(format!("  Malformed    {} frames", contents.malformed));
     }
@@ -278,10 +307,13 @@ fn report_lines(report: &Report, threads: usize) -> Vec<String> {
             per_second(rounds),
             per_second(report.executed as f64),
         ),
+    ];
+    lines.extend(query_lines(&report.queries));
+    lines.extend([
         format!("  State hash   {} at height {}", hex::encode(report.state_hash), report.height),
         String::new(),
         "  stage            total s     p50 us     p99 us     max us".into(),
-    ];
+    ]);
     if report.began_behind > 0 || report.before_seconds > 0.001 {
         let from = match report.began_behind {
             0 => "the first round".into(),
@@ -301,17 +333,51 @@ fn report_lines(report: &Report, threads: usize) -> Vec<String> {
     lines.push(String::new());
     lines.push(format!("  {:<28} {:>28} {TOTALS}", "canister", "methods"));
     for canister in report.canister_totals.iter().take(CANISTERS_SHOWN) {
-        let totals = totals_columns(&canister.totals);
-        lines.push(format!("  {:<28} {:>28} {totals}", canister.canister, canister.methods));
+        let (totals, methods) = (totals_columns(&canister.totals), canister.methods);
+        let methods = match canister.kind {
+            Kind::Message => methods.to_string(),
+            Kind::Query => format!("{methods}, queries"),
+        };
+        lines.push(format!("  {:<28} {methods:>28} {totals}", canister.canister));
     }
     lines.extend(more(report.canister_totals.len(), CANISTERS_SHOWN, "canisters"));
     lines.push(String::new());
     lines.push(format!("  {:<28} {:<28} {TOTALS}", "canister", "method"));
     for method in report.methods.iter().take(METHODS_SHOWN) {
         let totals = totals_columns(&method.totals);
-        lines.push(format!("  {:<28} {:<28} {totals}", method.canister, shortened(&method.method)));
+        let name = match method.kind {
+            Kind::Message => shortened(&method.method, METHOD_WIDTH),
+            Kind::Query => shortened(&method.method, METHOD_WIDTH - QUERY.len()) + QUERY,
+        };
+        lines.push(format!("  {:<28} {name:<28} {totals}", method.canister));
     }
     lines.extend(more(report.methods.len(), METHODS_SHOWN, "methods"));
+    lines
+}
+
+/// What became of queries, if there were any.
+fn query_lines(queries: &QueryReport) -> Vec<String> {
+    let QueryReport { run, answers, certificates, moments, missed, seconds } = queries;
+    if run + missed == 0 {
+        return Vec::new();
+    }
+    let mut lines = vec![format!(
+        "  Answers      {run} queries run in {seconds:.3} s; {} of {} answers are as recorded",
+        answers.compared - answers.changed,
+        answers.compared
+    )];
+    for (count, why) in [
+        (certificates, "not compared: the canister had looked at a certificate, which a replay cannot sign"),
+        (moments, "not compared: rounds had ended meanwhile, and the query had started over"),
+        (missed, "not run: they are recorded too far behind the batches of their height, or without these"),
+    ] {
+        if *count > 0 {
+            lines.push(format!("               {count} {why}"));
+        }
+    }
+    if answers.changed > 0 {
+        lines.extend(crate::what_if::change_lines("Changed", answers));
+    }
     lines
 }
 
@@ -332,11 +398,16 @@ fn more(rows: usize, shown: usize, what: &str) -> Option<String> {
     Some(format!("  and {more} {what} more: --json shows all"))
 }
 
-/// A name that fits into its column, without what could drive the terminal.
-fn shortened(name: &str) -> String {
+/// Characters of a method's name in a table.
+const METHOD_WIDTH: usize = 28;
+/// What is said behind the name of a method that ran as a query.
+const QUERY: &str = ", query";
+
+/// A name that fits into a column, without what could drive the terminal.
+fn shortened(name: &str, width: usize) -> String {
     let shown = |c: char| if c.is_control() { ' ' } else { c };
-    match name.char_indices().nth(28) {
+    match name.char_indices().nth(width) {
         None => name.chars().map(shown).collect(),
-        Some((end, _)) => name[..end].chars().take(27).map(shown).chain(['…']).collect(),
+        Some((end, _)) => name[..end].chars().take(width - 1).map(shown).chain(['…']).collect(),
     }
 }

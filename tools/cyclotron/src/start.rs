@@ -66,6 +66,10 @@ pub struct StartArguments {
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 
+    /// With --record: queries too, with hashes of their answers. More than can be recorded are left out and counted: none waits for that
+    #[arg(long, requires = "record")]
+    record_queries: bool,
+
     /// With --record: a state hash to compare is recorded each time that so many rounds have been made
     #[arg(long, value_name = "ROUNDS", default_value_t = 1_000, requires = "record", value_parser = clap::value_parser!(u64).range(1..))]
     record_hash_every: u64,
@@ -126,10 +130,10 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
     let kept = Kept { checkpoints: arguments.checkpoints as usize, log_bytes_max: arguments.log_max << 20 };
     let mut restart = Restart::open(&state, threads, arguments.priced_as, arguments.module_cache << 20, kept)?;
     if let Some(file) = &arguments.record {
-        restart.record(file, arguments.record_checkpoints as usize)?;
+        restart.record(file, arguments.record_checkpoints as usize, arguments.record_queries)?;
     }
-    let (subnet, checkpointer) = restart.bring_back()?;
-    let height = subnet.height();
+    let back = restart.bring_back()?;
+    let height = back.subnet.height();
 
     let metrics = Arc::new(Metrics::default());
     let page = metrics.clone();
@@ -161,7 +165,7 @@ pub fn run(arguments: StartArguments) -> Result<(), String> {
         checkpoint_every: Duration::from_secs(arguments.checkpoint_every),
         memory_max: Bytes(arguments.memory.map_or_else(half_of_memory, |mib| mib << 20)),
     };
-    let node = Node::start(&state, (subnet, checkpointer), options, requests, metrics)?;
+    let node = Node::start(&state, back, options, requests, metrics)?;
     node.await_first_round();
     print(&banner(arguments.json, &server, &node, &state, height))?;
 

@@ -3,9 +3,10 @@
 //! Enters: options, reports. Leaves: lines, JSON, a file. Never here: how any of it is computed (`perf/record`).
 
 use crate::print;
+use crate::recordings::open_for;
 use clap::Args;
 use cyclotron_record::{
-    Candidate, CandidateReport, Changes, Compared, Comparison, Replayer, Report, compare, open, page, try_candidate,
+    Candidate, CandidateReport, Changes, Compared, Comparison, Kind, Replayer, Report, compare, page, try_candidate,
 };
 use cyclotron_subnet::TakeOver;
 use cyclotron_types::Principal;
@@ -55,7 +56,7 @@ impl WhatIfArguments {
     /// It takes over before the first of these rounds at the earliest, and the last is that.
     pub fn try_candidate(
         &self,
-        file: &Path,
+        (file, no_queries): (&Path, bool),
         threads: usize,
         rounds: (Option<u64>, u64),
         json: bool,
@@ -65,7 +66,7 @@ impl WhatIfArguments {
             let wasm = fs::read(module).map_err(|error| format!("cannot read {}: {error}", module.display()))?;
             let how = if self.plain_swap { TakeOver::Swap } else { TakeOver::Upgrade };
             let candidate = Candidate { canister: CanisterId::from_principal(*canister), wasm, how };
-            let recording = open(file).map_err(|error| error.to_string())?;
+            let recording = open_for(file, no_queries)?;
             let report = try_candidate(recording, threads, &candidate, rounds, |_| {})
                 .map_err(|error| format!("{}: {error}", file.display()))?;
             if json {
@@ -80,7 +81,7 @@ impl WhatIfArguments {
     pub fn after(
         &self,
         report: &Report,
-        (file, from, last): (&Path, Option<u64>, u64),
+        (file, rounds, no_queries): (&Path, (Option<u64>, u64), bool),
         threads: usize,
         json: bool,
     ) -> Result<Vec<String>, String> {
@@ -90,7 +91,7 @@ impl WhatIfArguments {
             fs::write(path, page).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         }
         if let Some(other) = &self.compare {
-            let comparison = compare(&Compared::from(report), &other_replay(other, (from, last), threads)?);
+            let comparison = compare(&Compared::from(report), &other_replay(other, rounds, no_queries, threads)?);
             if json {
                 lines.push(to_json(&comparison)?);
             } else {
@@ -106,7 +107,12 @@ fn to_json(value: &impl serde::Serialize) -> Result<String, String> {
 }
 
 /// The report of another replay: read, if the file is one, or made by running the recording.
-fn other_replay(path: &Path, (from, last): (Option<u64>, u64), threads: usize) -> Result<Compared, String> {
+fn other_replay(
+    path: &Path,
+    (from, last): (Option<u64>, u64),
+    no_queries: bool,
+    threads: usize,
+) -> Result<Compared, String> {
     if path.is_file() {
         let mut start = [0];
         let is_json = fs::File::open(path)
@@ -118,7 +124,7 @@ fn other_replay(path: &Path, (from, last): (Option<u64>, u64), threads: usize) -
                 .map_err(|error| format!("{} is no report of a replay: {error}", path.display()));
         }
     }
-    let recording = open(path).map_err(|error| error.to_string())?;
+    let recording = open_for(path, no_queries)?;
     let replayer = Replayer::new(recording, from, threads).map_err(|error| error.to_string())?;
     let report = replayer.run(last, |_| {}).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Compared::from(&report))
@@ -173,6 +179,7 @@ fn candidate_lines(report: &CandidateReport, canister: &str) -> Vec<String> {
     ] {
         lines.extend(change_lines(name, changes));
     }
+    lines.extend(query_lines(report));
     if !report.methods.is_empty() {
         lines.push(String::new());
         lines.push("  canister                     method                        messages: recorded, other   instructions: recorded, other".into());
@@ -181,7 +188,7 @@ fn candidate_lines(report: &CandidateReport, canister: &str) -> Vec<String> {
         format!(
             "  {:<28} {:<28} {:>12} {:>12} {:>18} {:>18}",
             method.canister,
-            clean(&method.method),
+            clean(&method.method) + if method.kind == Kind::Query { ", query" } else { "" },
             method.recorded_messages,
             method.candidate_messages,
             method.recorded_instructions,
@@ -191,7 +198,29 @@ fn candidate_lines(report: &CandidateReport, canister: &str) -> Vec<String> {
     lines
 }
 
-fn change_lines(name: &str, changes: &Changes) -> Vec<String> {
+/// What became of queries, if there were any.
+fn query_lines(report: &CandidateReport) -> Vec<String> {
+    let CandidateReport { queries, certificates, not_as_recorded, queries_missed, .. } = report;
+    if queries.compared + certificates + queries_missed == 0 {
+        return Vec::new();
+    }
+    let mut lines = change_lines("Queries", queries);
+    if *certificates > 0 {
+        lines.push(format!("    {certificates} were not compared: a canister looked at a certificate"));
+    }
+    if *queries_missed > 0 {
+        lines.push(format!(
+            "    {queries_missed} were not run: they are recorded too far behind the batches of their height, or without these"
+        ));
+    }
+    if not_as_recorded.changed > 0 {
+        lines.push("  The recorded code too gave other answers to queries than recorded:".into());
+        lines.extend(change_lines("Answers", not_as_recorded));
+    }
+    lines
+}
+
+pub fn change_lines(name: &str, changes: &Changes) -> Vec<String> {
     let mut lines = vec![format!("  {name:<12} {} of {} changed", changes.changed, changes.compared)];
     for change in changes.listed.iter().take(SHOWN) {
         lines.push(format!("    height {} {} {}", change.height, change.canister, clean(&change.method)));

@@ -1,14 +1,14 @@
 // What must hold for all bytes of a log; shared by the fuzz target and the test that replays its corpus.
 
 use cyclotron_ports::{Disk, SimDisk};
-use cyclotron_storage::log::{Beginning, LogReader, LogWriter, decode_batch, encode_batch};
+use cyclotron_storage::log::{Beginning, LogReader, LogWriter, RecordedQuery, decode_batch, encode_batch};
 use cyclotron_storage::{FRAME_HEADER_BYTES, FrameKind, encode_block, encode_frame};
 use std::path::Path;
 use std::sync::Arc;
 
 const PATH: &str = "/log/file";
 
-/// Takes the first byte for what the others are: a file, a batch or a beginning, a block of compressed frames, frames' contents in a file that is whole, or
+/// Takes the first byte for what the others are: a file, a batch, a beginning or a query, a block of compressed frames, frames' contents in a file that is whole, or
 /// frames of any kind and height in a block.
 /// What is read must be what is written again; the rest must be refused without a panic.
 pub fn check(input: &[u8]) {
@@ -26,6 +26,11 @@ pub fn check(input: &[u8]) {
                 beginning.encode(&mut again);
                 assert_eq!(again, bytes, "a beginning has one form");
             }
+            if let Some(query) = RecordedQuery::decode(bytes) {
+                let mut again = Vec::new();
+                query.encode(&mut again);
+                assert_eq!(again, bytes, "a query has one form");
+            }
         }
         2 => read(&written(|log| log.append(FrameKind::Block, 0, |out| out.extend_from_slice(bytes)))),
         4 => {
@@ -38,6 +43,8 @@ pub fn check(input: &[u8]) {
                     FrameKind::Program,
                     FrameKind::End,
                     FrameKind::Beginning,
+                    FrameKind::Query,
+                    FrameKind::QueriesLeftOut,
                 ];
                 let height = part.get(1..9).map_or(1, |height| u64::from_le_bytes(height.try_into().expect("eight")));
                 let kind = kinds[usize::from(part[0]) % kinds.len()];
@@ -88,8 +95,12 @@ fn read(disk: &Arc<SimDisk>) {
     loop {
         match log.next_frame() {
             Ok(Some(frame)) => {
-                let begins = (first, frame.height + 1) == (next, first);
+                let begins = first == next && frame.height == first - 1;
                 assert!(begins || frame.kind != FrameKind::Beginning, "a beginning is where a log begins");
+                assert!(
+                    frame.kind != FrameKind::Query || frame.height >= first - 1,
+                    "a query is of a state that it comes to"
+                );
                 if frame.kind == FrameKind::Batch {
                     assert_eq!(frame.height, next, "batches come in order");
                     next += 1;

@@ -75,6 +75,8 @@ pub struct QueryStep {
     pub calls: Vec<QueryRequest>,
     /// Whether the message under inspection was accepted.
     pub accepted: bool,
+    /// Whether it has read the data certificate.
+    pub certificate_seen: bool,
     /// Why it failed; the session is over then.
     pub failure: Option<Reject>,
     /// Instructions used.
@@ -170,6 +172,11 @@ impl QuerySession {
     /// The canister asked.
     pub fn canister(&self) -> CanisterId {
         self.canister.id
+    }
+
+    /// The state that it runs on.
+    pub fn env(&self) -> &Arc<RoundEnv> {
+        &self.env
     }
 
     /// Whether the session is for this publication of the canister.
@@ -339,7 +346,8 @@ impl QuerySession {
         let (desk, mut api, result) = take_apart(finished);
         let used = Instructions(used).min(limit);
         self.used = self.used.saturating_add(used);
-        let mut step = QueryStep { used, ..QueryStep::default() };
+        let certificate_seen = api.written.certificate_seen;
+        let mut step = QueryStep { used, certificate_seen, ..QueryStep::default() };
         if let Err(trap) = result {
             let failure = super::finish::explain(&mut api, &trap, limit, closure.map(|closure| closure.function));
             if let Some(line) = failure.log_line() {

@@ -61,7 +61,8 @@ impl SystemApi {
         Ok(self.certificate()?.len() as u64)
     }
 
-    pub(super) fn data_certificate_copy(&self, caller: &mut Caller<'_>, args: &[u64]) -> Answered {
+    pub(super) fn data_certificate_copy(&mut self, caller: &mut Caller<'_>, args: &[u64]) -> Answered {
+        self.written.certificate_seen = true;
         copy_out(caller, "data_certificate_copy", args, self.certificate()?)
     }
 

@@ -251,4 +251,6 @@ pub(crate) struct Written {
     pub log_room: LogRoom,
     /// Whether `accept_message` was called.
     pub accepted: bool,
+    /// Whether the data certificate was read.
+    pub certificate_seen: bool,
 }

@@ -7,7 +7,7 @@ use cyclotron_admission::{
 };
 use cyclotron_certification::{ReadError, Reader};
 use cyclotron_net::{Reply, Request, Response};
-use cyclotron_queries::{CertifiedState, Query, inspect_ingress};
+use cyclotron_queries::{CertifiedState, Query, answer_in_full, inspect_ingress};
 use cyclotron_trace::{Outcome, Stage, StageClock, zone};
 use cyclotron_types::ids::MessageId;
 use cyclotron_types::reject::Reject;
@@ -224,8 +224,12 @@ fn answer_query(shared: &Shared, query: AdmittedQuery) -> Response {
         return unavailable(&ReadError::NotCertified);
     }
     let query = Query { sender, receiver, method, arg };
-    let outcome = cyclotron_queries::answer(&shared.certified, &query);
-    signed_answer(shared, id, &outcome)
+    let answered = answer_in_full(&shared.certified, &query);
+    let response = signed_answer(shared, id, &answered.outcome);
+    if let Some(recorder) = &shared.queries {
+        recorder.note(query, answered);
+    }
+    response
 }
 
 /// The answer to the query `id`, with this node's signature.

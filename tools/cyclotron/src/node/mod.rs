@@ -27,11 +27,11 @@ use cyclotron_net::Request;
 use cyclotron_net::local::LocalSocket;
 use cyclotron_ports::{Clock, SystemClock, SystemDisk};
 use cyclotron_queries::Certified;
+use cyclotron_record::QueryRecorder;
 use cyclotron_storage::StateDirectory;
-use cyclotron_subnet::{Checkpointer, Subnet};
 use cyclotron_trace::Metrics;
 use cyclotron_types::units::{Bytes, Time};
-pub use restart::{FIRST_CANISTER, Kept, Restart, genesis};
+pub use restart::{BroughtBack, FIRST_CANISTER, Kept, Restart, genesis};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -62,6 +62,8 @@ pub(crate) struct Shared {
     /// What the last round left.
     pub certified: Certified,
     pub calls: SyncCalls,
+    /// Takes note of queries, if they are recorded.
+    pub queries: Option<QueryRecorder>,
     pub metrics: Arc<Metrics>,
     pub clock: SystemClock,
     pub root_key: Vec<u8>,
@@ -101,11 +103,12 @@ impl Node {
     /// Starts the threads around a subnet. Requests come out of `requests` until its senders are gone.
     pub fn start(
         state: &StateDirectory<SystemDisk>,
-        (mut subnet, checkpointer): (Subnet, Checkpointer<SystemDisk>),
+        back: BroughtBack,
         options: NodeOptions,
         requests: Receiver<Request>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
+        let BroughtBack { mut subnet, checkpointer, queries } = back;
         let keys = state.keys();
         let root_key = keys.root.public_key_der();
         let subnet_id = cyclotron_crypto::self_authenticating(&root_key);
@@ -115,6 +118,7 @@ impl Node {
         let shared = Arc::new(Shared {
             certified: subnet.certified().clone(),
             calls: SyncCalls::default(),
+            queries,
             metrics,
             clock: SystemClock,
             root_key,

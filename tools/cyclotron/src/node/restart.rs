@@ -7,7 +7,7 @@ use cyclotron_crypto::{BlsSecretKey, RootSigner};
 use cyclotron_execution::management::IdRange;
 use cyclotron_execution::{ExecutionLimits, SubnetConfig};
 use cyclotron_ports::SystemDisk;
-use cyclotron_record::{Recorder, checkpoints_beside};
+use cyclotron_record::{QueryRecorder, Recorder, checkpoints_beside};
 use cyclotron_storage::log::{self, Beginning, LOG_FILE_BYTES, LogReader};
 use cyclotron_storage::{FrameKind, NodeKeys, StateDirectory, StorageError, checkpoint};
 use cyclotron_subnet::{
@@ -91,10 +91,22 @@ fn otherwise(state: &StateDirectory<SystemDisk>) -> Result<&'static str, Storage
     })
 }
 
-/// Begins to record what a subnet is given, which is new or has come from a checkpoint in `folder`.
-fn begin_recording(file: &Path, folder: &Path, subnet: &mut Subnet, configuration: &[u8]) -> Result<(), StorageError> {
+/// What is recorded.
+struct Recording {
+    file: PathBuf,
+    /// Queries too.
+    queries: bool,
+}
+
+/// Begins to record what a subnet is given, which is new or has come from a checkpoint in `folder`. Returns where queries are noted, if they are.
+fn begin_recording(
+    Recording { file, queries }: &Recording,
+    folder: &Path,
+    subnet: &mut Subnet,
+    configuration: &[u8],
+) -> Result<Option<QueryRecorder>, StorageError> {
     let height = subnet.height();
-    let recorder = if height == Height::ZERO {
+    let mut recorder = if height == Height::ZERO {
         Recorder::create(&SystemDisk, file, 1, configuration)?
     } else {
         // First the state, without which the file is of no use.
@@ -103,8 +115,20 @@ fn begin_recording(file: &Path, folder: &Path, subnet: &mut Subnet, configuratio
         let beginning = Beginning { root: subnet.root(), state_hash: Some(subnet.state_hash()) };
         Recorder::create_behind(&SystemDisk, file, height, &beginning, configuration)?
     };
+    let failed = |source| StorageError::Io { action: "record queries in", path: file.clone(), source };
+    let queries = if *queries { Some(recorder.record_queries().map_err(failed)?) } else { None };
     subnet.note(Box::new(recorder));
-    Ok(())
+    Ok(queries)
+}
+
+/// A subnet as it was before the node ended, and what belongs to it.
+pub struct BroughtBack {
+    /// The subnet.
+    pub subnet: Subnet,
+    /// Who makes its next checkpoints.
+    pub checkpointer: Checkpointer<SystemDisk>,
+    /// Where queries are noted, if they are recorded.
+    pub queries: Option<QueryRecorder>,
 }
 
 /// A subnet that is not brought back yet.
@@ -118,7 +142,7 @@ pub struct Restart {
     retention: Retention,
     otherwise: &'static str,
     /// Where to record what the subnet is given.
-    recording: Option<PathBuf>,
+    recording: Option<Recording>,
     subnet: Subnet,
     root: BlsSecretKey,
 }
@@ -169,10 +193,11 @@ impl Restart {
         Ok(Self { log, checkpoint, folder, retention, otherwise, recording: None, subnet, root })
     }
 
-    /// Records all batches behind the newest checkpoint, those of the log included, and keeps so many checkpoints beside the recording.
+    /// Records all batches behind the newest checkpoint, those of the log included, and keeps so many checkpoints beside the recording; with `queries`
+    /// also the queries that are answered once the subnet is back.
     ///
     /// Errors: the file, or its folder of checkpoints, is there.
-    pub fn record(&mut self, file: &Path, checkpoints: usize) -> Result<(), String> {
+    pub fn record(&mut self, file: &Path, checkpoints: usize, queries: bool) -> Result<(), String> {
         let folder = checkpoints_beside(file);
         // Another recording's checkpoints are not this one's.
         if let Some(path) = [file, &folder].into_iter().find(|path| path.symlink_metadata().is_ok()) {
@@ -182,12 +207,12 @@ impl Restart {
             ));
         }
         self.retention.beside = Some((folder, checkpoints));
-        self.recording = Some(file.to_owned());
+        self.recording = Some(Recording { file: file.to_owned(), queries });
         Ok(())
     }
 
-    /// Loads the checkpoint, and runs the batches behind it again. Returns the subnet, and who makes its next checkpoints.
-    pub fn bring_back(self) -> Result<(Subnet, Checkpointer<SystemDisk>), String> {
+    /// Loads the checkpoint, and runs the batches behind it again.
+    pub fn bring_back(self) -> Result<BroughtBack, String> {
         let Self { mut log, checkpoint, folder, retention, otherwise, recording, mut subnet, root } = self;
         let file_bytes = retention.log.as_ref().map_or(LOG_FILE_BYTES, |(_, max)| log_file_bytes(*max));
         let began = Instant::now();
@@ -199,9 +224,11 @@ impl Restart {
                 format!("{error}; or remove {}: {otherwise}", files.display())
             })?;
         }
-        if let Some(file) = recording {
-            begin_recording(&file, &folder, &mut subnet, log.configuration()).map_err(|error| error.to_string())?;
-        }
+        let queries = match recording {
+            None => None,
+            Some(recording) => begin_recording(&recording, &folder, &mut subnet, log.configuration())
+                .map_err(|error| error.to_string())?,
+        };
         checkpointer.retain(retention);
         let from = subnet.height();
         let mut told = began;
@@ -242,6 +269,6 @@ impl Restart {
         let sink = LogSink::new(writer).map_err(|error| format!("cannot start a thread: {error}"))?;
         subnet.note(Box::new(sink));
         subnet.run_as(Program::this()).map_err(|error| error.to_string())?;
-        Ok((subnet, checkpointer))
+        Ok(BroughtBack { subnet, checkpointer, queries })
     }
 }
