@@ -33,6 +33,10 @@ pub enum Unit {
     MbPerS,
     /// Things a second: more is better.
     PerS,
+    /// Gigabytes (10^9) a second: more is better.
+    GbPerS,
+    /// Signatures a second: more is better.
+    SigPerS,
     /// Bytes.
     Bytes,
 }
@@ -46,8 +50,15 @@ impl Unit {
             Unit::Ns => "ns",
             Unit::MbPerS => "MB/s",
             Unit::PerS => "1/s",
+            Unit::GbPerS => "GB/s",
+            Unit::SigPerS => "sig/s",
             Unit::Bytes => "bytes",
         }
+    }
+
+    /// Whether more is better.
+    const fn is_rate(self) -> bool {
+        matches!(self, Unit::MbPerS | Unit::PerS | Unit::GbPerS | Unit::SigPerS)
     }
 
     /// Seconds (of one thing) in this unit. Panics: for a unit of something else.
@@ -56,7 +67,7 @@ impl Unit {
             Unit::Ms => seconds * 1e3,
             Unit::Us => seconds * 1e6,
             Unit::Ns => seconds * 1e9,
-            Unit::MbPerS | Unit::PerS | Unit::Bytes => unreachable!("it counts no time"),
+            Unit::MbPerS | Unit::PerS | Unit::GbPerS | Unit::SigPerS | Unit::Bytes => unreachable!("it counts no time"),
         }
     }
 }
@@ -99,7 +110,7 @@ pub struct Measured {
 impl Measured {
     /// Figures of these rounds.
     pub fn of(subject: &'static str, unit: Unit, rounds: Vec<f64>) -> Self {
-        let better = if matches!(unit, Unit::MbPerS | Unit::PerS) { f64::max } else { f64::min };
+        let better = if unit.is_rate() { f64::max } else { f64::min };
         let best = rounds.iter().copied().fold(f64::NAN, better);
         Self { subject, median: median(rounds.clone()), best, rounds }
     }
@@ -184,7 +195,7 @@ impl Runner {
             }
         }
         let summarise = |(subject, rounds): (Subject<'_>, Vec<f64>)| {
-            let better = if matches!(unit, Unit::MbPerS | Unit::PerS) { f64::max } else { f64::min };
+            let better = if unit.is_rate() { f64::max } else { f64::min };
             let best = rounds.iter().copied().fold(f64::NAN, better);
             Measured { subject: subject.name, median: median(rounds.clone()), best, rounds }
         };
