@@ -36,7 +36,7 @@ impl From<bool> for Verdict {
 pub enum Backend {
     /// One signature after the other on this thread; defines what is valid.
     Scalar,
-    /// Ed25519 and BLS signatures by one random linear combination of each kind, on this thread; the others one after the other.
+    /// Ed25519 and BLS signatures by one random linear combination of each kind, on this thread; the others one after the other, by what is faster.
     Combined,
     /// As `Combined`, Ed25519 by our own arithmetic, without lanes.
     Portable,
@@ -120,7 +120,8 @@ fn verify_combined(kernel: Option<Kernel>, tasks: &[SignatureTask<'_>], verdicts
                 bls_places.push(place);
                 Verdict::Invalid
             }
-            PublicKey::EcdsaP256(_) | PublicKey::EcdsaSecp256k1(_) => verify_scalar(task),
+            PublicKey::EcdsaP256(key) => ecdsa::verify_p256_fast(key, message, signature).into(),
+            PublicKey::EcdsaSecp256k1(key) => ecdsa::verify_secp256k1_fast(key, message, signature).into(),
         });
     }
     let mut valid = vec![false; ed25519.len()];
