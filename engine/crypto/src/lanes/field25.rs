@@ -164,19 +164,29 @@ pub(super) fn product<W: Mul32>(f: &[W; 10], g: &[W; 10]) -> [W; 10] {
     let around = |word: W| word.mul32(nineteen);
     let (h1, h2, h3, h4, h5) = (around(g1), around(g2), around(g3), around(g4), around(g5));
     let (h6, h7, h8, h9) = (around(g6), around(g7), around(g8), around(g9));
-    Field25::carry([
-        sum!(f0 * g0, d1 * h9, f2 * h8, d3 * h7, f4 * h6, d5 * h5, f6 * h4, d7 * h3, f8 * h2, d9 * h1),
-        sum!(f0 * g1, f1 * g0, f2 * h9, f3 * h8, f4 * h7, f5 * h6, f6 * h5, f7 * h4, f8 * h3, f9 * h2),
-        sum!(f0 * g2, d1 * g1, f2 * g0, d3 * h9, f4 * h8, d5 * h7, f6 * h6, d7 * h5, f8 * h4, d9 * h3),
-        sum!(f0 * g3, f1 * g2, f2 * g1, f3 * g0, f4 * h9, f5 * h8, f6 * h7, f7 * h6, f8 * h5, f9 * h4),
-        sum!(f0 * g4, d1 * g3, f2 * g2, d3 * g1, f4 * g0, d5 * h9, f6 * h8, d7 * h7, f8 * h6, d9 * h5),
-        sum!(f0 * g5, f1 * g4, f2 * g3, f3 * g2, f4 * g1, f5 * g0, f6 * h9, f7 * h8, f8 * h7, f9 * h6),
-        sum!(f0 * g6, d1 * g5, f2 * g4, d3 * g3, f4 * g2, d5 * g1, f6 * g0, d7 * h9, f8 * h8, d9 * h7),
-        sum!(f0 * g7, f1 * g6, f2 * g5, f3 * g4, f4 * g3, f5 * g2, f6 * g1, f7 * g0, f8 * h9, f9 * h8),
-        sum!(f0 * g8, d1 * g7, f2 * g6, d3 * g5, f4 * g4, d5 * g3, f6 * g2, d7 * g1, f8 * g0, d9 * h9),
-        sum!(f0 * g9, f1 * g8, f2 * g7, f3 * g6, f4 * g5, f5 * g4, f6 * g3, f7 * g2, f8 * g1, f9 * g0),
-    ])
-    .0
+    // One limb of `f` after the other: its ten products go to ten sums that stay in registers.
+    let mut sums = [W::splat(0); 10];
+    macro_rules! row {
+        ($($a:ident * $b:ident),*) => {{
+            let [s0, s1, s2, s3, s4, s5, s6, s7, s8, s9] = sums;
+            let [p0, p1, p2, p3, p4, p5, p6, p7, p8, p9] = [$($a.mul32($b)),*];
+            sums = [
+                s0.add(p0), s1.add(p1), s2.add(p2), s3.add(p3), s4.add(p4), s5.add(p5), s6.add(p6), s7.add(p7), s8.add(p8),
+                s9.add(p9),
+            ];
+        }};
+    }
+    row!(f0 * g0, f0 * g1, f0 * g2, f0 * g3, f0 * g4, f0 * g5, f0 * g6, f0 * g7, f0 * g8, f0 * g9);
+    row!(d1 * h9, f1 * g0, d1 * g1, f1 * g2, d1 * g3, f1 * g4, d1 * g5, f1 * g6, d1 * g7, f1 * g8);
+    row!(f2 * h8, f2 * h9, f2 * g0, f2 * g1, f2 * g2, f2 * g3, f2 * g4, f2 * g5, f2 * g6, f2 * g7);
+    row!(d3 * h7, f3 * h8, d3 * h9, f3 * g0, d3 * g1, f3 * g2, d3 * g3, f3 * g4, d3 * g5, f3 * g6);
+    row!(f4 * h6, f4 * h7, f4 * h8, f4 * h9, f4 * g0, f4 * g1, f4 * g2, f4 * g3, f4 * g4, f4 * g5);
+    row!(d5 * h5, f5 * h6, d5 * h7, f5 * h8, d5 * h9, f5 * g0, d5 * g1, f5 * g2, d5 * g3, f5 * g4);
+    row!(f6 * h4, f6 * h5, f6 * h6, f6 * h7, f6 * h8, f6 * h9, f6 * g0, f6 * g1, f6 * g2, f6 * g3);
+    row!(d7 * h3, f7 * h4, d7 * h5, f7 * h6, d7 * h7, f7 * h8, d7 * h9, f7 * g0, d7 * g1, f7 * g2);
+    row!(f8 * h2, f8 * h3, f8 * h4, f8 * h5, f8 * h6, f8 * h7, f8 * h8, f8 * h9, f8 * g0, f8 * g1);
+    row!(d9 * h1, f9 * h2, d9 * h3, f9 * h4, d9 * h5, f9 * h6, d9 * h7, f9 * h8, d9 * h9, f9 * g0);
+    Field25::carry(sums).0
 }
 
 /// Squares values so many times, for [`Mul32::square_times`].

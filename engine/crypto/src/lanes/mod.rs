@@ -14,14 +14,14 @@
 //! | all | 242 (151), 4 lanes | 111 (105), 8 lanes |
 //! | ports for vectors | 3 a cycle: 20 cycles a lane (13) | 2 a cycle: 7 cycles a lane |
 //!
-//! Measured on a Zen 3 whose other threads were busy: 28 cycles a lane for a product, 13 for a square. IFMA has not been measured.
+//! Measured on a Zen 3 whose other threads were busy: 25 cycles a lane for a product, 13 for a square. IFMA has not been measured.
 //!
 //! A signature of a large batch with distinct keys takes 510 squares and 360 products: to decompress its key and R (255 and 20 each), 7 products for
 //! each of the 39 additions of points to buckets (13 windows of 10 bits for R, 26 for the key), 50 for its part of summing up the buckets. A known
 //! key saves 275 of these, a repeated one 200 more. By the table that is 6,100 cycles with IFMA, 490,000 a second at 3 GHz, and 14,000 with AVX2,
 //! 175,000 a second at 2.45 GHz.
 //!
-//! That Zen 3 reaches 80,000 to 90,000, 29,000 cycles: by its profile 37 % are products, 25 % squares, 18 % additions and the collecting of points,
+//! That Zen 3 reaches 100,000, 24,500 cycles: by its profile a third are products, a quarter squares, a fifth additions and the collecting of points,
 //! the rest arithmetic modulo the group's order, hashing, sorting and fresh memory. Those are what must become lanes, or be shared, next.
 
 #![allow(clippy::needless_range_loop, reason = "an index says which lane or limb it is, of several arrays")]
