@@ -46,8 +46,8 @@ fn main() {
         .filter(|backend| !twins.contains(backend))
         .filter(|backend| only.as_ref().is_none_or(|only| format!("{backend:?}") == *only))
         .collect();
-    for (name, keys) in [("distinct", usize::MAX), ("repeated", 16)] {
-        println!("ed25519 {name}, us each: {backends:?}");
+    for (name, keys) in [("known distinct", usize::MAX), ("16", 16)] {
+        println!("ed25519, {name} keys, us each: {backends:?}");
         for size in &sizes {
             let signed: Vec<_> = (0..*size)
                 .map(|n| {

@@ -91,7 +91,7 @@ impl Backend {
 }
 
 /// Signatures from which lanes win: with AVX2 by `examples/measure.rs` on a Zen 3. IFMA has not been measured.
-const AVX2_FROM: usize = 32;
+const AVX2_FROM: usize = 24;
 const IFMA_FROM: usize = 32;
 
 fn verify_scalar(task: &SignatureTask<'_>) -> Verdict {
