@@ -5,7 +5,7 @@
 
 use cyclotron_load::{Mix, Plan, RecordingOptions, Workload, record};
 use cyclotron_ports::{SimEntropy, SystemDisk};
-use cyclotron_record::{Contents, Recorder, ReplayFailed, Replayer, Report, checkpoints_beside, open};
+use cyclotron_record::{Contents, Recorder, ReplayFailed, Replayer, Report, RoundFacts, checkpoints_beside, open};
 use cyclotron_storage::FrameKind;
 use cyclotron_storage::checkpoint::{list, place};
 use cyclotron_storage::log::{Beginning, decode_batch};
@@ -124,6 +124,10 @@ fn a_workload_replays_to_the_same_state_each_time_and_from_any_round_on() {
         assert_eq!((report.height, (report.root, report.state_hash)), (last, made.hashes[&last]));
         assert_eq!(report.contents.state_hashes, last, "each round's was compared");
     }
+    let whole = run(&made.whole(), None, u64::MAX, 2).unwrap();
+    let facts = |round: &RoundFacts| (round.height, round.slices, round.instructions, round.pages);
+    let all: Vec<_> = whole.timeline.iter().map(facts).collect();
+    assert_eq!(all.last().map(|round| round.0), Some(last));
     let kept = list(&SystemDisk, &checkpoints_beside(&made.whole())).unwrap();
     assert_eq!(kept.len(), BESIDE, "more were made, and some stay");
     let random = SimEntropy::new(7);
@@ -144,8 +148,10 @@ fn a_workload_replays_to_the_same_state_each_time_and_from_any_round_on() {
         assert_eq!((contents.roots, contents.state_hashes), (to + 1 - from, to + 1 - from));
         let nearest = list(&SystemDisk, &checkpoints_beside(&file)).unwrap().into_iter().rfind(|height| *height < from);
         assert_eq!(report.began_behind, nearest.unwrap_or(0), "from the nearest checkpoint");
-        let messages: u64 = report.methods.iter().map(|method| method.totals.messages).sum();
-        assert!(messages <= report.executed, "what is before is not counted");
+        let measured: Vec<_> = report.timeline.iter().map(facts).collect();
+        assert_eq!(measured, all[from as usize - 1..to as usize], "what is before is not counted");
+        let slices: u64 = measured.iter().map(|round| round.1).sum();
+        assert_eq!(report.methods.iter().map(|method| method.totals.slices).sum::<u64>(), slices);
     }
     println!("{last} rounds, {replays} replays, {seeks} seeks");
 }

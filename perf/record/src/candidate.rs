@@ -11,6 +11,7 @@ use crate::changes::{self, Answer, Change, Changes, words_of_answer};
 use crate::queries::Asked;
 use crate::replayer::ReplayFailed;
 use crate::report::Kind;
+use crate::settled::Settled;
 use crate::source::{Recording, Started};
 use cyclotron_ports::Disk;
 use cyclotron_storage::FrameKind;
@@ -133,6 +134,7 @@ impl RoundObserver for Watcher {
 struct Side {
     subnet: Subnet,
     seen: Arc<Mutex<Seen>>,
+    settled: Settled,
     /// Instructions so far of the message that each job is in the middle of.
     partial: BTreeMap<Job, u64>,
     /// Instructions of ended messages that the other side has not come to.
@@ -148,8 +150,8 @@ impl Side {
         let mut subnet = started.subnet(threads)?;
         let seen = Arc::<Mutex<Seen>>::default();
         subnet.observe(Box::new(Watcher(seen.clone())));
-        let (partial, ended, totals, answers) = Default::default();
-        Ok(Self { subnet, seen, partial, ended, totals, answers })
+        let (settled, partial, ended, totals, answers) = Default::default();
+        Ok(Self { subnet, seen, settled, partial, ended, totals, answers })
     }
 
     fn count(&mut self, kind: Kind, job: Job, instructions: u64) {
@@ -160,7 +162,8 @@ impl Side {
     /// Takes up what the last round did; returns its traps.
     fn take_up(&mut self, answered: &[MessageId]) -> BTreeMap<CanisterId, Vec<String>> {
         let Seen { ran, traps } = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
-        for Ran { canister, name, instructions, finished, .. } in ran {
+        let settled: Vec<_> = ran.into_iter().flat_map(|ran| self.settled.add(0, ran)).collect();
+        for (_, Ran { canister, name, instructions, finished, .. }) in settled {
             let job = (canister, name);
             let so_far = self.partial.remove(&job).unwrap_or(0) + instructions.0;
             if finished {
@@ -197,6 +200,12 @@ pub fn try_candidate<D: Disk<File: 'static> + 'static>(
 ) -> Result<CandidateReport, ReplayFailed> {
     let mut log = recording.start(from)?;
     let (mut recorded, mut tried) = (Side::new(&log, threads)?, Side::new(&log, threads)?);
+    let first = log.height() + 1;
+    if last < first {
+        return Err(ReplayFailed::Subnet(format!(
+            "the first round of it that can be run is that of height {first}, behind {last}"
+        )));
+    }
     let from = from.unwrap_or(0);
     let mut last_tried = None;
     let mut report = CandidateReport::default();

@@ -23,6 +23,17 @@ pub struct Compared {
     pub methods: Vec<MethodTotals>,
     /// State hash after the last round, in hexadecimal digits.
     pub state_hash: String,
+    /// Which rounds.
+    pub contents: ComparedRounds,
+}
+
+/// Which rounds were measured.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ComparedRounds {
+    /// Height of the first.
+    pub first_height: Option<u64>,
+    /// How many.
+    pub rounds: u64,
 }
 
 /// Times of one stage.
@@ -54,6 +65,7 @@ impl From<&Report> for Compared {
             stages: stages.collect(),
             methods: report.methods.clone(),
             state_hash: report.state_hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            contents: ComparedRounds { first_height: report.contents.first_height, rounds: report.contents.rounds },
         }
     }
 }
@@ -81,6 +93,8 @@ impl Row {
 pub struct Comparison {
     /// Whether both came to the same state.
     pub same_state: bool,
+    /// Whether they are of the same rounds: otherwise times and counts of all together say little.
+    pub same_rounds: bool,
     /// Heights, messages, times of stages.
     pub rows: Vec<Row>,
     /// Instructions of each method that did not run alike, the largest difference first.
@@ -90,8 +104,11 @@ pub struct Comparison {
 /// Sets two replays side by side.
 pub fn compare(this: &Compared, other: &Compared) -> Comparison {
     let row = |what: &str, this: f64, other: f64| Row { what: what.to_owned(), this, other };
+    let first = |replay: &Compared| replay.contents.first_height.unwrap_or(0) as f64;
     let mut rows = vec![
+        row("first height", first(this), first(other)),
         row("height", this.height as f64, other.height as f64),
+        row("rounds", this.contents.rounds as f64, other.contents.rounds as f64),
         row("messages and tasks", this.executed as f64, other.executed as f64),
         row("bytes of memory", this.memory_bytes as f64, other.memory_bytes as f64),
         row("seconds in rounds", this.round_seconds, other.round_seconds),
@@ -117,7 +134,8 @@ pub fn compare(this: &Compared, other: &Compared) -> Comparison {
     changed.sort_by_key(|(_, (this, other))| std::cmp::Reverse(this.abs_diff(*other)));
     let methods = changed.into_iter().map(|(what, (this, other))| row(&what, this as f64, other as f64)).collect();
     let same_state = (this.height, &this.state_hash) == (other.height, &other.state_hash);
-    Comparison { same_state, rows, methods }
+    let same_rounds = this.contents == other.contents;
+    Comparison { same_state, same_rounds, rows, methods }
 }
 
 #[cfg(test)]
@@ -140,18 +158,21 @@ mod tests {
             stages: vec![ComparedStage { stage: "execute".into(), seconds, p50_us: 1.0, p99_us: 0.0 }],
             methods: vec![method("same", 5), method("other", instructions)],
             state_hash: "00".into(),
+            contents: ComparedRounds { first_height: Some(1), rounds: 9 },
         }
     }
 
     #[test]
     fn figures_stand_side_by_side_and_only_methods_that_differ_are_listed() {
         let both = compare(&replay(3.0, 10), &replay(2.0, 14));
-        assert!(both.same_state && both.rows.len() == 7);
-        let seconds = &both.rows[3];
+        assert!(both.same_state && both.same_rounds && both.rows.len() == 9);
+        let seconds = &both.rows[5];
         assert_eq!((seconds.what.as_str(), seconds.ratio()), ("seconds in rounds", Some(1.5)));
-        assert_eq!(both.rows[6].ratio(), None);
+        assert_eq!(both.rows[8].ratio(), None);
         assert_eq!(both.methods, [Row { what: "aaaaa-aa other".into(), this: 10.0, other: 14.0 }]);
         let later = Compared { height: 10, ..replay(2.0, 14) };
         assert!(!compare(&later, &replay(2.0, 14)).same_state);
+        let part = Compared { contents: ComparedRounds { first_height: Some(7), rounds: 3 }, ..replay(2.0, 14) };
+        assert!(!compare(&part, &replay(2.0, 14)).same_rounds);
     }
 }

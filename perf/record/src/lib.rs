@@ -17,6 +17,7 @@ mod query_recorder;
 mod recorder;
 mod replayer;
 mod report;
+mod settled;
 mod source;
 mod stacks;
 

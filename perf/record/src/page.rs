@@ -51,7 +51,7 @@ pub fn page(report: &Report, title: &str) -> String {
     stacked(&mut out, &places);
     for (name, unit, value) in [
         ("Slices", "messages and tasks a round", (|round| round.slices as f64) as fn(&RoundFacts) -> f64),
-        ("Instructions", "a round, as charged", |round| round.instructions as f64),
+        ("Instructions", "a round, as run", |round| round.instructions as f64),
         ("Changed pages", "pages of heaps that messages changed in a round", |round| round.pages as f64),
         ("Queues", "messages that wait when the round has ended", |round| round.queued as f64),
     ] {
@@ -288,6 +288,7 @@ mod tests {
             contents: Contents { rounds, ..Contents::default() },
             canisters: 1,
             executed: 2,
+            given_up_instructions: 0,
             memory_bytes: 3,
             began_behind: 0,
             before_seconds: 0.0,

@@ -88,7 +88,7 @@ impl Asked {
 /// A query as reports count it.
 fn ran_as(query: Query, instructions: Instructions, time: Duration) -> Ran {
     let (canister, name) = (query.receiver, JobName::Method(query.method));
-    Ran { canister, name, instructions, finished: true, time, costs: SliceCosts::default() }
+    Ran { canister, name, instructions, again: false, finished: true, time, costs: SliceCosts::default() }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -3,6 +3,7 @@
 use crate::charged::Charged;
 use crate::queries::{Asked, QueryReport};
 use crate::report::{Contents, Kind, Methods, Report, RoundFacts, StageTimes};
+use crate::settled::Settled;
 use crate::source::{Recording, Started};
 use cyclotron_ports::Disk;
 use cyclotron_storage::StorageError;
@@ -55,11 +56,25 @@ type Stages = [Duration; StageTimes::STAGES.len()];
 #[derive(Default)]
 struct Noted {
     rounds: Vec<Stages>,
+    /// What may not count, or not yet.
+    settled: Settled,
     methods: Methods,
     /// What calls were charged, if the code reports them.
     charged: Option<Charged>,
     /// Slices, instructions and changed pages since the last round was looked at.
     ran: (u64, u64, u64),
+}
+
+impl Noted {
+    /// Adds what is known to count.
+    fn add(&mut self, settled: Vec<(usize, Ran)>) {
+        for (round, ran) in settled {
+            if let Some(charged) = &mut self.charged {
+                charged.add(&ran);
+            }
+            self.methods.add(round, Kind::Message, ran);
+        }
+    }
 }
 
 /// Measures the stages of each round, and adds up what ran.
@@ -93,11 +108,9 @@ impl RoundObserver for Stopwatch {
     fn message_ran(&mut self, ran: Ran) {
         let mut noted = lock(&self.noted);
         noted.ran = (noted.ran.0 + 1, noted.ran.1 + ran.instructions.0, noted.ran.2 + ran.costs.pages);
-        if let Some(charged) = &mut noted.charged {
-            charged.add(&ran);
-        }
         let round = noted.rounds.len();
-        noted.methods.add(round, Kind::Message, ran);
+        let settled = noted.settled.add(round, ran);
+        noted.add(settled);
     }
 
     fn canister_logged(&mut self, _: CanisterId, _: &LogRecord) {}
@@ -145,7 +158,13 @@ impl<D: Disk<File: 'static> + 'static> Replayer<D> {
     ///
     /// Errors: also when the recording ends before that round.
     pub fn run(mut self, last: u64, mut shown: impl FnMut(Progress)) -> Result<Report, ReplayFailed> {
-        let from = self.from.unwrap_or(0).max(self.started.height() + 1);
+        let first = self.started.height() + 1;
+        if last < first {
+            return Err(ReplayFailed::Subnet(format!(
+                "the first round of it that can be run is that of height {first}, behind {last}"
+            )));
+        }
+        let from = self.from.unwrap_or(0).max(first);
         // Nothing is asked of a state before the first round that is measured, but of the one that a recording begins behind.
         let asked_from = self.from.map_or(0, |_| from);
         let (mut asked, mut queries) = (Asked::default(), QueryReport::default());
@@ -182,7 +201,7 @@ impl<D: Disk<File: 'static> + 'static> Replayer<D> {
                     *noted = Noted { charged, ..Noted::default() };
                 }
             }
-            let measured = frame.height >= from;
+            let measured = frame.height >= from || frame.kind == FrameKind::Beginning;
             let in_round = self.replay(&frame)?;
             if measured {
                 contents.add(&frame);
@@ -202,7 +221,10 @@ impl<D: Disk<File: 'static> + 'static> Replayer<D> {
             return Err(ReplayFailed::Subnet(format!("it ends at height {height}, before round {from}")));
         }
         let elapsed = began.elapsed();
-        let Noted { rounds, methods, charged, .. } = std::mem::take(&mut *lock(&self.noted));
+        let mut noted = std::mem::take(&mut *lock(&self.noted));
+        let (unfinished, given_up) = std::mem::take(&mut noted.settled).end();
+        noted.add(unfinished);
+        let Noted { rounds, methods, charged, .. } = noted;
         let statistics = self.subnet.statistics();
         let (methods, canister_totals) = methods.sorted();
         Ok(Report {
@@ -211,6 +233,7 @@ impl<D: Disk<File: 'static> + 'static> Replayer<D> {
             began_behind: self.started.height(),
             before_seconds: before.as_secs_f64(),
             executed: statistics.executed - executed_before,
+            given_up_instructions: given_up,
             memory_bytes: statistics.memory.0,
             left_over_bytes: if ended { self.started.log().left_over() } else { 0 },
             height: self.subnet.height().0,

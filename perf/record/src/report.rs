@@ -361,6 +361,8 @@ pub struct Report {
     pub canisters: u64,
     /// Messages and tasks executed in what was measured.
     pub executed: u64,
+    /// Instructions of messages that were given up, as at a checkpoint, and started over: run, and not charged.
+    pub given_up_instructions: u64,
     /// Memory of all canisters at the end, as it is charged.
     pub memory_bytes: u64,
     /// Bytes behind the last whole frame of the recording.
@@ -432,6 +434,7 @@ mod tests {
             canister: CanisterId::from_u64(7),
             name: JobName::Method(name.into()),
             instructions: Instructions(10),
+            again: false,
             finished,
             time: Duration::from_micros(us),
             costs: SliceCosts { pages: u64::from(finished), ..SliceCosts::default() },

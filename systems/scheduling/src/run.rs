@@ -46,6 +46,8 @@ pub struct Ran {
     pub name: JobName,
     /// Instructions of this slice.
     pub instructions: Instructions,
+    /// Whether the message starts over with it: its slices before were given up, and are not charged.
+    pub again: bool,
     /// Whether the message has ended with it.
     pub finished: bool,
     /// How long it took here: no part of what replicas agree on.
@@ -218,6 +220,7 @@ impl Work<'_> {
     fn step(&mut self, env: &mut RoundEnv) -> Instructions {
         self.ran = true;
         let resumed = !matches!(self.canister.paused, Paused::None);
+        let again = matches!(self.canister.paused, Paused::Aborted(_));
         let mut name = self.canister.paused.name().filter(|_| self.profiled);
         let profiled = self.profiled;
         let (ingress, (mut step, time)) = match self.canister.paused {
@@ -256,7 +259,7 @@ impl Work<'_> {
                 Step::Done(outcome) => (outcome.used, &mut outcome.costs, true),
             };
             let (canister, costs) = (self.result.id, std::mem::take(costs));
-            self.result.ran.push(Ran { canister, name, instructions, finished, time, costs });
+            self.result.ran.push(Ran { canister, name, instructions, again, finished, time, costs });
         }
         match step {
             Step::Suspended { used, .. } => {

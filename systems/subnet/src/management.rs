@@ -181,7 +181,8 @@ fn note_run(world: &mut World, name: Option<JobName>, step: &mut ManagementStep,
     };
     if let Some(name) = name {
         let (instructions, costs) = (effects.used, std::mem::take(&mut effects.costs));
-        let ran = Ran { canister: CanisterId::MANAGEMENT, name, instructions, finished, time, costs };
+        // Whose installation starts over is not known here: each of its slices counts.
+        let ran = Ran { canister: CanisterId::MANAGEMENT, name, instructions, again: false, finished, time, costs };
         world.resource_mut::<Profile>().ran.push(ran);
     }
 }

@@ -64,11 +64,11 @@ pub struct ReplayArguments {
     json: bool,
 
     /// Show in this SVG file which Wasm functions took the time, as a flame graph of samples
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "wasm")]
     flame: Option<PathBuf>,
 
     /// Write the samples to this file, a line for each stack of Wasm functions: what flame graphs are made of
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "wasm")]
     folded: Option<PathBuf>,
 
     /// Show in this SVG file which Wasm functions were charged how many instructions: a flame graph of all that the replay was charged, the same
@@ -130,12 +130,18 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
         return Err(format!("--from {from} comes behind --to {last}"));
     }
     let rounds = (arguments.from, last);
+    let ReplayArguments { flame, folded, flame_instructions, folded_instructions, .. } = arguments;
+    let written = [flame, folded, flame_instructions, folded_instructions].map(Option::as_deref);
+    // A replay may take hours.
+    for path in written.into_iter().chain([what_if.page()]).flatten() {
+        check_folder(path)?;
+    }
+    arguments.profiling.begin()?;
     if let Some(tried) = what_if.try_candidate((file, arguments.no_queries), threads, rounds, arguments.json) {
         return tried;
     }
     let recording = open_for(file, arguments.no_queries)?;
     let genesis = recording.genesis.clone();
-    arguments.profiling.begin()?;
     let sampler = arguments.profiling.sampler(arguments.flame.is_some() || arguments.folded.is_some())?;
     let replayer = Replayer::new(recording, arguments.from, threads).map_err(|error| error.to_string())?;
     let bar = progress_bar(arguments.json);
@@ -143,9 +149,9 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
     bar.finish_and_clear();
     let samples = sampler.map(Sampler::stop);
     let mut report = report.map_err(|error| format!("{}: {error}", arguments.file.display()))?;
-    if let Some(samples) = samples.filter(|_| arguments.flame.is_some() || arguments.folded.is_some()) {
-        write_samples(arguments, &samples)?;
-    }
+    let samples = samples.filter(|_| arguments.flame.is_some() || arguments.folded.is_some());
+    // Without any there is a report all the same.
+    let sampled = samples.map_or(Ok(()), |samples| write_samples(arguments, &samples));
     if arguments.flame_instructions.is_some() || arguments.folded_instructions.is_some() || what_if.makes_page() {
         let charged = charged(arguments, threads, &report)?;
         write_charged(arguments, &charged)?;
@@ -160,6 +166,7 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
         let lines = [subnet_lines(&genesis), contents_lines(&report.contents), report_lines(&report, threads), beside];
         print(&lines.concat().join("\n"))?;
     }
+    sampled?;
     let answers = &report.queries.answers;
     match answers.changed {
         0 => Ok(()),
@@ -168,6 +175,16 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
             file.display(),
             answers.compared
         )),
+    }
+}
+
+/// Whether there is a folder for a file that is to be written.
+fn check_folder(path: &Path) -> Result<(), String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() {
+        Ok(())
+    } else {
+        Err(format!("cannot write {}: there is no folder {}", path.display(), folder.display()))
     }
 }
 
@@ -241,6 +258,17 @@ fn progress_bar(hidden: bool) -> ProgressBar {
     ProgressBar::with_draw_target(Some(0), target).with_style(style.expect("the template is well-formed"))
 }
 
+/// Shows heights alone. On a terminal only.
+pub fn heights_bar(hidden: bool) -> ProgressBar {
+    let style = ProgressStyle::with_template("  height {msg} {spinner}");
+    progress_bar(hidden).with_style(style.expect("the template is well-formed"))
+}
+
+pub fn show_height(bar: &ProgressBar, height: u64) {
+    bar.set_message(height.to_string());
+    bar.tick();
+}
+
 fn show(bar: &ProgressBar, Progress { height, read, bytes }: Progress) {
     bar.set_length(bytes);
     bar.set_position(read);
@@ -308,6 +336,12 @@ fn report_lines(report: &Report, threads: usize) -> Vec<String> {
             per_second(report.executed as f64),
         ),
     ];
+    if report.given_up_instructions > 0 {
+        lines.push(format!(
+            "  Given up     {} instructions of messages that started over, at a checkpoint for example: not charged",
+            report.given_up_instructions
+        ));
+    }
     lines.extend(query_lines(&report.queries));
     lines.extend([
         format!("  State hash   {} at height {}", hex::encode(report.state_hash), report.height),

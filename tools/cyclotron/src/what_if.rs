@@ -3,7 +3,7 @@
 //! Enters: options, reports. Leaves: lines, JSON, a file. Never here: how any of it is computed (`perf/record`).
 
 use crate::print;
-use crate::recordings::open_for;
+use crate::recordings::{heights_bar, open_for, show_height};
 use clap::Args;
 use cyclotron_record::{
     Candidate, CandidateReport, Changes, Compared, Comparison, Kind, Replayer, Report, compare, page, try_candidate,
@@ -47,6 +47,11 @@ fn candidate_file(text: &str) -> Result<(Principal, PathBuf), String> {
 }
 
 impl WhatIfArguments {
+    /// The file that a page about the replay is to be written to, if there is one.
+    pub fn page(&self) -> Option<&Path> {
+        self.report.as_deref()
+    }
+
     /// Whether a page about the replay is to be made.
     pub fn makes_page(&self) -> bool {
         self.report.is_some()
@@ -67,8 +72,10 @@ impl WhatIfArguments {
             let how = if self.plain_swap { TakeOver::Swap } else { TakeOver::Upgrade };
             let candidate = Candidate { canister: CanisterId::from_principal(*canister), wasm, how };
             let recording = open_for(file, no_queries)?;
-            let report = try_candidate(recording, threads, &candidate, rounds, |_| {})
-                .map_err(|error| format!("{}: {error}", file.display()))?;
+            let bar = heights_bar(json);
+            let report = try_candidate(recording, threads, &candidate, rounds, |height| show_height(&bar, height));
+            bar.finish_and_clear();
+            let report = report.map_err(|error| format!("{}: {error}", file.display()))?;
             if json {
                 return print(&to_json(&report)?);
             }
@@ -91,7 +98,8 @@ impl WhatIfArguments {
             fs::write(path, page).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         }
         if let Some(other) = &self.compare {
-            let comparison = compare(&Compared::from(report), &other_replay(other, rounds, no_queries, threads)?);
+            let comparison =
+                compare(&Compared::from(report), &other_replay(other, rounds, no_queries, (threads, json))?);
             if json {
                 lines.push(to_json(&comparison)?);
             } else {
@@ -111,7 +119,7 @@ fn other_replay(
     path: &Path,
     (from, last): (Option<u64>, u64),
     no_queries: bool,
-    threads: usize,
+    (threads, json): (usize, bool),
 ) -> Result<Compared, String> {
     if path.is_file() {
         let mut start = [0];
@@ -126,7 +134,10 @@ fn other_replay(
     }
     let recording = open_for(path, no_queries)?;
     let replayer = Replayer::new(recording, from, threads).map_err(|error| error.to_string())?;
-    let report = replayer.run(last, |_| {}).map_err(|error| format!("{}: {error}", path.display()))?;
+    let bar = heights_bar(json);
+    let report = replayer.run(last, |progress| show_height(&bar, progress.height));
+    bar.finish_and_clear();
+    let report = report.map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Compared::from(&report))
 }
 
@@ -141,6 +152,10 @@ fn comparison_lines(comparison: &Comparison, other: &Path) -> Vec<String> {
         format!("  Beside       {}, which came to {states} state", other.display()),
         format!("  {:<46} {:>16} {:>16}    ratio", "", "this", "other"),
     ];
+    if !comparison.same_rounds {
+        let warning = "  They are not of the same rounds: choose these with --from and --to, or compare what is of one round alone";
+        lines.insert(2, warning.into());
+    }
     lines.extend(comparison.rows.iter().map(line));
     if !comparison.methods.is_empty() {
         lines.push(format!("  instructions of {} methods differ", comparison.methods.len()));
