@@ -153,6 +153,9 @@ fn a_workload_replays_to_the_same_state_each_time_and_from_any_round_on() {
         let slices: u64 = measured.iter().map(|round| round.1).sum();
         assert_eq!(report.methods.iter().map(|method| method.totals.slices).sum::<u64>(), slices);
     }
+    // What is asked for lies before what there is.
+    let refused = run(&made.later(), None, made.begins_behind, 1).unwrap_err().to_string();
+    assert!(refused.contains(&format!("is that of height {}", made.begins_behind + 1)), "{refused}");
     println!("{last} rounds, {replays} replays, {seeks} seeks");
 }
 

@@ -9,7 +9,7 @@
 
 use crate::changes::{self, Answer, Change, Changes, words_of_answer};
 use crate::queries::Asked;
-use crate::replayer::ReplayFailed;
+use crate::replayer::{ReplayFailed, check_last};
 use crate::report::Kind;
 use crate::settled::Settled;
 use crate::source::{Recording, Started};
@@ -200,12 +200,7 @@ pub fn try_candidate<D: Disk<File: 'static> + 'static>(
 ) -> Result<CandidateReport, ReplayFailed> {
     let mut log = recording.start(from)?;
     let (mut recorded, mut tried) = (Side::new(&log, threads)?, Side::new(&log, threads)?);
-    let first = log.height() + 1;
-    if last < first {
-        return Err(ReplayFailed::Subnet(format!(
-            "the first round of it that can be run is that of height {first}, behind {last}"
-        )));
-    }
+    check_last(log.height() + 1, last)?;
     let from = from.unwrap_or(0);
     let mut last_tried = None;
     let mut report = CandidateReport::default();

@@ -38,6 +38,16 @@ impl fmt::Display for ReplayFailed {
 
 impl std::error::Error for ReplayFailed {}
 
+/// Errors: the last round that is wanted comes before the first that can be run.
+pub(crate) fn check_last(first: u64, last: u64) -> Result<(), ReplayFailed> {
+    if last >= first {
+        return Ok(());
+    }
+    Err(ReplayFailed::Subnet(format!(
+        "the first round of it that can be run is that of height {first}, behind {last}: what is before is kept nowhere here"
+    )))
+}
+
 /// How far a replay is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
@@ -159,11 +169,7 @@ impl<D: Disk<File: 'static> + 'static> Replayer<D> {
     /// Errors: also when the recording ends before that round.
     pub fn run(mut self, last: u64, mut shown: impl FnMut(Progress)) -> Result<Report, ReplayFailed> {
         let first = self.started.height() + 1;
-        if last < first {
-            return Err(ReplayFailed::Subnet(format!(
-                "the first round of it that can be run is that of height {first}, behind {last}"
-            )));
-        }
+        check_last(first, last)?;
         let from = self.from.unwrap_or(0).max(first);
         // Nothing is asked of a state before the first round that is measured, but of the one that a recording begins behind.
         let asked_from = self.from.map_or(0, |_| from);

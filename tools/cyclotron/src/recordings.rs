@@ -152,7 +152,7 @@ pub fn replay(arguments: &ReplayArguments) -> Result<(), String> {
     let samples = samples.filter(|_| arguments.flame.is_some() || arguments.folded.is_some());
     // Without any there is a report all the same.
     let sampled = samples.map_or(Ok(()), |samples| write_samples(arguments, &samples));
-    if arguments.flame_instructions.is_some() || arguments.folded_instructions.is_some() || what_if.makes_page() {
+    if arguments.flame_instructions.is_some() || arguments.folded_instructions.is_some() || what_if.page().is_some() {
         let charged = charged(arguments, threads, &report)?;
         write_charged(arguments, &charged)?;
         report.charged = Some(charged);

@@ -52,11 +52,6 @@ impl WhatIfArguments {
         self.report.as_deref()
     }
 
-    /// Whether a page about the replay is to be made.
-    pub fn makes_page(&self) -> bool {
-        self.report.is_some()
-    }
-
     /// Runs a candidate, if one is to be tried. `None`: there is none.
     /// It takes over before the first of these rounds at the earliest, and the last is that.
     pub fn try_candidate(

@@ -164,7 +164,8 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
     }
 
     /// Begins the checkpoint of the last round, whose batch named one; the subnet may go on. Cost: O(changed since the last one), in copies of
-    /// pages and records, and a pointer for each status; beyond 256 MiB the disk's pace.
+    /// pages and records, and a pointer for each status and module; beyond 256 MiB the disk's pace. Where files are left, a look at each canister, and copies of
+    /// the records that lie there; after one that failed, all records.
     ///
     /// Errors: no thread can be had, or no file be made. Panics: when one is being made; when a message is suspended, which only a round whose
     /// batch names a checkpoint rules out.
