@@ -1,6 +1,6 @@
 //! Signatures and hashes in batches.
 //!
-//! Enters: keys, messages and signatures as bytes from anywhere. Leaves: one verdict for each, in order; signatures by this
+//! Enters: keys, messages and signatures as bytes from anywhere. Leaves: one verdict for each, in order; what it took; signatures by this
 //! node's own keys. Never here: what a message means, who may sign it, randomness in keys (they come from bytes
 //! the caller drew) or verdicts (that of a batch's coefficients changes none), a panic on outside bytes.
 //!
@@ -23,4 +23,4 @@ pub use hash::{merkle_level, sha224_batch, sha256_batch, sha512_batch};
 pub use key::{PublicKey, PublicKeyError, Unsupported};
 pub use principal::self_authenticating;
 pub use sign::{BlsSecretKey, NodeKey, RootSigner};
-pub use verify::{Backend, SignatureTask, Verdict, verify};
+pub use verify::{Backend, Part, Scheme, SignatureTask, Verdict, verify};

@@ -4,6 +4,7 @@ use crate::bls::{BlsTask, Suite};
 use crate::ed25519::{Kernel, Signed};
 use crate::key::PublicKey;
 use crate::{bls, ecdsa, ed25519};
+use std::time::{Duration, Instant};
 
 /// One signature to check.
 #[derive(Clone, Copy, Debug)]
@@ -50,13 +51,81 @@ pub enum Backend {
     IfmaTwin,
 }
 
+/// Which rule a signature is checked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Ed25519 by the rule of ZIP 215.
+    Ed25519,
+    /// ECDSA over SHA-256 on P-256.
+    EcdsaP256,
+    /// ECDSA over SHA-256 on secp256k1.
+    EcdsaSecp256k1,
+    /// BLS12-381 with signatures in G1.
+    Bls12381,
+}
+
+impl Scheme {
+    const ALL: [Self; 4] = [Self::Ed25519, Self::EcdsaP256, Self::EcdsaSecp256k1, Self::Bls12381];
+
+    /// As in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ed25519 => "ed25519",
+            Self::EcdsaP256 => "ecdsa_p256",
+            Self::EcdsaSecp256k1 => "ecdsa_secp256k1",
+            Self::Bls12381 => "bls12_381",
+        }
+    }
+
+    fn of(key: &PublicKey) -> Self {
+        match key {
+            PublicKey::Ed25519(_) => Self::Ed25519,
+            PublicKey::EcdsaP256(_) => Self::EcdsaP256,
+            PublicKey::EcdsaSecp256k1(_) => Self::EcdsaSecp256k1,
+            PublicKey::Bls12381(_) => Self::Bls12381,
+        }
+    }
+}
+
+/// The signatures of one scheme in a batch, and what it took to check them. For metrics: nothing depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Their scheme.
+    pub scheme: Scheme,
+    /// What checked them.
+    pub backend: Backend,
+    /// How many.
+    pub signatures: usize,
+    /// How many of them are valid.
+    pub valid: usize,
+    /// Time on this thread's clock.
+    pub elapsed: Duration,
+}
+
 impl Backend {
     const ALL: [Self; 7] =
         [Self::Scalar, Self::Combined, Self::Portable, Self::Avx2Twin, Self::Avx2, Self::IfmaTwin, Self::Ifma];
 
     /// Those that this machine can run; the first defines what is valid.
     pub fn available() -> Vec<Self> {
-        Self::ALL.into_iter().filter(|backend| backend.kernel().is_none_or(Kernel::is_available)).collect()
+        Self::ALL.into_iter().filter(|backend| backend.is_available()).collect()
+    }
+
+    /// As in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Combined => "combined",
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx2Twin => "avx2_twin",
+            Self::Ifma => "ifma",
+            Self::IfmaTwin => "ifma_twin",
+        }
+    }
+
+    fn is_available(self) -> bool {
+        self.kernel().is_none_or(Kernel::is_available)
     }
 
     /// What sums up Ed25519 signatures, if not curve25519-dalek.
@@ -73,71 +142,106 @@ impl Backend {
 
     /// Checks every task and writes its verdict to the same place in `verdicts`, whose former content is dropped. Panics: if it is not available.
     pub fn verify(self, tasks: &[SignatureTask<'_>], verdicts: &mut Vec<Verdict>) {
-        verdicts.clear();
-        match self {
-            Self::Scalar => verdicts.extend(tasks.iter().map(verify_scalar)),
-            _ => verify_combined(self.kernel(), tasks, verdicts),
-        }
-        assert_eq!(verdicts.len(), tasks.len(), "one verdict a task");
+        verify_parts(tasks, verdicts, |_, _| self);
     }
 
-    /// The fastest for so many Ed25519 signatures.
-    fn fastest(count: usize) -> Self {
-        let from = |backend: Self, least: usize| {
-            (count >= least && backend.kernel().is_none_or(Kernel::is_available)).then_some(backend)
-        };
-        from(Self::Ifma, IFMA_FROM).or(from(Self::Avx2, AVX2_FROM)).unwrap_or(Self::Combined)
+    /// The fastest for so many signatures of the scheme.
+    fn fastest(scheme: Scheme, count: usize) -> Self {
+        let from = |backend: Self, least: usize| (count >= least && backend.is_available()).then_some(backend);
+        match scheme {
+            Scheme::Ed25519 => from(Self::Ifma, IFMA_FROM).or(from(Self::Avx2, AVX2_FROM)),
+            Scheme::EcdsaP256 | Scheme::EcdsaSecp256k1 | Scheme::Bls12381 => None,
+        }
+        .unwrap_or(Self::Combined)
     }
+
+    /// Checks tasks of one scheme; `valid` is as long.
+    fn verify_one_scheme(self, scheme: Scheme, tasks: &[SignatureTask<'_>], valid: &mut [bool]) {
+        if self == Self::Scalar {
+            valid.iter_mut().zip(tasks).for_each(|(valid, task)| *valid = verify_scalar(task));
+            return;
+        }
+        match scheme {
+            Scheme::Ed25519 => {
+                let signed = of_scheme(tasks, |key, message, signature| match key {
+                    PublicKey::Ed25519(key) => Some(Signed { key, message, signature }),
+                    _ => None,
+                });
+                ed25519::verify_batch(self.kernel(), &signed, valid);
+            }
+            Scheme::Bls12381 => {
+                let signed = of_scheme(tasks, |key, message, signature| match key {
+                    PublicKey::Bls12381(key) => Some(BlsTask { key, message, signature }),
+                    _ => None,
+                });
+                let mut verdicts = Vec::with_capacity(tasks.len());
+                bls::verify_batch(Suite::Basic, &signed, &mut verdicts);
+                valid.iter_mut().zip(verdicts).for_each(|(valid, verdict)| *valid = verdict == Verdict::Valid);
+            }
+            Scheme::EcdsaP256 | Scheme::EcdsaSecp256k1 => {
+                for (valid, SignatureTask { key, message, signature }) in valid.iter_mut().zip(tasks) {
+                    *valid = match key {
+                        PublicKey::EcdsaP256(key) => ecdsa::verify_p256_fast(key, message, signature),
+                        PublicKey::EcdsaSecp256k1(key) => ecdsa::verify_secp256k1_fast(key, message, signature),
+                        _ => false,
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Tasks in the form that their scheme takes.
+fn of_scheme<'a, T>(
+    tasks: &[SignatureTask<'a>],
+    form: impl Fn(&'a PublicKey, &'a [u8], &'a [u8]) -> Option<T>,
+) -> Vec<T> {
+    tasks.iter().filter_map(|task| form(task.key, task.message, task.signature)).collect()
 }
 
 /// Signatures from which lanes win: with AVX2 by `examples/measure.rs` on a Zen 3. IFMA has not been measured.
 const AVX2_FROM: usize = 24;
 const IFMA_FROM: usize = 32;
 
-fn verify_scalar(task: &SignatureTask<'_>) -> Verdict {
+fn verify_scalar(task: &SignatureTask<'_>) -> bool {
     let SignatureTask { key, message, signature } = *task;
-    Verdict::from(match key {
+    match key {
         PublicKey::Ed25519(key) => ed25519::verify(&Signed { key, message, signature }),
         PublicKey::EcdsaP256(key) => ecdsa::verify_p256(key, message, signature),
         PublicKey::EcdsaSecp256k1(key) => ecdsa::verify_secp256k1(key, message, signature),
         PublicKey::Bls12381(key) => bls::verify(Suite::Basic, key, message, signature),
-    })
-}
-
-fn verify_combined(kernel: Option<Kernel>, tasks: &[SignatureTask<'_>], verdicts: &mut Vec<Verdict>) {
-    let (mut ed25519, mut ed25519_places) = (Vec::new(), Vec::new());
-    let (mut bls, mut bls_places) = (Vec::new(), Vec::new());
-    for (place, task) in tasks.iter().enumerate() {
-        let SignatureTask { key, message, signature } = *task;
-        verdicts.push(match key {
-            PublicKey::Ed25519(key) => {
-                ed25519.push(Signed { key, message, signature });
-                ed25519_places.push(place);
-                Verdict::Invalid
-            }
-            PublicKey::Bls12381(key) => {
-                bls.push(BlsTask { key, message, signature });
-                bls_places.push(place);
-                Verdict::Invalid
-            }
-            PublicKey::EcdsaP256(key) => ecdsa::verify_p256_fast(key, message, signature).into(),
-            PublicKey::EcdsaSecp256k1(key) => ecdsa::verify_secp256k1_fast(key, message, signature).into(),
-        });
-    }
-    let mut valid = vec![false; ed25519.len()];
-    ed25519::verify_batch(kernel, &ed25519, &mut valid);
-    for (place, valid) in ed25519_places.into_iter().zip(valid) {
-        verdicts[place] = valid.into();
-    }
-    let mut found = Vec::new();
-    bls::verify_batch(Suite::Basic, &bls, &mut found);
-    for (place, verdict) in bls_places.into_iter().zip(found) {
-        verdicts[place] = verdict;
     }
 }
 
-/// Checks a batch on the backend that is fastest for it.
-pub fn verify(tasks: &[SignatureTask<'_>], verdicts: &mut Vec<Verdict>) {
-    let ed25519 = tasks.iter().filter(|task| matches!(task.key, PublicKey::Ed25519(_))).count();
-    Backend::fastest(ed25519).verify(tasks, verdicts);
+/// Checks a batch, the tasks of each scheme together, on the backend that `choose` names for so many of them.
+fn verify_parts(
+    tasks: &[SignatureTask<'_>],
+    verdicts: &mut Vec<Verdict>,
+    choose: impl Fn(Scheme, usize) -> Backend,
+) -> Vec<Part> {
+    verdicts.clear();
+    verdicts.resize(tasks.len(), Verdict::Invalid);
+    let mut parts = Vec::new();
+    for scheme in Scheme::ALL {
+        let places: Vec<_> = (0..tasks.len()).filter(|at| Scheme::of(tasks[*at].key) == scheme).collect();
+        if places.is_empty() {
+            continue;
+        }
+        let start = Instant::now();
+        let these: Vec<_> = places.iter().map(|at| tasks[*at]).collect();
+        let mut valid = vec![false; these.len()];
+        let backend = choose(scheme, these.len());
+        backend.verify_one_scheme(scheme, &these, &mut valid);
+        for (at, valid) in places.iter().zip(&valid) {
+            verdicts[*at] = (*valid).into();
+        }
+        let (signatures, valid) = (these.len(), valid.iter().filter(|valid| **valid).count());
+        parts.push(Part { scheme, backend, signatures, valid, elapsed: start.elapsed() });
+    }
+    parts
+}
+
+/// Checks a batch, each scheme on the backend that is fastest for so many, and says what ran where. Verdicts are those of [`Backend::verify`].
+pub fn verify(tasks: &[SignatureTask<'_>], verdicts: &mut Vec<Verdict>) -> Vec<Part> {
+    verify_parts(tasks, verdicts, Backend::fastest)
 }

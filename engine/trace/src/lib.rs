@@ -10,7 +10,7 @@ mod profiler;
 mod timed;
 
 pub use log::{LogFormat, init_log};
-pub use metrics::{Metrics, Outcome, Stage, StageClock};
+pub use metrics::{Metrics, Outcome, SignatureBatch, Stage, StageClock};
 pub use profiler::*;
 pub use timed::timed;
 pub use tracing::{debug, error, info, warn};

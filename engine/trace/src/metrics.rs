@@ -10,8 +10,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// The stages of a node's work that are timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -54,6 +54,34 @@ struct StageLabel {
     stage: Stage,
 }
 
+/// Signatures that were checked together: those of one scheme in a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct SignatureBatch {
+    /// Their scheme.
+    pub scheme: &'static str,
+    /// What checked them.
+    pub backend: &'static str,
+    /// How many.
+    pub signatures: usize,
+    /// How many of them are valid.
+    pub valid: usize,
+    /// The time it took.
+    pub elapsed: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendLabel {
+    scheme: &'static str,
+    backend: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabel {
+    scheme: &'static str,
+    backend: &'static str,
+    verdict: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: Outcome,
@@ -65,6 +93,9 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     stages: Family<StageLabel, Histogram>,
     requests: Family<OutcomeLabel, Counter>,
+    signatures: Family<VerdictLabel, Counter>,
+    signature_batches: Family<BackendLabel, Histogram>,
+    signature_time: Family<BackendLabel, Counter<f64, AtomicU64>>,
     /// Height of the last round.
     pub height: Gauge,
     /// Canisters on the subnet.
@@ -106,6 +137,11 @@ fn stage_histogram() -> Histogram {
     Histogram::new(exponential_buckets(1e-6, 4.0, 13))
 }
 
+/// From 1 to 16,384 signatures, by factors of two.
+fn batch_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 2.0, 15))
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("cyclotron");
@@ -113,10 +149,24 @@ impl Default for Metrics {
         registry.register_with_unit("stage_duration", "Time spent in a stage", Unit::Seconds, stages.clone());
         let requests = Family::default();
         registry.register("requests", "Client requests by what they came to", requests.clone());
+        let signatures = Family::default();
+        registry.register("signatures", "Signatures checked, by verdict", signatures.clone());
+        let signature_batches = Family::new_with_constructor(batch_histogram as fn() -> Histogram);
+        registry.register("signature_batch", "Signatures checked together", signature_batches.clone());
+        let signature_time = Family::default();
+        registry.register_with_unit(
+            "signature_check",
+            "Time spent on checking signatures",
+            Unit::Seconds,
+            signature_time.clone(),
+        );
         let mut metrics = Self {
             registry: Mutex::default(),
             stages,
             requests,
+            signatures,
+            signature_batches,
+            signature_time,
             height: Gauge::default(),
             canisters: Gauge::default(),
             pool: Gauge::default(),
@@ -153,6 +203,19 @@ impl Metrics {
     /// Counts a client's request.
     pub fn count_request(&self, outcome: Outcome) {
         self.requests.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Counts signatures that were checked.
+    pub fn count_signatures(&self, batch: &SignatureBatch) {
+        let SignatureBatch { scheme, backend, signatures, valid, elapsed } = *batch;
+        for (verdict, count) in [("valid", valid), ("invalid", signatures - valid)] {
+            if count > 0 {
+                self.signatures.get_or_create(&VerdictLabel { scheme, backend, verdict }).inc_by(count as u64);
+            }
+        }
+        let label = BackendLabel { scheme, backend };
+        self.signature_batches.get_or_create(&label).observe(signatures as f64);
+        self.signature_time.get_or_create(&label).inc_by(elapsed.as_secs_f64());
     }
 
     /// Shows how many messages have been executed since genesis.
@@ -202,6 +265,11 @@ mod tests {
         let mut clock = StageClock::start();
         metrics.mark(&mut clock, Stage::Execute);
         metrics.count_request(Outcome::Refused);
+        let elapsed = Duration::from_millis(1_500);
+        for valid in [5, 4] {
+            let batch = SignatureBatch { scheme: "ed25519", backend: "avx2", signatures: 5, valid, elapsed };
+            metrics.count_signatures(&batch);
+        }
         metrics.height.set(7);
         metrics.set_executed(5);
         metrics.watch_counter("kept_elsewhere", "A counter", || 3);
@@ -209,6 +277,11 @@ mod tests {
         for line in [
             "cyclotron_stage_duration_seconds_count{stage=\"Execute\"} 1",
             "cyclotron_requests_total{outcome=\"Refused\"} 1",
+            "cyclotron_signatures_total{scheme=\"ed25519\",backend=\"avx2\",verdict=\"valid\"} 9",
+            "cyclotron_signatures_total{scheme=\"ed25519\",backend=\"avx2\",verdict=\"invalid\"} 1",
+            "cyclotron_signature_batch_bucket{le=\"4.0\",scheme=\"ed25519\",backend=\"avx2\"} 0",
+            "cyclotron_signature_batch_bucket{le=\"8.0\",scheme=\"ed25519\",backend=\"avx2\"} 2",
+            "cyclotron_signature_check_seconds_total{scheme=\"ed25519\",backend=\"avx2\"} 3.0",
             "cyclotron_height 7",
             "cyclotron_messages_executed_total 5",
             "cyclotron_kept_elsewhere_total 3",

@@ -4,6 +4,7 @@ use crate::authentication::{Signatures, Targets, check_chain, check_verdicts};
 use crate::destination::check_destination;
 use crate::error::AdmissionError;
 use crate::paths::{Condition, check_paths};
+use cyclotron_crypto::Part;
 use cyclotron_types::Principal;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::limits::{INGRESS_BYTES_MAX, INGRESS_EXPIRY_DRIFT, INGRESS_EXPIRY_MAX};
@@ -107,7 +108,7 @@ struct Checked<'a> {
     signatures: Range<usize>,
 }
 
-/// Admits each request or says why not, into the same place in `out`, whose former content is dropped.
+/// Admits each request or says why not, into the same place in `out`, whose former content is dropped; returns what their signatures took.
 ///
 /// Units: `now` on the node's clock. Cost: one call of the verifier for the whole batch; a copy of what is admitted.
 pub fn admit_batch(
@@ -115,7 +116,7 @@ pub fn admit_batch(
     now: Time,
     config: &Config,
     out: &mut Vec<Result<Admitted, AdmissionError>>,
-) {
+) -> Vec<Part> {
     let mut signatures = Signatures::default();
     let checked: Vec<_> = requests
         .iter()
@@ -124,7 +125,7 @@ pub fn admit_batch(
             check_request(*request, now, config, &mut signatures).inspect_err(|_| signatures.truncate(before))
         })
         .collect();
-    let verdicts = signatures.verify();
+    let (verdicts, parts) = signatures.verify();
     out.clear();
     out.extend(checked.into_iter().map(|checked| {
         let checked = checked?;
@@ -132,6 +133,7 @@ pub fn admit_batch(
         Ok(admitted(checked))
     }));
     assert_eq!(out.len(), requests.len(), "one answer a request");
+    parts
 }
 
 /// Admits one request: a batch of one.

@@ -1,7 +1,7 @@
 //! Who asks: the chain of keys from the sender to the signature, and what has to be verified for it.
 
 use crate::error::AdmissionError;
-use cyclotron_crypto::{PublicKey, SignatureTask, Verdict, self_authenticating};
+use cyclotron_crypto::{Part, PublicKey, SignatureTask, Verdict, self_authenticating};
 use cyclotron_types::Principal;
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::units::Time;
@@ -53,15 +53,15 @@ impl<'a> Signatures<'a> {
         self.signatures.truncate(length);
     }
 
-    /// Verifies all of them in one call.
-    pub(crate) fn verify(&self) -> Vec<Verdict> {
+    /// Verifies all of them in one call, and says what that took.
+    pub(crate) fn verify(&self) -> (Vec<Verdict>, Vec<Part>) {
         let columns = self.keys.iter().zip(&self.payloads).zip(&self.signatures);
         let tasks: Vec<_> = columns
             .map(|((key, payload), signature)| SignatureTask { key, message: payload.as_slice(), signature })
             .collect();
         let mut verdicts = Vec::with_capacity(tasks.len());
-        cyclotron_crypto::verify(&tasks, &mut verdicts);
-        verdicts
+        let parts = cyclotron_crypto::verify(&tasks, &mut verdicts);
+        (verdicts, parts)
     }
 }
 

@@ -6,9 +6,10 @@ use cyclotron_admission::{
     AdmissionError, Admitted, AdmittedCall, AdmittedQuery, AdmittedReadState, Condition, RequestBytes, admit_batch,
 };
 use cyclotron_certification::{ReadError, Reader};
+use cyclotron_crypto::Part;
 use cyclotron_net::{Reply, Request, Response};
 use cyclotron_queries::{CertifiedState, Query, answer_in_full, inspect_ingress};
-use cyclotron_trace::{Outcome, Stage, StageClock, zone};
+use cyclotron_trace::{Outcome, SignatureBatch, Stage, StageClock, zone};
 use cyclotron_types::ids::MessageId;
 use cyclotron_types::reject::Reject;
 use cyclotron_wire::{
@@ -73,9 +74,13 @@ fn admit_and_answer(shared: &Shared, batch: &mut Vec<Request>, admitted: &mut Ve
         .filter(|request| request.route != Route::Status)
         .map(|request| RequestBytes { route: request.route, body: &request.body })
         .collect();
-    admit_batch(&checked, shared.now(), &shared.admission, admitted);
+    let parts = admit_batch(&checked, shared.now(), &shared.admission, admitted);
     drop(zone);
     shared.metrics.mark(&mut clock, Stage::Admit);
+    for Part { scheme, backend, signatures, valid, elapsed } in parts {
+        let (scheme, backend) = (scheme.name(), backend.name());
+        shared.metrics.count_signatures(&SignatureBatch { scheme, backend, signatures, valid, elapsed });
+    }
     let mut queries = Vec::new();
     let mut results = admitted.drain(..);
     for Request { route, reply, .. } in batch.drain(..) {
