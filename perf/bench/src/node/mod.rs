@@ -131,6 +131,14 @@ fn show_parts(report: &Report, name: &str, load: &str, driven: &Driven) {
     ));
     report.note(&format!("  by thread, processor us each: {}", each(&used.threads)));
     report.note(&format!("  by stage, elapsed us each:    {}", each(&used.stages)));
+    let signatures: f64 = used.signatures.values().sum();
+    let shares: Vec<_> =
+        used.signatures.iter().map(|(name, count)| format!("{name} {:.0} %", count / signatures * 100.0)).collect();
+    report.note(&format!(
+        "  signatures: {:.1} together, checked by {}",
+        signatures / used.signature_batches.max(1.0),
+        shares.join(", ")
+    ));
 }
 
 /// One sample of a rate.

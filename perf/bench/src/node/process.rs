@@ -36,6 +36,9 @@ pub struct Used {
     pub stages: Seconds,
     /// Rounds.
     pub rounds: f64,
+    /// Signatures by what checked them, and how many batches they came in.
+    pub signatures: Seconds,
+    pub signature_batches: f64,
 }
 
 impl Used {
@@ -60,6 +63,8 @@ impl Used {
             ticks: self.ticks - before.ticks,
             stages: less(&self.stages, &before.stages),
             rounds: self.rounds - before.rounds,
+            signatures: less(&self.signatures, &before.signatures),
+            signature_batches: self.signature_batches - before.signature_batches,
         }
     }
 }
@@ -116,7 +121,9 @@ impl NodeProcess {
         let (user, kernel) = ticks(&stat).ok_or_else(|| failed("/proc/PID/stat is not as it should be"))?;
         (used.kernel_ticks, used.ticks) = (kernel, user + kernel);
         let page = self.metrics_page()?;
-        used.stages = stages(&page);
+        used.stages = labelled(&page, "cyclotron_stage_duration_seconds_sum", "stage");
+        used.signatures = labelled(&page, "cyclotron_signature_batch_sum", "backend");
+        used.signature_batches = labelled(&page, "cyclotron_signature_batch_count", "backend").values().sum();
         used.rounds = value(&page, "cyclotron_height").unwrap_or(0.0);
         Ok(used)
     }
@@ -154,14 +161,16 @@ fn ticks(stat: &str) -> Option<(f64, f64)> {
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
-/// Seconds by stage on a metrics page.
-fn stages(page: &str) -> Seconds {
-    let stage = |line: &str| {
-        let (stage, seconds) =
-            line.strip_prefix("cyclotron_stage_duration_seconds_sum{stage=\"")?.split_once("\"} ")?;
-        Some((stage.to_owned(), seconds.parse().ok()?))
+/// What a metrics page has under a name, summed by a label that stands last.
+fn labelled(page: &str, name: &str, label: &str) -> Seconds {
+    let line = |line: &str| {
+        let (labels, value) = line.strip_prefix(name)?.strip_prefix('{')?.split_once("\"} ")?;
+        let (_, label) = labels.rsplit_once(&format!("{label}=\""))?;
+        Some((label.to_owned(), value.parse::<f64>().ok()?))
     };
-    page.lines().filter_map(stage).collect()
+    let mut sums = Seconds::new();
+    page.lines().filter_map(line).for_each(|(label, value)| *sums.entry(label).or_default() += value);
+    sums
 }
 
 fn value(page: &str, name: &str) -> Option<f64> {
@@ -178,7 +187,13 @@ mod tests {
         assert_eq!(ticks(stat), Some((250.0, 50.0)));
         let page = "cyclotron_height 12\ncyclotron_stage_duration_seconds_sum{stage=\"Admit\"} 0.5\n\
                     cyclotron_stage_duration_seconds_count{stage=\"Admit\"} 3\n";
-        assert_eq!(stages(page), Seconds::from([("Admit".to_owned(), 0.5)]));
+        let stages = labelled(page, "cyclotron_stage_duration_seconds_sum", "stage");
+        assert_eq!(stages, Seconds::from([("Admit".to_owned(), 0.5)]));
+        let page = "batch_sum{scheme=\"a\",backend=\"x\"} 3.0\nbatch_sum{scheme=\"b\",backend=\"x\"} 4.0\nbatch_sum{scheme=\"a\",backend=\"y\"} 1.0";
+        assert_eq!(
+            labelled(page, "batch_sum", "backend"),
+            Seconds::from([("x".to_owned(), 7.0), ("y".to_owned(), 1.0)])
+        );
         assert_eq!((value(page, "cyclotron_height"), value(page, "cyclotron_canisters")), (Some(12.0), None));
     }
 

@@ -1,7 +1,8 @@
 //! Admission threads: requests from the HTTP queue, checked many at a time, and answered or handed on.
 
 use super::Shared;
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use super::gather::Next;
+use crossbeam::channel::Receiver;
 use cyclotron_admission::{
     AdmissionError, Admitted, AdmittedCall, AdmittedQuery, AdmittedReadState, Condition, RequestBytes, admit_batch,
 };
@@ -18,36 +19,21 @@ use cyclotron_wire::{
     query_signature_payload,
 };
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-/// Requests checked together: enough to fill wide verification, few enough that the first does not wait long.
-const BATCH_MAX: usize = 256;
-/// How often an idle thread looks whether the node stops.
-const STOP_POLL: Duration = Duration::from_millis(200);
 /// What a refused client is told to do.
 const RETRY_LATER: &str = "The node has no room for this message now. Try again later.";
 
 /// Answers requests until the node stops or the server is gone.
 pub fn run(shared: &Shared, requests: &Receiver<Request>) {
     let mut batch = Vec::new();
-    let mut admitted = Vec::new();
+    let mut results = Vec::new();
     while !shared.stopping.load(Ordering::Acquire) {
-        match requests.recv_timeout(STOP_POLL) {
-            Ok(request) => batch.push(request),
-            Err(RecvTimeoutError::Timeout) => {
-                shared.certified.tidy();
-                continue;
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
+        match shared.gathering.next(requests, &mut batch) {
+            Next::Admit => admit(shared, &mut batch, &mut results),
+            Next::Answer(admitted, reply) => answer(shared, admitted, reply),
+            Next::Idle => shared.certified.tidy(),
+            Next::Gone => return,
         }
-        let share = fair_share(1 + requests.len(), shared.admission_threads);
-        batch.extend(requests.try_iter().take(share - 1));
-        batch.retain(|request| match request.route {
-            Route::Status | Route::Query(..) | Route::ReadState(..) => !is_abandoned(shared, &request.reply),
-            // A call may be meant even though nobody waits for its answer.
-            Route::Call(..) => true,
-        });
-        admit_and_answer(shared, &mut batch, &mut admitted);
     }
 }
 
@@ -60,13 +46,13 @@ fn is_abandoned(shared: &Shared, reply: &Reply) -> bool {
     abandoned
 }
 
-/// How many of the `waiting` requests one of `threads` threads takes: the others have work too, and a query may take seconds.
-fn fair_share(waiting: usize, threads: usize) -> usize {
-    waiting.div_ceil(threads).clamp(1, BATCH_MAX)
-}
-
-/// Empties `batch`: what is quick is answered first, then the queries, whose time is theirs to take.
-fn admit_and_answer(shared: &Shared, batch: &mut Vec<Request>, admitted: &mut Vec<Result<Admitted, AdmissionError>>) {
+/// Empties `batch`: what is refused is answered here, what is admitted by whichever thread has time, the last of it here.
+fn admit(shared: &Shared, batch: &mut Vec<Request>, results: &mut Vec<Result<Admitted, AdmissionError>>) {
+    batch.retain(|request| match request.route {
+        Route::Status | Route::Query(..) | Route::ReadState(..) => !is_abandoned(shared, &request.reply),
+        // A call may be meant even though nobody waits for its answer.
+        Route::Call(..) => true,
+    });
     let mut clock = StageClock::start();
     let zone = zone!("admit requests");
     let checked: Vec<_> = batch
@@ -74,15 +60,15 @@ fn admit_and_answer(shared: &Shared, batch: &mut Vec<Request>, admitted: &mut Ve
         .filter(|request| request.route != Route::Status)
         .map(|request| RequestBytes { route: request.route, body: &request.body })
         .collect();
-    let parts = admit_batch(&checked, shared.now(), &shared.admission, admitted);
+    let parts = admit_batch(&checked, shared.now(), &shared.admission, results);
     drop(zone);
     shared.metrics.mark(&mut clock, Stage::Admit);
     for Part { scheme, backend, signatures, valid, elapsed } in parts {
         let (scheme, backend) = (scheme.name(), backend.name());
         shared.metrics.count_signatures(&SignatureBatch { scheme, backend, signatures, valid, elapsed });
     }
-    let mut queries = Vec::new();
-    let mut results = admitted.drain(..);
+    let mut last = None;
+    let mut results = results.drain(..);
     for Request { route, reply, .. } in batch.drain(..) {
         if route == Route::Status {
             reply.send(status(shared));
@@ -93,34 +79,44 @@ fn admit_and_answer(shared: &Shared, batch: &mut Vec<Request>, admitted: &mut Ve
                 shared.metrics.count_request(Outcome::Refused);
                 reply.send(refusal(shared, error, route));
             }
-            Ok(Admitted::Call(call)) => {
-                let _zone = zone!("answer a call");
-                let outcome = answer_call(shared, call, reply);
-                shared.metrics.count_request(outcome);
-            }
-            Ok(Admitted::ReadState(read)) => {
-                shared.metrics.count_request(Outcome::Accepted);
-                let mut clock = StageClock::start();
-                let _zone = zone!("answer read_state");
-                reply.send(answer_read_state(&shared.certified.read(), &read));
-                shared.metrics.mark(&mut clock, Stage::ReadState);
-            }
-            Ok(Admitted::Query(query)) => {
-                shared.metrics.count_request(Outcome::Accepted);
-                queries.push((query, reply));
+            Ok(admitted) => {
+                if let Some((admitted, reply)) = last.replace((admitted, reply)) {
+                    shared.gathering.leave(admitted, reply);
+                }
             }
         }
     }
-    for (query, reply) in queries {
-        // Those before it took their time, and its client may not have waited.
-        if is_abandoned(shared, &reply) {
-            continue;
+    if let Some((admitted, reply)) = last {
+        answer(shared, admitted, reply);
+    }
+}
+
+fn answer(shared: &Shared, admitted: Admitted, reply: Reply) {
+    match admitted {
+        Admitted::Call(call) => {
+            let _zone = zone!("answer a call");
+            let outcome = answer_call(shared, call, reply);
+            shared.metrics.count_request(outcome);
         }
-        let mut clock = StageClock::start();
-        let _zone = zone!("answer a query");
-        reply.send(answer_query(shared, query));
-        shared.metrics.queries.inc();
-        shared.metrics.mark(&mut clock, Stage::Query);
+        Admitted::ReadState(read) => {
+            shared.metrics.count_request(Outcome::Accepted);
+            let mut clock = StageClock::start();
+            let _zone = zone!("answer read_state");
+            reply.send(answer_read_state(&shared.certified.read(), &read));
+            shared.metrics.mark(&mut clock, Stage::ReadState);
+        }
+        Admitted::Query(query) => {
+            // Those before it took their time, and its client may not have waited.
+            if is_abandoned(shared, &reply) {
+                return;
+            }
+            shared.metrics.count_request(Outcome::Accepted);
+            let mut clock = StageClock::start();
+            let _zone = zone!("answer a query");
+            reply.send(answer_query(shared, query));
+            shared.metrics.queries.inc();
+            shared.metrics.mark(&mut clock, Stage::Query);
+        }
     }
 }
 
@@ -286,19 +282,5 @@ fn holds(state: &CertifiedState, condition: &Condition) -> bool {
             request.sender == *sender && target_matches && callee_matches
         }
         Condition::ReadableMetadata { canister, name, sender } => state.may_read_metadata(*canister, name, sender),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thread_leaves_the_others_their_share_of_the_waiting_requests() {
-        for (waiting, threads, share) in
-            [(1, 4, 1), (4, 4, 1), (5, 4, 2), (8, 4, 2), (300, 1, 256), (300, 2, 150), (5_000, 4, 256)]
-        {
-            assert_eq!(fair_share(waiting, threads), share, "{waiting} requests, {threads} threads");
-        }
     }
 }

@@ -13,6 +13,7 @@ mod answer;
 mod calls;
 mod checkpoints;
 mod control;
+mod gather;
 mod restart;
 mod rounds;
 mod submissions;
@@ -31,6 +32,7 @@ use cyclotron_record::QueryRecorder;
 use cyclotron_storage::StateDirectory;
 use cyclotron_trace::Metrics;
 use cyclotron_types::units::{Bytes, Time};
+use gather::Gathering;
 pub use restart::{BroughtBack, FIRST_CANISTER, Kept, Restart, genesis};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -69,8 +71,8 @@ pub(crate) struct Shared {
     pub root_key: Vec<u8>,
     pub node_key: NodeKey,
     pub admission: cyclotron_admission::Config,
-    /// Threads that share the requests; at least one.
-    pub admission_threads: usize,
+    /// Where requests wait for the admission threads.
+    pub gathering: Gathering,
     /// Height of the last round.
     pub height: AtomicU64,
     /// Admitted calls on their way to the round thread.
@@ -109,6 +111,7 @@ impl Node {
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
         let BroughtBack { mut subnet, checkpointer, queries } = back;
+        let threads = options.query_threads.max(1);
         let keys = state.keys();
         let root_key = keys.root.public_key_der();
         let subnet_id = cyclotron_crypto::self_authenticating(&root_key);
@@ -124,7 +127,7 @@ impl Node {
             root_key,
             node_key: NodeKey::from_seed(&keys.node.to_seed()),
             admission: cyclotron_admission::Config::single_subnet(subnet_id),
-            admission_threads: options.query_threads.max(1),
+            gathering: Gathering::new(threads),
             height: AtomicU64::new(subnet.height().0),
             submissions,
             wake,
@@ -145,7 +148,7 @@ impl Node {
                 move || rounds::run(&shared, subnet, options.hash_every, checkpoints, (&woken, &submitted), calls);
             spawn("round".into(), Box::new(run))?
         };
-        let admission = (0..shared.admission_threads)
+        let admission = (0..threads)
             .map(|n| {
                 let (shared, requests) = (shared.clone(), requests.clone());
                 spawn(format!("admit {n}"), Box::new(move || answer::run(&shared, &requests)))
