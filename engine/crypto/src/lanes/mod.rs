@@ -28,6 +28,8 @@
 
 mod field25;
 mod field51;
+#[allow(dead_code, reason = "the curves that use it follow")]
+pub(crate) mod mont;
 mod pair;
 mod word;
 #[cfg(target_arch = "x86_64")]

@@ -4,10 +4,10 @@ use super::word::{Madd52, Mul32, Word};
 use super::*;
 use curve25519_dalek::scalar::Scalar;
 
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -221,6 +221,10 @@ fn check_word<W: Word, const N: usize>(
             vec![a, W::splat(7), a.add(b), a.sub(b), a.and(b), a.or(b), a.shl::<4>(), a.shr::<26>(), b.shr::<51>()];
         let mut expected =
             vec![x, Twin::splat(7), x.add(y), x.sub(y), x.and(y), x.or(y), x.shl::<4>(), x.shr::<26>(), y.shr::<51>()];
+        // All bits of a lane, or none.
+        let mask: [u64; LANES_MAX] = std::array::from_fn(|lane| u64::from(lane % 3 == 1).wrapping_neg());
+        results.push(a.select(b, W::gather(|lane: usize| mask[lane])));
+        expected.push(x.select(y, Twin(std::array::from_fn(|lane| mask[lane]))));
         results.extend(more(a, b, c));
         expected.extend(twins(x, y, z));
         for (at, (result, expected)) in results.into_iter().zip(expected).enumerate() {

@@ -1,5 +1,6 @@
 //! What the fields need of a vector of 64-bit words, and its twin on arrays, which says what each operation does.
 
+use crate::lanes::mont::{self, Modulus};
 use crate::lanes::{LANES_MAX, Packed, field25, field51};
 
 /// Several words of 64 bits.
@@ -8,8 +9,8 @@ pub(crate) trait Word: Copy {
     const LANES: usize;
     /// The same word in all lanes.
     fn splat(word: u64) -> Self;
-    /// The same limb of each number.
-    fn collect(numbers: &[&Packed; LANES_MAX], limb: usize) -> Self;
+    /// What is said of each lane.
+    fn gather(word: impl Fn(usize) -> u64) -> Self;
     /// Writes the first words.
     fn store(self, words: &mut [u64; LANES_MAX]);
     /// Sums modulo 2^64.
@@ -24,6 +25,14 @@ pub(crate) trait Word: Copy {
     fn shl<const BITS: i32>(self) -> Self;
     /// Shifts to lower bits.
     fn shr<const BITS: i32>(self) -> Self;
+    /// The other where the mask has all bits; elsewhere it has none.
+    fn select(self, other: Self, mask: Self) -> Self;
+
+    /// The same limb of each number.
+    #[inline(always)]
+    fn collect(numbers: &[&Packed; LANES_MAX], limb: usize) -> Self {
+        Self::gather(|lane| numbers[lane][limb])
+    }
 }
 
 /// Words that multiply by halves.
@@ -34,6 +43,10 @@ pub(crate) trait Mul32: Word {
     fn product(f: &[Self; 10], g: &[Self; 10]) -> [Self; 10];
     /// `field25::square_times`, once in the program.
     fn square_times(values: &mut [&mut [Self; 10]], times: usize);
+    /// `mont::product32`, once for each prime.
+    fn mont_product<M: Modulus, const N: usize, const BITS: i32>(f: &[Self; N], g: &[Self; N]) -> [Self; N];
+    /// `mont::square32`, once for each prime.
+    fn mont_square<M: Modulus, const N: usize, const BITS: i32>(f: &[Self; N]) -> [Self; N];
 }
 
 /// Words that multiply by 52 bits.
@@ -46,6 +59,10 @@ pub(crate) trait Madd52: Word {
     fn product(f: &[Self; 5], g: &[Self; 5]) -> [Self; 5];
     /// `field51::square_times`, once in the program.
     fn square_times(values: &mut [&mut [Self; 5]], times: usize);
+    /// `mont::product52`, once for each prime.
+    fn mont_product<M: Modulus, const N: usize>(f: &[Self; N], g: &[Self; N]) -> [Self; N];
+    /// `mont::square52`, once for each prime.
+    fn mont_square<M: Modulus, const N: usize>(f: &[Self; N]) -> [Self; N];
 }
 
 /// Words in an array.
@@ -66,8 +83,8 @@ impl<const N: usize> Word for Twin<N> {
         Self([word; N])
     }
     #[inline(always)]
-    fn collect(numbers: &[&Packed; LANES_MAX], limb: usize) -> Self {
-        Self(std::array::from_fn(|lane| numbers[lane][limb]))
+    fn gather(word: impl Fn(usize) -> u64) -> Self {
+        Self(std::array::from_fn(word))
     }
     #[inline(always)]
     fn store(self, words: &mut [u64; LANES_MAX]) {
@@ -97,6 +114,10 @@ impl<const N: usize> Word for Twin<N> {
     fn shr<const BITS: i32>(self) -> Self {
         self.each(self, |word, _| word >> BITS)
     }
+    #[inline(always)]
+    fn select(self, other: Self, mask: Self) -> Self {
+        Self(std::array::from_fn(|lane| (self.0[lane] & !mask.0[lane]) | (other.0[lane] & mask.0[lane])))
+    }
 }
 
 impl Mul32 for Twin<4> {
@@ -112,6 +133,14 @@ impl Mul32 for Twin<4> {
     fn square_times(values: &mut [&mut [Self; 10]], times: usize) {
         field25::square_times(values, times);
     }
+    #[inline(never)]
+    fn mont_product<M: Modulus, const N: usize, const BITS: i32>(f: &[Self; N], g: &[Self; N]) -> [Self; N] {
+        mont::product32::<M, Self, N, BITS>(f, g)
+    }
+    #[inline(never)]
+    fn mont_square<M: Modulus, const N: usize, const BITS: i32>(f: &[Self; N]) -> [Self; N] {
+        mont::square32::<M, Self, N, BITS>(f)
+    }
 }
 
 /// The product of the lower 52 bits of each.
@@ -120,7 +149,7 @@ fn product52(a: u64, b: u64) -> u128 {
     u128::from(a & ((1 << 52) - 1)) * u128::from(b & ((1 << 52) - 1))
 }
 
-impl Madd52 for Twin<8> {
+impl<const L: usize> Madd52 for Twin<L> {
     #[inline(always)]
     fn madd52_low(self, a: Self, b: Self) -> Self {
         self.add(a.each(b, |a, b| product52(a, b) as u64 & ((1 << 52) - 1)))
@@ -136,5 +165,13 @@ impl Madd52 for Twin<8> {
     #[inline(never)]
     fn square_times(values: &mut [&mut [Self; 5]], times: usize) {
         field51::square_times(values, times);
+    }
+    #[inline(never)]
+    fn mont_product<M: Modulus, const N: usize>(f: &[Self; N], g: &[Self; N]) -> [Self; N] {
+        mont::product52::<M, Self, N>(f, g)
+    }
+    #[inline(never)]
+    fn mont_square<M: Modulus, const N: usize>(f: &[Self; N]) -> [Self; N] {
+        mont::square52::<M, Self, N>(f)
     }
 }

@@ -6,8 +6,9 @@
 //! All of it is inlined into functions that enable these instructions; elsewhere it would be slow, not wrong.
 #![allow(unsafe_code)]
 
+use crate::lanes::mont::{self, Modulus};
 use crate::lanes::word::{Madd52, Mul32, Word};
-use crate::lanes::{LANES_MAX, Packed, field25, field51};
+use crate::lanes::{LANES_MAX, field25, field51};
 use std::arch::x86_64::*;
 
 /// Four words.
@@ -26,10 +27,10 @@ impl Word for Avx2 {
         Self(unsafe { _mm256_set1_epi64x(word as i64) })
     }
     #[inline(always)]
-    fn collect(numbers: &[&Packed; LANES_MAX], limb: usize) -> Self {
-        let [a, b, c, d, ..] = numbers;
+    fn gather(word: impl Fn(usize) -> u64) -> Self {
+        let [a, b, c, d] = [word(0) as i64, word(1) as i64, word(2) as i64, word(3) as i64];
         // SAFETY: the processor has AVX2, by the invariant above.
-        Self(unsafe { _mm256_set_epi64x(d[limb] as i64, c[limb] as i64, b[limb] as i64, a[limb] as i64) })
+        Self(unsafe { _mm256_set_epi64x(d, c, b, a) })
     }
     #[inline(always)]
     fn store(self, words: &mut [u64; LANES_MAX]) {
@@ -66,6 +67,11 @@ impl Word for Avx2 {
         // SAFETY: the processor has AVX2, by the invariant above.
         Self(unsafe { _mm256_srli_epi64::<BITS>(self.0) })
     }
+    #[inline(always)]
+    fn select(self, other: Self, mask: Self) -> Self {
+        // SAFETY: the processor has AVX2, by the invariant above.
+        Self(unsafe { _mm256_blendv_epi8(self.0, other.0, mask.0) })
+    }
 }
 
 impl Mul32 for Avx2 {
@@ -94,6 +100,26 @@ impl Mul32 for Avx2 {
         // SAFETY: the processor has AVX2, by the invariant above.
         unsafe { square_times(values, times) }
     }
+    #[inline(always)]
+    fn mont_product<M: Modulus, const N: usize, const BITS: i32>(f: &[Self; N], g: &[Self; N]) -> [Self; N] {
+        #[inline(never)]
+        #[target_feature(enable = "avx2")]
+        fn product<M: Modulus, const N: usize, const BITS: i32>(f: &[Avx2; N], g: &[Avx2; N]) -> [Avx2; N] {
+            mont::product32::<M, Avx2, N, BITS>(f, g)
+        }
+        // SAFETY: the processor has AVX2, by the invariant above.
+        unsafe { product::<M, N, BITS>(f, g) }
+    }
+    #[inline(always)]
+    fn mont_square<M: Modulus, const N: usize, const BITS: i32>(f: &[Self; N]) -> [Self; N] {
+        #[inline(never)]
+        #[target_feature(enable = "avx2")]
+        fn square<M: Modulus, const N: usize, const BITS: i32>(f: &[Avx2; N]) -> [Avx2; N] {
+            mont::square32::<M, Avx2, N, BITS>(f)
+        }
+        // SAFETY: the processor has AVX2, by the invariant above.
+        unsafe { square::<M, N, BITS>(f) }
+    }
 }
 
 impl Word for Avx512 {
@@ -104,10 +130,9 @@ impl Word for Avx512 {
         Self(unsafe { _mm512_set1_epi64(word as i64) })
     }
     #[inline(always)]
-    fn collect(numbers: &[&Packed; LANES_MAX], limb: usize) -> Self {
-        let [a, b, c, d, e, f, g, h] = numbers;
-        let (a, b, c, d) = (a[limb] as i64, b[limb] as i64, c[limb] as i64, d[limb] as i64);
-        let (e, f, g, h) = (e[limb] as i64, f[limb] as i64, g[limb] as i64, h[limb] as i64);
+    fn gather(word: impl Fn(usize) -> u64) -> Self {
+        let [a, b, c, d] = [word(0) as i64, word(1) as i64, word(2) as i64, word(3) as i64];
+        let [e, f, g, h] = [word(4) as i64, word(5) as i64, word(6) as i64, word(7) as i64];
         // SAFETY: the processor has AVX-512 F, by the invariant above.
         Self(unsafe { _mm512_set_epi64(h, g, f, e, d, c, b, a) })
     }
@@ -147,6 +172,11 @@ impl Word for Avx512 {
         // SAFETY: the processor has AVX-512 F, by the invariant above.
         Self(unsafe { _mm512_srlv_epi64(self.0, _mm512_set1_epi64(BITS.into())) })
     }
+    #[inline(always)]
+    fn select(self, other: Self, mask: Self) -> Self {
+        // SAFETY: the processor has AVX-512 F, by the invariant above.
+        Self(unsafe { _mm512_or_si512(_mm512_andnot_si512(mask.0, self.0), _mm512_and_si512(mask.0, other.0)) })
+    }
 }
 
 impl Madd52 for Avx512 {
@@ -179,5 +209,25 @@ impl Madd52 for Avx512 {
         }
         // SAFETY: the processor has AVX-512 F and IFMA, by the invariant above.
         unsafe { square_times(values, times) }
+    }
+    #[inline(always)]
+    fn mont_product<M: Modulus, const N: usize>(f: &[Self; N], g: &[Self; N]) -> [Self; N] {
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512ifma")]
+        fn product<M: Modulus, const N: usize>(f: &[Avx512; N], g: &[Avx512; N]) -> [Avx512; N] {
+            mont::product52::<M, Avx512, N>(f, g)
+        }
+        // SAFETY: the processor has AVX-512 F and IFMA, by the invariant above.
+        unsafe { product::<M, N>(f, g) }
+    }
+    #[inline(always)]
+    fn mont_square<M: Modulus, const N: usize>(f: &[Self; N]) -> [Self; N] {
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512ifma")]
+        fn square<M: Modulus, const N: usize>(f: &[Avx512; N]) -> [Avx512; N] {
+            mont::square52::<M, Avx512, N>(f)
+        }
+        // SAFETY: the processor has AVX-512 F and IFMA, by the invariant above.
+        unsafe { square::<M, N>(f) }
     }
 }
