@@ -1,7 +1,7 @@
 //! Verdicts of every backend beside those of crates that others wrote, on signatures made and spoiled by seeded bytes.
 //!
 //! `CRYPTO_CASES=10000000 cargo test --release -p cyclotron-crypto --test differential` checks so many Ed25519 signatures, a tenth of that ECDSA by each
-//! curve, and a hundredth BLS. `CRYPTO_SEED` chooses others.
+//! curve, and a hundredth BLS. `CRYPTO_SEED` chooses others, `CRYPTO_BACKEND=ifma` one backend for all.
 
 #[path = "../../../tools/fuzz/checks/signatures.rs"]
 mod signatures;

@@ -53,7 +53,11 @@ pub fn check_batch(schemes: &[Scheme], count: usize, bytes: &[u8]) -> (usize, us
     let expected: Vec<Verdict> = cases.iter().map(|case| Verdict::from(case.oracle())).collect();
     let tasks: Vec<SignatureTask<'_>> = cases.iter().map(Case::task).collect();
     let mut verdicts = Vec::new();
-    for backend in Backend::available() {
+    let only = std::env::var("CRYPTO_BACKEND").ok();
+    let is_asked = |backend: &Backend| only.as_ref().is_none_or(|only| only == backend.name());
+    let backends: Vec<Backend> = Backend::available().into_iter().filter(is_asked).collect();
+    assert!(!backends.is_empty(), "this machine has no backend {only:?}");
+    for backend in backends {
         backend.verify(&tasks, &mut verdicts);
         for (at, (found, expected)) in verdicts.iter().zip(&expected).enumerate() {
             assert_eq!(found, expected, "{backend:?}, {at} of {}: {:02x?}", cases.len(), cases[at]);

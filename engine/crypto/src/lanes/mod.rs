@@ -14,7 +14,8 @@
 //! | all | 242 (151), 4 lanes | 111 (105), 8 lanes |
 //! | ports for vectors | 3 a cycle: 20 cycles a lane (13) | 2 a cycle: 7 cycles a lane |
 //!
-//! Measured on a Zen 3 whose other threads were busy: 25 cycles a lane for a product, 13 for a square. IFMA has not been measured.
+//! Measured on a Zen 3 whose other threads were busy: 25 cycles a lane for a product, 13 for a square. IFMA has not been measured: it has only run in an
+//! emulator (`emulated/run`), which says that it is right, not how fast it is.
 //!
 //! A signature of a large batch with distinct keys takes 510 squares and 360 products: to decompress its key and R (255 and 20 each), 7 products for
 //! each of the 39 additions of points to buckets (13 windows of 10 bits for R, 26 for the key), 50 for its part of summing up the buckets. A known
