@@ -14,7 +14,7 @@ pub(crate) struct Cache<K, V> {
     count: usize,
 }
 
-impl<K: Hash + Eq + Copy, V: Copy> Cache<K, V> {
+impl<K: Hash + Eq + Copy, V: Clone> Cache<K, V> {
     /// A table with room for `count` keys, allocated when the first is kept.
     pub(crate) const fn new(count: usize) -> Self {
         Self { places: OnceLock::new(), count }
@@ -29,7 +29,7 @@ impl<K: Hash + Eq + Copy, V: Copy> Cache<K, V> {
     /// What is kept of this key.
     pub(crate) fn get(&self, key: &K) -> Option<V> {
         let place = self.place(key).lock().unwrap_or_else(PoisonError::into_inner);
-        place.as_ref().filter(|(of, _)| of == key).map(|(_, value)| *value)
+        place.as_ref().filter(|(of, _)| of == key).map(|(_, value)| value.clone())
     }
 
     /// Keeps a value.
@@ -39,7 +39,7 @@ impl<K: Hash + Eq + Copy, V: Copy> Cache<K, V> {
 
     /// What is kept of this key, or what `make` makes of it, which is kept if it is something.
     pub(crate) fn get_or_insert(&self, key: &K, make: impl FnOnce() -> Option<V>) -> Option<V> {
-        self.get(key).or_else(|| make().inspect(|value| self.insert(key, *value)))
+        self.get(key).or_else(|| make().inspect(|value| self.insert(key, value.clone())))
     }
 }
 

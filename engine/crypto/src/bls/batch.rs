@@ -3,7 +3,8 @@
 //! e(Σ z·signature, -g2) · Π over messages e(hash, Σ z·key) = 1. A message that several keys signed (shares of one threshold signature) costs one
 //! Miller loop; of the other messages, those that one key signed (certificates of one subnet) cost one together: e(Σ z·hash, key).
 
-use crate::bls::pairs::{Pairs, sum_g1, sum_g2};
+use crate::bls::pairs::Pairs;
+use crate::bls::sums::{sum_g1, sum_g2};
 use crate::bls::{Suite, holds, key_point, signature_point};
 use crate::combined::{Claims, check_each, draw_coefficients, settle};
 use crate::verify::Verdict;
@@ -24,8 +25,8 @@ pub struct BlsTask<'a> {
 
 /// Checks every task and writes its verdict to the same place in `verdicts`, whose former content is dropped.
 ///
-/// Cost: for shares on one message, a decompression and two multiplications by 128 bits each, and one product of two pairings for all of them. Batches
-/// with invalid signatures are bisected.
+/// Cost: for shares on one message, a decompression with a check of the group, some 26 additions in G1 and 18 in G2 each (`sums`), and one product of two
+/// pairings for all of them. Batches with invalid signatures are bisected.
 pub fn verify_batch(suite: Suite, tasks: &[BlsTask<'_>], verdicts: &mut Vec<Verdict>) {
     let mut claims = Signatures::of(suite, tasks);
     let mut valid = vec![false; claims.claims.len()];
@@ -101,7 +102,7 @@ impl Claims for Signatures {
                 single.push((claim, *z));
                 continue;
             }
-            let keys: Vec<G2Affine> = of_message.iter().map(|claim| claim.key).collect();
+            let keys: Vec<_> = of_message.iter().map(|claim| (&claim.key_bytes, claim.key)).collect();
             pairs.push(&self.hashes[of_message[0].message], &sum_g2(&keys, coefficients));
         }
         single.sort_by_key(|(claim, _)| claim.key_bytes);

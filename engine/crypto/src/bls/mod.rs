@@ -9,6 +9,7 @@
 mod batch;
 mod pairs;
 mod shares;
+mod sums;
 
 pub use batch::{BlsTask, verify_batch};
 pub use shares::{CombineError, aggregate, combine_shares};
