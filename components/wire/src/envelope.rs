@@ -210,7 +210,7 @@ impl<'a> Content<'a> {
     }
 
     fn fields(&self) -> Vec<(&'static str, Value<'_>)> {
-        let mut fields = vec![("request_type", Value::Text(self.request_type().as_str()))];
+        let mut fields = vec![("request_type", Value::Word(self.request_type().as_str()))];
         match self {
             Self::Call(call) | Self::Query(call) => {
                 let CallContent { nonce, ingress_expiry, sender, canister_id, method_name, arg, sender_info } = call;
@@ -266,7 +266,7 @@ impl Delegation<'_> {
 fn write_value(writer: &mut Writer, value: &Value<'_>) {
     match value {
         Value::Bytes(bytes) => drop(writer.bytes(bytes)),
-        Value::Text(text) => drop(writer.text(text)),
+        Value::Text(text) | Value::Word(text) => drop(writer.text(text)),
         Value::Nat(value) => drop(writer.unsigned(*value)),
         Value::Array(elements) => {
             writer.array(elements.len());

@@ -4,6 +4,8 @@
 
 use crate::Digest;
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// Domain separators of everything that is signed: each begins with its own length. Spec: ic-interface-spec #signatures.
 pub mod domain {
@@ -26,6 +28,8 @@ pub enum Value<'a> {
     Bytes(&'a [u8]),
     /// Hashed as its UTF-8 bytes.
     Text(&'a str),
+    /// Hashed likewise; a word of the protocol's.
+    Word(&'static str),
     /// Hashed as its shortest LEB128.
     Nat(u64),
     /// Hash of the elements' hashes.
@@ -36,6 +40,36 @@ pub enum Value<'a> {
 
 fn sha256(bytes: &[u8]) -> Digest {
     Sha256::digest(bytes).into()
+}
+
+/// Names of fields, and values that are one of few: they make up half of what a request id hashes, and are always the same.
+const WORDS: [&str; 20] = [
+    "arg",
+    "call",
+    "canister_id",
+    "error_code",
+    "expiration",
+    "info",
+    "ingress_expiry",
+    "method_name",
+    "nonce",
+    "paths",
+    "permissions",
+    "pubkey",
+    "query",
+    "read_state",
+    "reply",
+    "request_type",
+    "sender",
+    "sender_info",
+    "status",
+    "targets",
+];
+
+fn word_hash(word: &str) -> Digest {
+    static HASHES: LazyLock<BTreeMap<&str, Digest>> =
+        LazyLock::new(|| WORDS.into_iter().map(|word| (word, sha256(word.as_bytes()))).collect());
+    HASHES.get(word).copied().unwrap_or_else(|| sha256(word.as_bytes()))
 }
 
 /// Writes a natural number in the shortest form of LEB128.
@@ -58,6 +92,7 @@ impl Value<'_> {
         match self {
             Self::Bytes(bytes) => sha256(bytes),
             Self::Text(text) => sha256(text.as_bytes()),
+            Self::Word(word) => word_hash(word),
             Self::Nat(value) => sha256(&leb128(*value)),
             Self::Array(elements) => {
                 let mut hasher = Sha256::new();
@@ -71,10 +106,9 @@ impl Value<'_> {
 
 /// The representation-independent hash of a map; the order of `fields` does not matter.
 ///
-/// Cost: SHA-256 over names, values and 64 bytes a field. Spec: ic-interface-spec #hash-of-map.
+/// Cost: SHA-256 over values and 64 bytes a field. Spec: ic-interface-spec #hash-of-map.
 pub fn hash_of_map(fields: &[(&'static str, Value<'_>)]) -> Digest {
-    let mut pairs: Vec<(Digest, Digest)> =
-        fields.iter().map(|(name, value)| (sha256(name.as_bytes()), value.hash())).collect();
+    let mut pairs: Vec<(Digest, Digest)> = fields.iter().map(|(name, value)| (word_hash(name), value.hash())).collect();
     pairs.sort_unstable();
     let mut hasher = Sha256::new();
     for (name, value) in pairs {

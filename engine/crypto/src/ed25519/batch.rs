@@ -21,7 +21,7 @@ pub(crate) fn verify_batch(kernel: Option<Kernel>, signed: &[Signed<'_>], valid:
             let mut equations = LaneEquations::of(signed, kernel);
             let places: Vec<usize> = equations.terms.iter().map(|term| term.at).collect();
             let draw = |equations: &mut LaneEquations<'_>, coefficients: Vec<u128>| {
-                equations.terms.iter_mut().zip(coefficients).for_each(|(term, z)| term.z = z.into());
+                equations.terms.iter_mut().zip(coefficients).for_each(|(term, z)| term.z = z);
             };
             find_verdicts(&mut equations, draw, &places, valid);
         }

@@ -4,8 +4,9 @@ use crate::cache::Cache;
 use crate::combined::Claims;
 use crate::ed25519::kernel::Kernel;
 use crate::ed25519::point::Addend;
+use crate::ed25519::scalar::{Sum, Words, is_canonical, words};
 use crate::ed25519::sum::Product;
-use crate::ed25519::{Equation, Signed, minus_point, parts};
+use crate::ed25519::{Equation, Signed, minus_point};
 use crate::hash::sha512_batch;
 use curve25519_dalek::constants::ED25519_BASEPOINT_COMPRESSED;
 use curve25519_dalek::scalar::Scalar;
@@ -26,9 +27,9 @@ pub(super) struct Term {
     key: u32,
     /// The place of its R's negative.
     r: u32,
-    s: Scalar,
-    k: Scalar,
-    pub z: Scalar,
+    s: Words,
+    k: Words,
+    pub z: u128,
 }
 
 /// Equations in the order of their keys.
@@ -59,14 +60,18 @@ impl<'a> LaneEquations<'a> {
         let mut keys: Vec<&[u8; 32]> = Vec::new();
         for (_, at) in order {
             let at = at as usize;
-            let Some((r, s)) = parts(signed[at].signature) else { continue };
+            let ([r, s], []) = signed[at].signature.as_chunks::<32>() else { continue };
+            let s = words(s);
+            if !is_canonical(&s) {
+                continue;
+            }
             if keys.last() != Some(&signed[at].key) {
                 keys.push(signed[at].key);
             }
             [&r[..], signed[at].key, signed[at].message].iter().for_each(|part| hashed.extend_from_slice(part));
             ends.push(hashed.len());
             encodings.push(r);
-            terms.push(Term { at, key: keys.len() as u32, r: 0, s, k: Scalar::ZERO, z: Scalar::ZERO });
+            terms.push(Term { at, key: keys.len() as u32, r: 0, s, k: [0; 4], z: 0 });
         }
         let mut points = vec![[[0; 5]; 4]; 1 + keys.len() + encodings.len()];
         let mut valid = vec![true; points.len()];
@@ -83,7 +88,7 @@ impl<'a> LaneEquations<'a> {
         sha512_batch(&messages, &mut digests);
         for (at, (term, digest)) in terms.iter_mut().zip(&digests).enumerate() {
             term.r = (1 + keys.len() + at) as u32;
-            term.k = Scalar::from_bytes_mod_order_wide(digest);
+            term.k = words(Scalar::from_bytes_mod_order_wide(digest).as_bytes());
         }
         terms.retain(|term| valid[term.key as usize] && valid[term.r as usize]);
         Self { signed, kernel, points, terms }
@@ -113,18 +118,21 @@ fn decompress_keys(kernel: Kernel, keys: &[&[u8; 32]], points: &mut [Addend], va
 impl Claims for LaneEquations<'_> {
     fn sum_holds(&mut self, range: Range<usize>) -> bool {
         let terms = &self.terms[range];
-        let mut base = Scalar::ZERO;
+        let mut base = Sum::default();
         let mut products = Vec::with_capacity(2 * terms.len() + 1);
         for of_key in terms.chunk_by(|a, b| a.key == b.key) {
-            let mut sum = Scalar::ZERO;
+            let mut sum = Sum::default();
             for term in of_key {
-                base += term.z * term.s;
-                sum += term.z * term.k;
-                products.push(Product { point: term.r, number: term.z.to_bytes(), bits: COEFFICIENT_BITS });
+                base.add_product(term.z, &term.s);
+                sum.add_product(term.z, &term.k);
+                let number = [term.z as u64, (term.z >> 64) as u64, 0, 0];
+                products.push(Product { point: term.r, number, bits: COEFFICIENT_BITS });
             }
-            products.push(Product { point: of_key[0].key, number: sum.to_bytes(), bits: SCALAR_BITS });
+            let number = words(sum.reduced().as_bytes());
+            products.push(Product { point: of_key[0].key, number, bits: SCALAR_BITS });
         }
-        products.push(Product { point: BASE, number: base.to_bytes(), bits: SCALAR_BITS });
+        let number = words(base.reduced().as_bytes());
+        products.push(Product { point: BASE, number, bits: SCALAR_BITS });
         self.kernel.sum_is_small_order(&self.points, &products)
     }
 

@@ -7,6 +7,7 @@ mod decompress;
 mod kernel;
 mod lanes;
 mod point;
+mod scalar;
 mod sum;
 
 pub(crate) use batch::verify_batch;

@@ -9,6 +9,7 @@
 //! The numbers of bits that a number has is known: coefficients have 128, so their points take part in half of the windows.
 
 use crate::ed25519::point::{Addend, D, Point, Stored, ZERO, is_small_order, neutral};
+use crate::ed25519::scalar::Words;
 use crate::lanes::{Field, LANES_MAX, Packed, Single};
 
 /// A point times a number.
@@ -16,8 +17,8 @@ use crate::lanes::{Field, LANES_MAX, Packed, Single};
 pub(super) struct Product {
     /// Which of the points.
     pub point: u32,
-    /// Little-endian, below 2^253.
-    pub number: [u8; 32],
+    /// Below 2^253.
+    pub number: Words,
     /// Bits of the number that may be set.
     pub bits: u32,
 }
@@ -90,8 +91,7 @@ impl Digits {
         let mut digits = vec![0; windows * products.len()];
         let half = 1 << (c - 1);
         for (at, product) in products.iter().enumerate() {
-            let words: [u64; 4] =
-                std::array::from_fn(|word| u64::from_le_bytes(product.number.as_chunks::<8>().0[word]));
+            let words = &product.number;
             let mut carry = 0;
             for window in 0..self::windows(product.bits, c) {
                 let (word, shift) = (window * c as usize / 64, window * c as usize % 64);

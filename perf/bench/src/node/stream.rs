@@ -26,6 +26,8 @@ const WAITING_MAX: usize = 64;
 const CANISTERS: usize = 100;
 /// Updates a second.
 const GOAL: f64 = 250_000.0;
+/// Requests a second that admission alone must reach.
+const ADMISSION_GOAL: f64 = 300_000.0;
 
 /// A request that is signed, and where it goes.
 struct Request {
@@ -92,6 +94,24 @@ fn rounds(
     Ok(())
 }
 
+/// Admission alone, on all cores; seconds.
+fn admission(requests: &[Request], chunk: usize, now: Time, config: &Config) -> Result<f64, Failure> {
+    let chunks: Vec<_> = requests.chunks(chunk).collect();
+    let next = AtomicUsize::new(0);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let work = || {
+            while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                admit(chunk, now, config)?;
+            }
+            Ok(())
+        };
+        let threads: Vec<_> = (0..machine::threads()).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(failed("a thread panicked"))))
+    })?;
+    Ok(began.elapsed().as_secs_f64())
+}
+
 /// Admission on all cores beside the rounds; seconds.
 fn whole(bench: &mut Bench, requests: &[Request], config: &Config) -> Result<f64, Failure> {
     let chunks: Vec<_> = requests.chunks(CHUNK).collect();
@@ -116,7 +136,35 @@ fn whole(bench: &mut Bench, requests: &[Request], config: &Config) -> Result<f64
     })
 }
 
+/// Admission without rounds: the requests are the same each time.
+fn run_admission(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
+    let cases = [CHUNK, 4_096].map(|chunk| (format!("admission_{chunk}"), chunk));
+    if !cases.iter().any(|(case, _)| runner.wants(case)) {
+        return Ok(());
+    }
+    let (count, now) = (runner.size(40_960, 2_000), Time(1_000_000_000));
+    let config = Config::single_subnet(CanisterId::MANAGEMENT.principal());
+    let canisters = (0..CANISTERS as u64).map(CanisterId::from_u64).collect();
+    let requests = Stream { users: Users::new(1), canisters, sent: 0 }.sign(count, now.plus(Seconds(280)));
+    for (case, chunk) in &cases {
+        if !runner.wants(case) {
+            continue;
+        }
+        let whole = ours(|| rate(count, admission(&requests, *chunk, now, &config)?));
+        report.case(case, Unit::PerS, "", &runner.measure(case, Unit::PerS, whole)?);
+        if let Some(value) = report.median(case, OURS) {
+            report.goal(case, value, Bound::AtLeast(ADMISSION_GOAL));
+        }
+    }
+    report.note(&format!(
+        "on {} threads, so many requests at a time; decoding and request ids included",
+        machine::threads()
+    ));
+    Ok(())
+}
+
 pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
+    run_admission(runner, report)?;
     let case = "stream_updates";
     if !runner.wants(case) {
         return Ok(());
