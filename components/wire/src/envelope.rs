@@ -5,7 +5,7 @@
 use crate::Digest;
 use crate::cbor::{Elements, Reader, Writer};
 use crate::error::{DecodeError, cut};
-use crate::hash::{Value, hash_of_map};
+use crate::hash::{HashBatch, Value, hash_of_map, hashes_of_maps};
 use crate::limits::{
     DELEGATION_TARGETS_MAX, DELEGATIONS_MAX, NONCE_BYTES_MAX, PATH_LABELS_MAX, PATHS_MAX, PRINCIPAL_BYTES_MAX,
 };
@@ -207,6 +207,15 @@ impl<'a> Content<'a> {
     /// The request id. Cost: SHA-256 over the content. Spec: ic-interface-spec #request-id.
     pub fn request_id(&self) -> Digest {
         hash_of_map(&self.fields())
+    }
+
+    /// The request ids of many contents, which `sha256` hashes together.
+    pub fn request_ids<'c>(contents: impl Iterator<Item = &'c Content<'a>>, sha256: HashBatch<'_>) -> Vec<Digest>
+    where
+        'a: 'c,
+    {
+        let maps: Vec<_> = contents.map(Content::fields).collect();
+        hashes_of_maps(&maps, sha256)
     }
 
     fn fields(&self) -> Vec<(&'static str, Value<'_>)> {

@@ -88,6 +88,13 @@ pub fn leb128(mut value: u64) -> Vec<u8> {
 }
 
 impl Value<'_> {
+    fn natural(&self) -> Option<u64> {
+        match self {
+            Self::Nat(value) => Some(*value),
+            _ => None,
+        }
+    }
+
     fn hash(&self) -> Digest {
         match self {
             Self::Bytes(bytes) => sha256(bytes),
@@ -116,6 +123,50 @@ pub fn hash_of_map(fields: &[(&'static str, Value<'_>)]) -> Digest {
         hasher.update(value);
     }
     hasher.finalize().into()
+}
+
+/// Hashes messages into the same places.
+pub type HashBatch<'f> = &'f dyn Fn(&[&[u8]], &mut [Digest]);
+
+/// What [`hash_of_map`] gives for each map. Plain values of all of them are hashed together, then all maps.
+pub(crate) fn hashes_of_maps(maps: &[Vec<(&'static str, Value<'_>)>], sha256: HashBatch<'_>) -> Vec<Digest> {
+    let naturals: Vec<Vec<u8>> = values(maps).filter_map(|value| value.natural().map(leb128)).collect();
+    let mut next_natural = naturals.iter();
+    let plain: Vec<&[u8]> = values(maps)
+        .filter_map(|value| match value {
+            Value::Bytes(bytes) => Some(*bytes),
+            Value::Text(text) => Some(text.as_bytes()),
+            Value::Nat(_) => next_natural.next().map(Vec::as_slice),
+            Value::Word(_) | Value::Array(_) | Value::Map(_) => None,
+        })
+        .collect();
+    let mut digests = vec![[0; 32]; plain.len()];
+    sha256(&plain, &mut digests);
+    let mut digests = digests.into_iter();
+    let mut bytes = Vec::with_capacity(values(maps).count() * 2 * size_of::<Digest>());
+    let mut ends = Vec::with_capacity(maps.len());
+    let mut pairs = Vec::new();
+    for fields in maps {
+        pairs.extend(fields.iter().map(|(name, value)| {
+            let hash = match value {
+                Value::Bytes(_) | Value::Text(_) | Value::Nat(_) => digests.next().expect("a digest for each"),
+                Value::Word(_) | Value::Array(_) | Value::Map(_) => value.hash(),
+            };
+            [word_hash(name), hash]
+        }));
+        pairs.sort_unstable();
+        pairs.drain(..).for_each(|pair| bytes.extend_from_slice(pair.as_flattened()));
+        ends.push(bytes.len());
+    }
+    let mut begin = 0;
+    let whole: Vec<&[u8]> = ends.iter().map(|end| &bytes[std::mem::replace(&mut begin, *end)..*end]).collect();
+    let mut hashes = vec![[0; 32]; maps.len()];
+    sha256(&whole, &mut hashes);
+    hashes
+}
+
+fn values<'m, 'v>(maps: &'m [Vec<(&'static str, Value<'v>)>]) -> impl Iterator<Item = &'m Value<'v>> {
+    maps.iter().flatten().map(|(_, value)| value)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub use envelope::{
     SignedDelegation,
 };
 pub use error::DecodeError;
-pub use hash::{Value, domain, hash_of_map, leb128};
+pub use hash::{HashBatch, Value, domain, hash_of_map, leb128};
 pub use response::{
     CertificateDelegation, NodeSignature, QueryAnswer, Rejection, Status, encode_call_certificate, encode_certificate,
     encode_query_response, encode_read_state, encode_rejection_async, encode_rejection_sync, encode_status,

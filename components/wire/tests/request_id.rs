@@ -1,9 +1,12 @@
 //! Request ids against the specification's example and against the agents' own implementation.
 
-use cyclotron_wire::{CallContent, Content, Delegation, Permissions, ReadStateContent, SenderInfo, Value, hash_of_map};
+use cyclotron_wire::{
+    CallContent, Content, Delegation, Digest, Permissions, ReadStateContent, SenderInfo, Value, hash_of_map,
+};
 use ic_principal::Principal;
 use ic_transport_types::EnvelopeContent;
 use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
 
 /// The call of the specification's example. Spec: ic-interface-spec #request-id.
 fn example() -> CallContent<'static> {
@@ -47,6 +50,31 @@ fn every_field_of_a_content_changes_its_request_id() {
     ids.dedup();
     // The example's sender is the anonymous principal, so one of the others is the same request.
     assert_eq!(ids.len(), others.len());
+}
+
+/// One at a time, by the crate that the single hashes use.
+fn sha256(messages: &[&[u8]], digests: &mut [Digest]) {
+    messages.iter().zip(digests).for_each(|(message, digest)| *digest = Sha256::digest(message).into());
+}
+
+#[test]
+fn ids_of_many_contents_are_those_of_each() {
+    let info = SenderInfo { info: b"i", signer: Principal::from_slice(&[1]), sig: b"s" };
+    let read = |paths| {
+        let (ingress_expiry, sender) = (7, Principal::anonymous());
+        Content::ReadState(ReadStateContent { nonce: Some(b"n"), ingress_expiry, sender, paths })
+    };
+    let contents = [
+        read(vec![vec![b"time"], vec![], vec![b"canister", b"", b"module_hash"]]),
+        Content::Call(example()),
+        read(vec![]),
+        Content::Query(CallContent { nonce: Some(b"x"), method_name: "sender", arg: &[7; 1_000], ..example() }),
+        Content::Call(CallContent { sender_info: Some(info), nonce: Some(b""), ..example() }),
+    ];
+    for count in 0..=contents.len() {
+        let each: Vec<_> = contents[..count].iter().map(Content::request_id).collect();
+        assert_eq!(Content::request_ids(contents[..count].iter(), &sha256), each);
+    }
 }
 
 #[test]

@@ -4,13 +4,13 @@ use crate::authentication::{Signatures, Targets, check_chain, check_verdicts};
 use crate::destination::check_destination;
 use crate::error::AdmissionError;
 use crate::paths::{Condition, check_paths};
-use cyclotron_crypto::Part;
+use cyclotron_crypto::{Part, sha256_batch};
 use cyclotron_types::Principal;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::limits::{INGRESS_BYTES_MAX, INGRESS_EXPIRY_DRIFT, INGRESS_EXPIRY_MAX};
 use cyclotron_types::message::Ingress;
 use cyclotron_types::units::{Bytes, Time};
-use cyclotron_wire::{ApiVersion, CallContent, Content, Envelope, RequestType, Route, RouteError, Target};
+use cyclotron_wire::{ApiVersion, CallContent, Content, Digest, Envelope, RequestType, Route, RouteError, Target};
 use std::ops::Range;
 
 /// What admission knows about the node.
@@ -117,12 +117,16 @@ pub fn admit_batch(
     config: &Config,
     out: &mut Vec<Result<Admitted, AdmissionError>>,
 ) -> Vec<Part> {
+    let read: Vec<_> = requests.iter().map(|request| read_request(*request, now, config)).collect();
+    let contents = read.iter().flatten().map(|read| &read.envelope.content);
+    let mut ids = Content::request_ids(contents, &sha256_batch).into_iter();
     let mut signatures = Signatures::default();
-    let checked: Vec<_> = requests
-        .iter()
-        .map(|request| {
-            let before = signatures.len();
-            check_request(*request, now, config, &mut signatures).inspect_err(|_| signatures.truncate(before))
+    let checked: Vec<_> = read
+        .into_iter()
+        .map(|read| {
+            let (read, before) = (read?, signatures.len());
+            let id = ids.next().expect("an id for each that was read");
+            check_request(read, id, now, config, &mut signatures).inspect_err(|_| signatures.truncate(before))
         })
         .collect();
     let (verdicts, parts) = signatures.verify();
@@ -143,12 +147,14 @@ pub fn admit(request: RequestBytes<'_>, now: Time, config: &Config) -> Result<Ad
     out.pop().expect("one answer a request")
 }
 
-fn check_request<'a>(
-    request: RequestBytes<'a>,
-    now: Time,
-    config: &Config,
-    signatures: &mut Signatures<'a>,
-) -> Result<Checked<'a>, AdmissionError> {
+/// A request whose envelope is well formed and in time.
+struct Read<'a> {
+    envelope: Envelope<'a>,
+    version: ApiVersion,
+    target: Target,
+}
+
+fn read_request<'a>(request: RequestBytes<'a>, now: Time, config: &Config) -> Result<Read<'a>, AdmissionError> {
     let (expected, version, target) = match request.route {
         Route::Call(version, target) => (RequestType::Call, version, target),
         Route::Query(version, target) => (RequestType::Query, version, target),
@@ -165,8 +171,18 @@ fn check_request<'a>(
         return Err(AdmissionError::WrongRequestType { expected, found });
     }
     check_expiry(&envelope.content, now)?;
+    Ok(Read { envelope, version, target })
+}
+
+fn check_request<'a>(
+    read: Read<'a>,
+    id: Digest,
+    now: Time,
+    config: &Config,
+    signatures: &mut Signatures<'a>,
+) -> Result<Checked<'a>, AdmissionError> {
+    let Read { envelope, version, target } = read;
     let first = signatures.len();
-    let id = envelope.content.request_id();
     let targets = check_chain(&envelope, &id, now, signatures)?;
     let (effective_canister, conditions) =
         check_content(&envelope.content, MessageId(id), (version, target), &targets, config)?;
