@@ -39,13 +39,13 @@ pub enum Backend {
     Scalar,
     /// Ed25519 and BLS signatures by one random linear combination of each kind, on this thread; the others one after the other, by what is faster.
     Combined,
-    /// As `Combined`, Ed25519 by our own arithmetic, without lanes.
+    /// As `Combined`, Ed25519 and the points of BLS signatures by our own arithmetic, without lanes.
     Portable,
-    /// As `Combined`, Ed25519 in four lanes of AVX2.
+    /// As `Combined`, these in four lanes of AVX2.
     Avx2,
     /// What `Avx2` computes, on arrays: for tests.
     Avx2Twin,
-    /// As `Combined`, Ed25519 in eight lanes of AVX-512 IFMA.
+    /// As `Combined`, these in eight lanes of AVX-512 IFMA.
     Ifma,
     /// What `Ifma` computes, on arrays: for tests.
     IfmaTwin,
@@ -128,8 +128,8 @@ impl Backend {
         self.kernel().is_none_or(Kernel::is_available)
     }
 
-    /// What sums up Ed25519 signatures, if not curve25519-dalek.
-    fn kernel(self) -> Option<Kernel> {
+    /// What sums up Ed25519 signatures, and takes points from those of BLS, if not crates.
+    pub(crate) fn kernel(self) -> Option<Kernel> {
         match self {
             Self::Scalar | Self::Combined => None,
             Self::Portable => Some(Kernel::Single),
@@ -146,11 +146,13 @@ impl Backend {
     }
 
     /// The fastest for so many signatures of the scheme.
-    fn fastest(scheme: Scheme, count: usize) -> Self {
+    pub(crate) fn fastest(scheme: Scheme, count: usize) -> Self {
         let from = |backend: Self, least: usize| (count >= least && backend.is_available()).then_some(backend);
         match scheme {
             Scheme::Ed25519 => from(Self::Ifma, IFMA_FROM).or(from(Self::Avx2, AVX2_FROM)),
-            Scheme::EcdsaP256 | Scheme::EcdsaSecp256k1 | Scheme::Bls12381 => None,
+            Scheme::EcdsaP256 | Scheme::EcdsaSecp256k1 => None,
+            // In lanes of AVX2 signatures take as long as by blst.
+            Scheme::Bls12381 => from(Self::Ifma, BLS_IFMA_FROM),
         }
         .unwrap_or(Self::Combined)
     }
@@ -175,7 +177,7 @@ impl Backend {
                     _ => None,
                 });
                 let mut verdicts = Vec::with_capacity(tasks.len());
-                bls::verify_batch(Suite::Basic, &signed, &mut verdicts);
+                bls::verify_batch_by(self.kernel(), Suite::Basic, &signed, &mut verdicts);
                 valid.iter_mut().zip(verdicts).for_each(|(valid, verdict)| *valid = verdict == Verdict::Valid);
             }
             Scheme::EcdsaP256 | Scheme::EcdsaSecp256k1 => {
@@ -202,6 +204,7 @@ fn of_scheme<'a, T>(
 /// Signatures from which lanes win: with AVX2 by `examples/measure.rs` on a Zen 3. IFMA has not been measured.
 const AVX2_FROM: usize = 24;
 const IFMA_FROM: usize = 32;
+const BLS_IFMA_FROM: usize = 4;
 
 fn verify_scalar(task: &SignatureTask<'_>) -> bool {
     let SignatureTask { key, message, signature } = *task;

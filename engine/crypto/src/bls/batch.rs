@@ -5,9 +5,10 @@
 
 use crate::bls::pairs::Pairs;
 use crate::bls::sums::{sum_g1, sum_g2};
-use crate::bls::{Suite, holds, key_point, signature_point};
+use crate::bls::{Suite, holds, kernel, key_point, signature_point};
 use crate::combined::{Claims, check_each, draw_coefficients, settle};
-use crate::verify::Verdict;
+use crate::ed25519::Kernel;
+use crate::verify::{Backend, Scheme, Verdict};
 use blstrs::{G1Affine, G2Affine};
 use group::prime::PrimeCurveAffine;
 use std::ops::Range;
@@ -28,7 +29,18 @@ pub struct BlsTask<'a> {
 /// Cost: for shares on one message, a decompression with a check of the group, some 26 additions in G1 and 18 in G2 each (`sums`), and one product of two
 /// pairings for all of them. Batches with invalid signatures are bisected.
 pub fn verify_batch(suite: Suite, tasks: &[BlsTask<'_>], verdicts: &mut Vec<Verdict>) {
-    let mut claims = Signatures::of(suite, tasks);
+    let kernel = Backend::fastest(Scheme::Bls12381, tasks.len()).kernel();
+    verify_batch_by(kernel, suite, tasks, verdicts);
+}
+
+/// The same, signatures taken from their bytes by this kernel, or else by blst. Panics: if the kernel is not available.
+pub(crate) fn verify_batch_by(
+    kernel: Option<Kernel>,
+    suite: Suite,
+    tasks: &[BlsTask<'_>],
+    verdicts: &mut Vec<Verdict>,
+) {
+    let mut claims = Signatures::of(kernel, suite, tasks);
     let mut valid = vec![false; claims.claims.len()];
     match draw_coefficients(valid.len()) {
         Some(coefficients) if valid.len() > 1 => {
@@ -43,6 +55,22 @@ pub fn verify_batch(suite: Suite, tasks: &[BlsTask<'_>], verdicts: &mut Vec<Verd
     for (claim, valid) in claims.claims.iter().zip(valid) {
         verdicts[claim.at] = valid.into();
     }
+}
+
+/// The point of each signature; `None` if it is none of the group, or the identity.
+fn signature_points<'a>(kernel: Option<Kernel>, tasks: &[BlsTask<'a>]) -> Vec<Option<G1Affine>> {
+    let Some(kernel) = kernel else {
+        let point = |task: &BlsTask<'a>| signature_point(task.signature);
+        return tasks.iter().map(|task| point(task).filter(|point| !bool::from(point.is_identity()))).collect();
+    };
+    let encoding = |(at, task): (usize, &BlsTask<'a>)| Some((at, task.signature.as_array::<48>()?));
+    let (places, encodings): (Vec<usize>, Vec<&[u8; 48]>) = tasks.iter().enumerate().filter_map(encoding).unzip();
+    let (mut found, mut points) = (vec![None; encodings.len()], vec![None; tasks.len()]);
+    kernel::signature_points(kernel, &encodings, &mut found);
+    for (at, coordinates) in places.into_iter().zip(found) {
+        points[at] = coordinates.and_then(|bytes| G1Affine::from_uncompressed_unchecked(&bytes).into());
+    }
+    points
 }
 
 /// A signature whose points are in their groups.
@@ -67,15 +95,15 @@ struct Signatures {
 
 impl Signatures {
     /// Leaves out what no point is: its verdict is known. So is that of the identity as a signature.
-    fn of(suite: Suite, tasks: &[BlsTask<'_>]) -> Self {
+    fn of(kernel: Option<Kernel>, suite: Suite, tasks: &[BlsTask<'_>]) -> Self {
+        let signatures = signature_points(kernel, tasks);
         let mut order: Vec<usize> = (0..tasks.len()).collect();
         order.sort_by_key(|at| tasks[*at].message);
         let (mut claims, mut hashes) = (Vec::with_capacity(tasks.len()), Vec::new());
         let mut last: Option<&[u8]> = None;
         for at in order {
-            let BlsTask { key, message, signature } = tasks[at];
-            let signature = signature_point(signature).filter(|point| !bool::from(point.is_identity()));
-            let (Some(signature), Some(point)) = (signature, key_point(key)) else { continue };
+            let BlsTask { key, message, .. } = tasks[at];
+            let (Some(signature), Some(point)) = (signatures[at], key_point(key)) else { continue };
             if last != Some(message) {
                 hashes.push(G1Affine::from(suite.hash(message)));
                 last = Some(message);

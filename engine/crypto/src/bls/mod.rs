@@ -7,10 +7,14 @@
 //! `rs/crypto/internal/crypto_lib/{threshold_sig,multi_sig}/bls12_381`.
 
 mod batch;
+mod field;
+mod kernel;
+mod lanes;
 mod pairs;
 mod shares;
 mod sums;
 
+pub(crate) use batch::verify_batch_by;
 pub use batch::{BlsTask, verify_batch};
 pub use shares::{CombineError, aggregate, combine_shares};
 

@@ -11,10 +11,12 @@
 //! Products of the field for each point of 40: in G1, with a table of 4 odd multiples, 29 for the table, 154 for 26 additions, 30 for its part of the
 //! last step; in G2, where a key's table of 16 is there, 110 for 18 additions and 30, of a field whose products cost three of the other.
 
+use crate::bls::field::Coordinate;
+use crate::bls::lanes::Z;
 use crate::cache::Cache;
+use blst::{blst_fp, blst_fp2, blst_p1_affine, blst_p2_affine};
 use blstrs::{G1Affine, G1Projective, G2Affine, G2Projective, Scalar};
 use group::Group;
-use group::ff::Field;
 use group::prime::PrimeCurveAffine;
 use std::ops::AddAssign;
 use std::sync::{Arc, LazyLock};
@@ -29,85 +31,94 @@ const WIDTH_KEPT: u32 = 6;
 /// Places of digits of a number of 64 bits.
 const PLACES: usize = 65;
 
-/// The parameter of the curves, without its sign.
-const Z: u64 = 0xd201_0000_0001_0000;
-
 fn z_squared() -> Scalar {
     Scalar::from(Z) * Scalar::from(Z)
 }
 
+/// Entries of a table: odd multiples of a point, each followed by the same times z².
+type Table<F> = Arc<[Point<F>]>;
+
 /// Tables of keys, each of 6 KiB: those of the committees of some subnets.
-static TABLES: Cache<[u8; 96], Arc<[G2Affine]>> = Cache::new(TABLES_KEPT);
+static TABLES: Cache<[u8; 96], Table<blst_fp2>> = Cache::new(TABLES_KEPT);
 const TABLES_KEPT: usize = 512;
+
+fn coordinates_g1(point: &G1Affine) -> Point<blst_fp> {
+    let blst_p1_affine { x, y } = *point.as_ref();
+    (x, y)
+}
+
+fn coordinates_g2(point: &G2Affine) -> Point<blst_fp2> {
+    let blst_p2_affine { x, y } = *point.as_ref();
+    (x, y)
+}
 
 /// The sum of points of G1, none the identity, each times its coefficient.
 pub(crate) fn sum_g1(points: &[G1Affine], coefficients: &[u128]) -> G1Affine {
-    // The field has no name outside of its crate: its constants are kept in what has coordinates.
-    static FACTOR: LazyLock<G1Affine> = LazyLock::new(|| {
-        let (one, many) = (G1Affine::generator(), G1Affine::from(G1Projective::generator() * z_squared()));
-        let factor = quotient(many.x(), one.x());
-        G1Affine::from_raw_unchecked(factor, factor, false)
+    static FACTOR: LazyLock<blst_fp> = LazyLock::new(|| {
+        let many = G1Affine::from(G1Projective::generator() * z_squared());
+        coordinates_g1(&many).0.times(&coordinates_g1(&G1Affine::generator()).0.inverse())
     });
     assert_eq!(points.len(), coefficients.len(), "one coefficient a point");
-    let points: Vec<_> = points.iter().map(|point| (point.x(), point.y())).collect();
-    let tables = tables(&points, FACTOR.x(), WIDTH_ONCE);
-    let places = sums_of_places(coefficients, WIDTH_ONCE, |at, entry| tables[at][entry]);
-    let affine = |(x, y)| G1Affine::from_raw_unchecked(x, y, false);
-    sum_of_places::<G1Projective, _>(places.into_iter().map(|place| place.map(affine))).into()
+    let tables = tables(&points.iter().map(coordinates_g1).collect::<Vec<_>>(), &FACTOR, WIDTH_ONCE);
+    let point = |(x, y)| {
+        let mut point = G1Affine::identity();
+        *point.as_mut() = blst_p1_affine { x, y };
+        point
+    };
+    sum_of_places::<G1Projective, _, _>(sums_of_places(&tables, coefficients, WIDTH_ONCE), point).into()
 }
 
 /// The sum of keys, none the identity, each times its coefficient. Keys come as bytes, to find their tables, and as points.
 pub(crate) fn sum_g2(keys: &[(&[u8; 96], G2Affine)], coefficients: &[u128]) -> G2Affine {
-    static FACTOR: LazyLock<G2Affine> = LazyLock::new(|| {
-        let (one, many) = (G2Affine::generator(), G2Affine::from(G2Projective::generator() * z_squared()));
-        let factor = quotient(many.x(), one.x());
-        G2Affine::from_raw_unchecked(factor, factor, false)
+    static FACTOR: LazyLock<blst_fp2> = LazyLock::new(|| {
+        let many = G2Affine::from(G2Projective::generator() * z_squared());
+        coordinates_g2(&many).0.times(&coordinates_g2(&G2Affine::generator()).0.inverse())
     });
     assert_eq!(keys.len(), coefficients.len(), "one coefficient a key");
-    let affine = |(x, y)| G2Affine::from_raw_unchecked(x, y, false);
+    let new_tables = |keys: &[&G2Affine], width: u32| {
+        tables(&keys.iter().map(|key| coordinates_g2(key)).collect::<Vec<_>>(), &FACTOR, width)
+    };
+    let point = |(x, y)| {
+        let mut point = G2Affine::identity();
+        *point.as_mut() = blst_p2_affine { x, y };
+        point
+    };
     if keys.len() > TABLES_KEPT / 2 {
         // They would drive out one another.
-        let points: Vec<_> = keys.iter().map(|(_, key)| (key.x(), key.y())).collect();
-        let tables = tables(&points, FACTOR.x(), WIDTH_ONCE);
-        let places = sums_of_places(coefficients, WIDTH_ONCE, |at, entry| tables[at][entry]);
-        return sum_of_places::<G2Projective, _>(places.into_iter().map(|place| place.map(affine))).into();
+        let tables = new_tables(&keys.iter().map(|(_, key)| key).collect::<Vec<_>>(), WIDTH_ONCE);
+        return sum_of_places::<G2Projective, _, _>(sums_of_places(&tables, coefficients, WIDTH_ONCE), point).into();
     }
-    let mut kept: Vec<Option<Arc<[G2Affine]>>> = keys.iter().map(|(bytes, _)| TABLES.get(bytes)).collect();
-    let new: Vec<usize> = (0..keys.len()).filter(|at| kept[*at].is_none()).collect();
-    let points: Vec<_> = new.iter().map(|at| (keys[*at].1.x(), keys[*at].1.y())).collect();
-    for (at, table) in new.into_iter().zip(tables(&points, FACTOR.x(), WIDTH_KEPT)) {
-        let table: Arc<[G2Affine]> = table.into_iter().map(affine).collect();
+    let mut found: Vec<Option<Table<blst_fp2>>> = keys.iter().map(|(bytes, _)| TABLES.get(bytes)).collect();
+    let new: Vec<usize> = (0..keys.len()).filter(|at| found[*at].is_none()).collect();
+    let made = new_tables(&new.iter().map(|at| &keys[*at].1).collect::<Vec<_>>(), WIDTH_KEPT);
+    for (at, table) in new.into_iter().zip(made) {
         TABLES.insert(keys[at].0, Arc::clone(&table));
-        kept[at] = Some(table);
+        found[at] = Some(table);
     }
-    let tables: Vec<Arc<[G2Affine]>> = kept.into_iter().flatten().collect();
-    let places = sums_of_places(coefficients, WIDTH_KEPT, |at, entry| (tables[at][entry].x(), tables[at][entry].y()));
-    sum_of_places::<G2Projective, _>(places.into_iter().map(|place| place.map(affine))).into()
+    let tables: Vec<Table<blst_fp2>> = found.into_iter().flatten().collect();
+    sum_of_places::<G2Projective, _, _>(sums_of_places(&tables, coefficients, WIDTH_KEPT), point).into()
 }
 
-fn quotient<F: Field>(above: F, below: F) -> F {
-    above * Option::<F>::from(below.invert()).expect("the generator's x is not 0")
-}
-
-/// For each point its odd multiples below 2^(width - 1), each followed by the same times z².
-fn tables<F: Field>(points: &[Point<F>], factor: F, width: u32) -> Vec<Vec<Point<F>>> {
-    let add_each = |a: &[Point<F>], b: &[Point<F>]| -> Vec<Point<F>> {
-        let mut pairs: Vec<Vec<Point<F>>> = a.iter().zip(b).map(|(a, b)| vec![*a, *b]).collect();
+/// For each point its odd multiples below 2^(width - 1), and these times z².
+fn tables<F: Coordinate>(points: &[Point<F>], factor: &F, width: u32) -> Vec<Table<F>> {
+    let add_each = |a: &[Point<F>], b: &[Point<F>]| {
+        let mut pairs = [a.iter().zip(b).flat_map(|(a, b)| [*a, *b]).collect::<Vec<_>>()];
         add_pairs(&mut pairs);
-        pairs.into_iter().flatten().collect()
+        let [sums] = pairs;
+        sums
     };
-    let mut tables = vec![Vec::new(); points.len()];
     let doubled = add_each(points, points);
-    let mut multiples = points.to_vec();
-    for entry in 0..1 << (width - 2) {
-        if entry > 0 {
-            multiples = add_each(&multiples, &doubled);
-        }
-        for (table, (x, y)) in tables.iter_mut().zip(&multiples) {
-            table.extend([(*x, *y), (*x * factor, -*y)]);
-        }
+    let mut multiples = vec![points.to_vec()];
+    for before in 0..(1 << (width - 2)) - 1 {
+        multiples.push(add_each(&multiples[before], &doubled));
     }
-    tables
+    let table = |at: usize| {
+        multiples.iter().flat_map(move |multiples| {
+            let (x, y) = &multiples[at];
+            [(*x, *y), (x.times(factor), y.negative())]
+        })
+    };
+    (0..points.len()).map(|at| table(at).collect()).collect()
 }
 
 /// Signed odd digits of a number from the lowest: below 2^(width - 1), and after each at least width - 1 places without any.
@@ -126,18 +137,14 @@ fn digits(number: u64, width: u32) -> impl Iterator<Item = (usize, i64)> {
     })
 }
 
-/// For each place of digits the sum of what the coefficients have there; `entry` gives an entry of a point's table.
-fn sums_of_places<F: Field>(
-    coefficients: &[u128],
-    width: u32,
-    entry: impl Fn(usize, usize) -> Point<F>,
-) -> Vec<Option<Point<F>>> {
-    let mut places = vec![Vec::new(); PLACES];
-    for (at, coefficient) in coefficients.iter().enumerate() {
+/// For each place of digits the sum of what the coefficients have there.
+fn sums_of_places<F: Coordinate>(tables: &[Table<F>], coefficients: &[u128], width: u32) -> Vec<Option<Point<F>>> {
+    let mut places: Vec<Vec<Point<F>>> = (0..PLACES).map(|_| Vec::with_capacity(coefficients.len())).collect();
+    for (table, coefficient) in tables.iter().zip(coefficients) {
         for (half, number) in [*coefficient as u64, (coefficient >> 64) as u64].into_iter().enumerate() {
             for (place, digit) in digits(number, width) {
-                let (x, y) = entry(at, digit.unsigned_abs() as usize / 2 * 2 + half);
-                places[place].push((x, if digit < 0 { -y } else { y }));
+                let (x, y) = &table[digit.unsigned_abs() as usize / 2 * 2 + half];
+                places[place].push((*x, if digit < 0 { y.negative() } else { *y }));
             }
         }
     }
@@ -148,25 +155,26 @@ fn sums_of_places<F: Field>(
 }
 
 /// Each place's sum times 2 to the power of the place.
-fn sum_of_places<P: Group + AddAssign<A>, A>(places: impl DoubleEndedIterator<Item = Option<A>>) -> P {
+fn sum_of_places<P: Group + AddAssign<A>, F, A>(places: Vec<Option<Point<F>>>, point: impl Fn(Point<F>) -> A) -> P {
     let mut sum = P::identity();
-    for place in places.rev() {
+    for place in places.into_iter().rev() {
         sum = sum.double();
         if let Some(place) = place {
-            sum += place;
+            sum += point(place);
         }
     }
     sum
 }
 
-/// Puts the sum of the first two points of each list in their place, of the next two, and so on. Pairs that cancel out leave nothing.
-fn add_pairs<F: Field>(lists: &mut [Vec<Point<F>>]) {
-    let mut inverses: Vec<F> = Vec::new();
+/// Puts the sum of the first two points of each list in the first place, of the next two in the second, and so on. Pairs that cancel out leave nothing.
+fn add_pairs<F: Coordinate>(lists: &mut [Vec<Point<F>>]) {
+    let mut inverses: Vec<F> = Vec::with_capacity(lists.iter().map(|list| list.len() / 2).sum());
     for list in &*lists {
         inverses.extend(list.as_chunks::<2>().0.iter().map(|[(x1, y1), (x2, y2)]| match x1 == x2 {
-            false => *x2 - x1,
-            true if y1 == y2 => y1.double(),
-            true => F::ONE,
+            false => x2.minus(x1),
+            true if y1 == y2 => y1.plus(y1),
+            // None is needed: whatever is not 0.
+            true => *y1,
         }));
     }
     invert_all(&mut inverses);
@@ -174,16 +182,22 @@ fn add_pairs<F: Field>(lists: &mut [Vec<Point<F>>]) {
     for list in lists {
         let mut sums = 0;
         for at in (0..list.len()).step_by(2) {
-            list[sums] = list[at];
-            if let (Some((x2, y2)), (x1, y1)) = (list.get(at + 1).copied(), list[at]) {
+            let first = list[at];
+            list[sums] = first;
+            if let Some((x2, y2)) = list.get(at + 1) {
+                let (x1, y1) = &first;
                 let inverse = inverses.next().expect("one for each pair");
-                let slope = match x1 == x2 {
-                    false => (y2 - y1) * inverse,
-                    true if y1 == y2 => (x1.square().double() + x1.square()) * inverse,
+                let rise = match x1 == x2 {
+                    false => y2.minus(y1),
+                    true if y1 == y2 => {
+                        let square = x1.square();
+                        square.plus(&square).plus(&square)
+                    }
                     true => continue,
                 };
-                let x = slope.square() - x1 - x2;
-                list[sums] = (x, slope * (x1 - x) - y1);
+                let slope = rise.times(&inverse);
+                let x = slope.square().minus(x1).minus(x2);
+                list[sums] = (x, slope.times(&x1.minus(&x)).minus(y1));
             }
             sums += 1;
         }
@@ -192,22 +206,27 @@ fn add_pairs<F: Field>(lists: &mut [Vec<Point<F>>]) {
 }
 
 /// Puts the inverse of each number in its place; none is 0.
-fn invert_all<F: Field>(numbers: &mut [F]) {
-    let mut product = F::ONE;
-    let mut before = Vec::with_capacity(numbers.len());
-    for number in &*numbers {
+fn invert_all<F: Coordinate>(numbers: &mut [F]) {
+    let Some((first, rest)) = numbers.split_first_mut() else { return };
+    let mut product = *first;
+    let mut before = Vec::with_capacity(rest.len());
+    for number in &*rest {
         before.push(product);
-        product *= number;
+        product = product.times(number);
     }
-    let mut inverse = Option::<F>::from(product.invert()).expect("no factor is 0");
-    for (number, before) in numbers.iter_mut().zip(before).rev() {
-        (*number, inverse) = (inverse * before, inverse * *number);
+    let mut inverse = product.inverse();
+    for (number, before) in rest.iter_mut().zip(before).rev() {
+        let inverse_of_this = inverse.times(&before);
+        inverse = inverse.times(number);
+        *number = inverse_of_this;
     }
+    *first = inverse;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use group::ff::Field;
 
     /// What a coefficient stands for.
     fn scalar(coefficient: u128) -> Scalar {

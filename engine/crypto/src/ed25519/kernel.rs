@@ -35,7 +35,7 @@ impl Kernel {
     }
 
     /// Panics: if it is not available.
-    fn assert_available(self) {
+    pub(crate) fn assert_available(self) {
         assert!(self.is_available(), "{self:?} is not available on this machine");
     }
 

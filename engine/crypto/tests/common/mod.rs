@@ -84,9 +84,9 @@ impl Vector {
     }
 }
 
-/// The backends that may differ on these keys: lanes are for Ed25519, and all share what checks the others.
+/// The backends that may differ on these keys: lanes are for Ed25519 and BLS, and all share what checks the others.
 pub fn backends_for<'a>(mut keys: impl Iterator<Item = &'a PublicKey>) -> Vec<Backend> {
-    match keys.any(|key| matches!(key, PublicKey::Ed25519(_))) {
+    match keys.any(|key| matches!(key, PublicKey::Ed25519(_) | PublicKey::Bls12381(_))) {
         true => Backend::available(),
         false => vec![Backend::Scalar, Backend::Combined],
     }
