@@ -94,7 +94,7 @@ pub(crate) fn draw_coefficients(count: usize) -> Option<Vec<u128>> {
 }
 
 /// The secret of this process, if the operating system has given one.
-fn secret() -> Option<&'static [u8; 32]> {
+pub(crate) fn secret() -> Option<&'static [u8; 32]> {
     static SECRET: OnceLock<Option<[u8; 32]>> = OnceLock::new();
     let draw = || {
         let mut secret = [0; 32];

@@ -39,7 +39,7 @@ pub enum Backend {
     Scalar,
     /// Ed25519 and BLS signatures by one random linear combination of each kind, on this thread; the others one after the other, by what is faster.
     Combined,
-    /// As `Combined`, Ed25519 and the points of BLS signatures by our own arithmetic, without lanes.
+    /// As `Combined`, Ed25519, ECDSA and the points of BLS signatures by our own arithmetic, without lanes.
     Portable,
     /// As `Combined`, these in four lanes of AVX2.
     Avx2,
@@ -124,11 +124,16 @@ impl Backend {
         }
     }
 
+    /// Whether it computes on arrays what another one does in vector registers: slowly.
+    pub const fn is_twin(self) -> bool {
+        matches!(self, Self::Avx2Twin | Self::IfmaTwin)
+    }
+
     fn is_available(self) -> bool {
         self.kernel().is_none_or(Kernel::is_available)
     }
 
-    /// What sums up Ed25519 signatures, and takes points from those of BLS, if not crates.
+    /// What sums up Ed25519 signatures, and computes points of ECDSA and BLS, if not crates.
     pub(crate) fn kernel(self) -> Option<Kernel> {
         match self {
             Self::Scalar | Self::Combined => None,
@@ -150,7 +155,8 @@ impl Backend {
         let from = |backend: Self, least: usize| (count >= least && backend.is_available()).then_some(backend);
         match scheme {
             Scheme::Ed25519 => from(Self::Ifma, IFMA_FROM).or(from(Self::Avx2, AVX2_FROM)),
-            Scheme::EcdsaP256 | Scheme::EcdsaSecp256k1 => None,
+            Scheme::EcdsaP256 => from(Self::Ifma, P256_FROM).or(from(Self::Avx2, P256_FROM)),
+            Scheme::EcdsaSecp256k1 => from(Self::Ifma, SECP256K1_FROM).or(from(Self::Avx2, SECP256K1_FROM)),
             // In lanes of AVX2 signatures take as long as by blst.
             Scheme::Bls12381 => from(Self::Ifma, BLS_IFMA_FROM),
         }
@@ -180,14 +186,19 @@ impl Backend {
                 bls::verify_batch_by(self.kernel(), Suite::Basic, &signed, &mut verdicts);
                 valid.iter_mut().zip(verdicts).for_each(|(valid, verdict)| *valid = verdict == Verdict::Valid);
             }
-            Scheme::EcdsaP256 | Scheme::EcdsaSecp256k1 => {
-                for (valid, SignatureTask { key, message, signature }) in valid.iter_mut().zip(tasks) {
-                    *valid = match key {
-                        PublicKey::EcdsaP256(key) => ecdsa::verify_p256_fast(key, message, signature),
-                        PublicKey::EcdsaSecp256k1(key) => ecdsa::verify_secp256k1_fast(key, message, signature),
-                        _ => false,
-                    };
-                }
+            Scheme::EcdsaP256 => {
+                let signed = of_scheme(tasks, |key, message, signature| match key {
+                    PublicKey::EcdsaP256(key) => Some(ecdsa::Signed { key, message, signature }),
+                    _ => None,
+                });
+                ecdsa::verify_p256_batch(self.kernel(), &signed, valid);
+            }
+            Scheme::EcdsaSecp256k1 => {
+                let signed = of_scheme(tasks, |key, message, signature| match key {
+                    PublicKey::EcdsaSecp256k1(key) => Some(ecdsa::Signed { key, message, signature }),
+                    _ => None,
+                });
+                ecdsa::verify_secp256k1_batch(self.kernel(), &signed, valid);
             }
         }
     }
@@ -205,6 +216,8 @@ fn of_scheme<'a, T>(
 const AVX2_FROM: usize = 24;
 const IFMA_FROM: usize = 32;
 const BLS_IFMA_FROM: usize = 4;
+const P256_FROM: usize = 2;
+const SECP256K1_FROM: usize = 6;
 
 fn verify_scalar(task: &SignatureTask<'_>) -> bool {
     let SignatureTask { key, message, signature } = *task;

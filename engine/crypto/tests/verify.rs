@@ -6,7 +6,7 @@ use common::signers;
 use curve25519_dalek::constants::EIGHT_TORSION;
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use curve25519_dalek::traits::IsIdentity;
-use cyclotron_crypto::{BlsSecretKey, NodeKey, PublicKey, RootSigner, SignatureTask, Verdict};
+use cyclotron_crypto::{Backend, BlsSecretKey, NodeKey, PublicKey, RootSigner, SignatureTask, Verdict};
 use cyclotron_crypto::{merkle_level, sha224_batch, sha256_batch, sha512_batch};
 
 /// The verdict of every backend.
@@ -17,8 +17,7 @@ fn verdict(key: &PublicKey, message: &[u8], signature: &[u8]) -> Verdict {
 
 /// The verdicts of every backend on a batch.
 fn verdicts(tasks: &[SignatureTask<'_>]) -> Vec<Verdict> {
-    let backends = common::backends_for(tasks.iter().map(|task| task.key));
-    let found = backends.into_iter().map(|backend| {
+    let found = Backend::available().into_iter().map(|backend| {
         // What the buffer held before does not matter.
         let mut verdicts = vec![Verdict::Valid; 3];
         backend.verify(tasks, &mut verdicts);
@@ -166,6 +165,53 @@ fn bad_signatures_are_found_wherever_they_are() {
             let found: Vec<bool> = verdicts(&tasks).into_iter().map(|verdict| verdict == Verdict::Invalid).collect();
             let expected: Vec<bool> = (0..count).map(|place| bad.contains(&place)).collect();
             assert_eq!(found, expected, "{count} by {signers}: {bad:?}");
+        }
+    }
+}
+
+#[test]
+fn bad_ecdsa_signatures_are_found_wherever_they_are() {
+    for name in ["p256", "secp256k1"] {
+        let signers: Vec<_> =
+            (20..27).flat_map(signers).filter(|signer| signer.name == name).map(|one| (one.key(), one)).collect();
+        let entries: Vec<_> = (0..1_000)
+            .map(|n| {
+                let (key, signer) = &signers[n % signers.len()];
+                let message = format!("message {n}").into_bytes();
+                (*key, (signer.sign)(&message), message)
+            })
+            .collect();
+        for size in common::SIZES {
+            // None, all, one at some places, and a third.
+            let places = (0..size).step_by(size.div_ceil(3)).chain([size - 1]);
+            let mut cases: Vec<Vec<usize>> = places.map(|place| vec![place]).collect();
+            cases.extend([vec![], (0..size).collect(), (0..size).filter(|n| n % 3 == 1).collect()]);
+            for bad in cases.into_iter().take(if size < 1_000 { 9 } else { 2 }) {
+                let mut entries = entries[..size].to_vec();
+                for place in &bad {
+                    let other = entries[(place + 7) % size].clone();
+                    let (key, signature, message) = &mut entries[*place];
+                    match place % 6 {
+                        // s, r, the message; nothing but zeros; a key off the curve; another signature of the same key, or none.
+                        0 => signature[40] ^= 1,
+                        1 => signature[3] ^= 8,
+                        2 => message.push(0),
+                        3 => signature[32..].fill(0),
+                        4 => match key {
+                            PublicKey::EcdsaP256(key) | PublicKey::EcdsaSecp256k1(key) => key[64] ^= 1,
+                            _ => unreachable!("keys of one curve"),
+                        },
+                        _ if size > 7 => *signature = other.1,
+                        _ => signature.truncate(63),
+                    }
+                }
+                let tasks: Vec<_> =
+                    entries.iter().map(|(key, signature, message)| SignatureTask { key, message, signature }).collect();
+                let found: Vec<bool> =
+                    verdicts(&tasks).into_iter().map(|verdict| verdict == Verdict::Invalid).collect();
+                let expected: Vec<bool> = (0..size).map(|place| bad.contains(&place)).collect();
+                assert_eq!(found, expected, "{name}, {size}: {bad:?}");
+            }
         }
     }
 }

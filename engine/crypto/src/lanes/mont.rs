@@ -7,6 +7,8 @@
 //!
 //! A prime may know a shorter way than Montgomery's (`reduce32`, `reduce52`), and how to take off what is above 2^b (`fold32`, `fold52`).
 
+#![allow(clippy::absurd_extreme_comparisons, reason = "places are constants, 0 among them")]
+
 use crate::lanes::LANES_MAX;
 use crate::lanes::word::{Madd52, Mul32, Word};
 use std::marker::PhantomData;
@@ -26,11 +28,14 @@ macro_rules! each {
     ($at:ident < $end:ident $body:block) => { each!(@ $at ($end) $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13) };
     (@ $at:ident ($end:expr) $body:block $($n:literal)*) => {
         $({
-            let $at: usize = $n;
-            if $at < $end $body
+            const $at: usize = $n;
+            // A constant, so that what is beyond never reaches the code generator.
+            if const { $at < $end } $body
         })*
     };
 }
+
+pub(crate) use each;
 
 /// A prime, and what is known of it that makes arithmetic shorter.
 pub(crate) trait Modulus: Copy {
@@ -69,7 +74,7 @@ pub(crate) fn canonical<M: Modulus>(mut number: Number) -> Number {
     number
 }
 
-const fn is_less(a: &Number, b: &Number) -> bool {
+pub(crate) const fn is_less(a: &Number, b: &Number) -> bool {
     minus(a, b).1
 }
 
@@ -85,7 +90,7 @@ const fn minus(a: &Number, b: &Number) -> (Number, bool) {
     (difference, borrow < 0)
 }
 
-const fn plus(a: &Number, b: &Number) -> Number {
+pub(crate) const fn plus(a: &Number, b: &Number) -> Number {
     let (mut sum, mut word, mut carry) = ([0; WORDS], 0, 0);
     while word < WORDS {
         carry += a[word] as u128 + b[word] as u128;
@@ -174,8 +179,8 @@ impl<M: Modulus, const N: usize, const BITS: i32, const K: u64> Multiple<M, N, B
 
 /// Sums of products of limbs, by the limb they count for, that have not carried.
 pub(crate) trait Columns<W> {
-    /// The column of this number, from 0 to twice the limbs; `at` is a constant.
-    fn at(&self, at: usize) -> W;
+    /// The column of this number, from 0 to twice the limbs.
+    fn at<const AT: usize>(&self) -> W;
 }
 
 /// The columns of a product and of a square where halves multiply.
@@ -187,12 +192,11 @@ struct Square52<'a, W, const N: usize>(&'a [W; N]);
 
 impl<W: Mul32, const N: usize> Columns<W> for Product32<'_, W, N> {
     #[inline(always)]
-    fn at(&self, at: usize) -> W {
+    fn at<const AT: usize>(&self) -> W {
         let mut sum = W::splat(0);
-        each!(i < N {
-            let j = at.wrapping_sub(i);
-            if j < N {
-                sum = sum.add(self.0[i].mul32(self.1[j]));
+        each!(I < N {
+            if const { AT.wrapping_sub(I) < N } {
+                sum = sum.add(self.0[I].mul32(self.1[AT.wrapping_sub(I)]));
             }
         });
         sum
@@ -201,15 +205,15 @@ impl<W: Mul32, const N: usize> Columns<W> for Product32<'_, W, N> {
 
 impl<W: Mul32, const N: usize> Columns<W> for Square32<'_, W, N> {
     #[inline(always)]
-    fn at(&self, at: usize) -> W {
+    fn at<const AT: usize>(&self) -> W {
         // The second has twice the limbs of the first.
         let mut sum = W::splat(0);
-        each!(i < N {
-            let j = at.wrapping_sub(i);
-            if j < i {
-                sum = sum.add(self.0[i].mul32(self.1[j]));
-            } else if j == i {
-                sum = sum.add(self.0[i].mul32(self.0[i]));
+        each!(I < N {
+            if const { AT.wrapping_sub(I) < I } {
+                sum = sum.add(self.0[I].mul32(self.1[AT.wrapping_sub(I)]));
+            }
+            if const { AT == 2 * I } {
+                sum = sum.add(self.0[I].mul32(self.0[I]));
             }
         });
         sum
@@ -218,16 +222,15 @@ impl<W: Mul32, const N: usize> Columns<W> for Square32<'_, W, N> {
 
 impl<W: Madd52, const N: usize> Columns<W> for Product52<'_, W, N> {
     #[inline(always)]
-    fn at(&self, at: usize) -> W {
+    fn at<const AT: usize>(&self) -> W {
         let (mut low, mut high) = (W::splat(0), W::splat(0));
-        each!(i < N {
-            let j = at.wrapping_sub(i);
-            if j < N {
-                low = low.madd52_low(self.0[i], self.1[j]);
+        each!(I < N {
+            if const { AT.wrapping_sub(I) < N } {
+                low = low.madd52_low(self.0[I], self.1[AT.wrapping_sub(I)]);
             }
-            let j = j.wrapping_sub(1);
-            if j < N {
-                high = high.madd52_high(self.0[i], self.1[j]);
+            // Upper halves count for the next column.
+            if const { AT.wrapping_sub(I + 1) < N } {
+                high = high.madd52_high(self.0[I], self.1[AT.wrapping_sub(I + 1)]);
             }
         });
         low.add(high)
@@ -236,23 +239,22 @@ impl<W: Madd52, const N: usize> Columns<W> for Product52<'_, W, N> {
 
 impl<W: Madd52, const N: usize> Columns<W> for Square52<'_, W, N> {
     #[inline(always)]
-    fn at(&self, at: usize) -> W {
+    fn at<const AT: usize>(&self) -> W {
         let (mut low, mut high) = (W::splat(0), W::splat(0));
-        each!(i < N {
-            let j = at.wrapping_sub(i);
-            if j < i {
-                low = low.madd52_low(self.0[i], self.0[j]);
+        each!(I < N {
+            if const { AT.wrapping_sub(I) < I } {
+                low = low.madd52_low(self.0[I], self.0[AT.wrapping_sub(I)]);
             }
-            let j = j.wrapping_sub(1);
-            if j < i {
-                high = high.madd52_high(self.0[i], self.0[j]);
+            if const { AT.wrapping_sub(I + 1) < I } {
+                high = high.madd52_high(self.0[I], self.0[AT.wrapping_sub(I + 1)]);
             }
         });
         let mut sum = low.add(high).shl::<1>();
-        if at.is_multiple_of(2) {
-            sum = sum.madd52_low(self.0[at / 2], self.0[at / 2]);
-        } else if at / 2 < N {
-            sum = sum.madd52_high(self.0[at / 2], self.0[at / 2]);
+        if const { AT / 2 < N } {
+            sum = match AT % 2 {
+                0 => sum.madd52_low(self.0[AT / 2], self.0[AT / 2]),
+                _ => sum.madd52_high(self.0[AT / 2], self.0[AT / 2]),
+            };
         }
         sum
     }
@@ -268,22 +270,23 @@ fn montgomery32<M: Modulus, W: Mul32, const N: usize, const BITS: i32>(columns: 
     let prime = Limbs::<M, N, BITS>::PRIME.map(W::splat);
     let (mask, minus_inverse) = (W::splat(Limbs::<M, N, BITS>::MASK), W::splat(Limbs::<M, N, BITS>::MINUS_INVERSE));
     let (mut multiples, mut product, mut carry) = ([W::splat(0); N], [W::splat(0); N], W::splat(0));
-    each!(at < 2 * N {
-        let mut sum = carry.add(columns.at(at));
-        each!(i < N {
-            let j = at.wrapping_sub(i);
-            if i > 0 && j < N {
-                sum = sum.add(multiples[j].mul32(prime[i]));
+    each!(AT < 2 * N {
+        let mut sum = columns.at::<AT>();
+        each!(I < N {
+            if const { I > 0 && AT.wrapping_sub(I) < N } {
+                sum = sum.add(multiples[AT.wrapping_sub(I)].mul32(prime[I]));
             }
         });
-        if at < N {
-            multiples[at] = sum.mul32(minus_inverse).and(mask);
-            carry = sum.add(multiples[at].mul32(prime[0])).shr::<BITS>();
-        } else if at < 2 * N - 1 {
-            product[at - N] = sum.and(mask);
+        // Last, for all else is known before.
+        sum = sum.add(carry);
+        if const { AT < N } {
+            multiples[AT] = sum.mul32(minus_inverse).and(mask);
+            carry = sum.add(multiples[AT].mul32(prime[0])).shr::<BITS>();
+        } else if const { AT + 1 < 2 * N } {
+            product[AT.wrapping_sub(N)] = sum.and(mask);
             carry = sum.shr::<BITS>();
         } else {
-            product[at - N] = sum;
+            product[AT.wrapping_sub(N)] = sum;
         }
     });
     product
@@ -296,27 +299,25 @@ fn montgomery52<M: Modulus, W: Madd52, const N: usize>(columns: impl Columns<W>)
     let prime = Limbs::<M, N, 52>::PRIME.map(W::splat);
     let (mask, minus_inverse) = (W::splat(Limbs::<M, N, 52>::MASK), W::splat(Limbs::<M, N, 52>::MINUS_INVERSE));
     let (mut multiples, mut product, mut carry) = ([W::splat(0); N], [W::splat(0); N], W::splat(0));
-    each!(at < 2 * N {
-        let (mut sum, mut high) = (carry.add(columns.at(at)), W::splat(0));
-        each!(i < N {
-            let j = at.wrapping_sub(i);
-            if i > 0 && j < N {
-                sum = sum.madd52_low(multiples[j], prime[i]);
+    each!(AT < 2 * N {
+        let (mut sum, mut high) = (columns.at::<AT>(), W::splat(0));
+        each!(I < N {
+            if const { I > 0 && AT.wrapping_sub(I) < N } {
+                sum = sum.madd52_low(multiples[AT.wrapping_sub(I)], prime[I]);
             }
-            let j = j.wrapping_sub(1);
-            if j < N {
-                high = high.madd52_high(multiples[j], prime[i]);
+            if const { AT.wrapping_sub(I + 1) < N } {
+                high = high.madd52_high(multiples[AT.wrapping_sub(I + 1)], prime[I]);
             }
         });
-        sum = sum.add(high);
-        if at < N {
-            multiples[at] = W::splat(0).madd52_low(sum, minus_inverse);
-            carry = sum.madd52_low(multiples[at], prime[0]).shr::<52>();
-        } else if at < 2 * N - 1 {
-            product[at - N] = sum.and(mask);
+        sum = sum.add(high).add(carry);
+        if const { AT < N } {
+            multiples[AT] = W::splat(0).madd52_low(sum, minus_inverse);
+            carry = sum.madd52_low(multiples[AT], prime[0]).shr::<52>();
+        } else if const { AT + 1 < 2 * N } {
+            product[AT.wrapping_sub(N)] = sum.and(mask);
             carry = sum.shr::<52>();
         } else {
-            product[at - N] = sum;
+            product[AT.wrapping_sub(N)] = sum;
         }
     });
     product
@@ -324,11 +325,11 @@ fn montgomery52<M: Modulus, W: Madd52, const N: usize>(columns: impl Columns<W>)
 
 /// Carries from each limb to the next; the last one keeps all.
 #[inline(always)]
-fn carry<W: Word, const N: usize, const BITS: i32>(mut limbs: [W; N]) -> [W; N] {
-    each!(at < N {
-        if at + 1 < N {
-            limbs[at + 1] = limbs[at + 1].add(limbs[at].shr::<BITS>());
-            limbs[at] = limbs[at].and(W::splat((1 << BITS) - 1));
+pub(super) fn carry<W: Word, const N: usize, const BITS: i32>(mut limbs: [W; N]) -> [W; N] {
+    each!(AT < N {
+        if const { AT + 1 < N } {
+            limbs[AT + 1] = limbs[AT + 1].add(limbs[AT].shr::<BITS>());
+            limbs[AT] = limbs[AT].and(W::splat((1 << BITS) - 1));
         }
     });
     limbs
@@ -338,8 +339,8 @@ fn carry<W: Word, const N: usize, const BITS: i32>(mut limbs: [W; N]) -> [W; N] 
 #[inline(always)]
 fn difference<W: Word, const N: usize>(f: &[W; N], g: &[W; N], multiple: &[u64; N], times: u64) -> [W; N] {
     let mut difference = *f;
-    each!(at < N {
-        difference[at] = f[at].add(W::splat(multiple[at])).sub(scaled(g[at], times));
+    each!(AT < N {
+        difference[AT] = f[AT].add(W::splat(multiple[AT])).sub(scaled(g[AT], times));
     });
     difference
 }
@@ -379,6 +380,17 @@ pub(crate) trait PrimeField: Copy {
     fn add(self, other: Self) -> Self;
     /// So many times: 2, 3, 4 or 8.
     fn times<const TIMES: u64>(self) -> Self;
+    /// A sum that has not carried where halves multiply: as large limbs as both together. A product takes limbs 2 times as large as they should be on both
+    /// sides, a difference up to 16 times.
+    #[inline(always)]
+    fn add_loose(self, other: Self) -> Self {
+        self.add(other)
+    }
+    /// So many times, and as `add_loose`.
+    #[inline(always)]
+    fn times_loose<const TIMES: u64>(self) -> Self {
+        self.times::<TIMES>()
+    }
     /// `self - TIMES · other + K · prime`; `TIMES · other` is at most `K - 1` wide. `TIMES` is 1 or as above.
     fn sub_times<const TIMES: u64, const K: u64>(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
@@ -389,6 +401,18 @@ pub(crate) trait PrimeField: Copy {
     #[inline(always)]
     fn sub<const K: u64>(self, other: Self) -> Self {
         self.sub_times::<1, K>(other)
+    }
+
+    /// 1 wide and little more, of a prime that folds.
+    #[inline(always)]
+    fn folded(self) -> Self {
+        self.sub::<1>(Self::splat(&[0; WORDS]))
+    }
+
+    /// The negative of a number that is 2 wide.
+    #[inline(always)]
+    fn negative(self) -> Self {
+        Self::splat(&[0; WORDS]).sub::<3>(self)
     }
 
     /// One number in all lanes, as it is.
@@ -417,8 +441,8 @@ pub(super) fn product32<M: Modulus, W: Mul32, const N: usize, const BITS: i32>(f
 #[inline(always)]
 pub(super) fn square32<M: Modulus, W: Mul32, const N: usize, const BITS: i32>(f: &[W; N]) -> [W; N] {
     let mut twice = *f;
-    each!(at < N {
-        twice[at] = f[at].add(f[at]);
+    each!(AT < N {
+        twice[AT] = f[AT].add(f[AT]);
     });
     M::reduce32::<W, N, BITS>(Square32(f, twice))
 }
@@ -477,16 +501,16 @@ impl<M: Modulus, W: Mul32, const N: usize, const BITS: i32> PrimeField for Mont3
     fn collect(numbers: &[&[u32; N]; LANES_MAX]) -> Self {
         let mut limbs = [W::splat(0); N];
         // Two at a time: they lie side by side.
-        each!(at < N {
-            if at % 2 == 1 {
+        each!(AT < N {
+            if const { AT % 2 == 1 } {
                 let both = W::gather(|lane| {
                     let number = numbers[lane];
-                    u64::from(number[at - 1]) | u64::from(number[at]) << 32
+                    u64::from(number[AT.wrapping_sub(1)]) | u64::from(number[AT]) << 32
                 });
-                limbs[at - 1] = both.and(W::splat(0xffff_ffff));
-                limbs[at] = both.shr::<32>();
-            } else if at == N - 1 {
-                limbs[at] = W::gather(|lane| u64::from(numbers[lane][at]));
+                limbs[AT.wrapping_sub(1)] = both.and(W::splat(0xffff_ffff));
+                limbs[AT] = both.shr::<32>();
+            } else if const { AT + 1 == N } {
+                limbs[AT] = W::gather(|lane| u64::from(numbers[lane][AT]));
             }
         });
         Self(limbs, PhantomData)
@@ -494,29 +518,39 @@ impl<M: Modulus, W: Mul32, const N: usize, const BITS: i32> PrimeField for Mont3
 
     #[inline(always)]
     fn store(self, numbers: &mut [[u32; N]; LANES_MAX]) {
-        each!(at < N {
+        each!(AT < N {
             let mut words = [0; LANES_MAX];
-            self.0[at].store(&mut words);
+            self.0[AT].store(&mut words);
             for lane in 0..W::LANES {
-                numbers[lane][at] = words[lane] as u32;
+                numbers[lane][AT] = words[lane] as u32;
             }
         });
     }
 
     #[inline(always)]
-    fn add(mut self, other: Self) -> Self {
-        each!(at < N {
-            self.0[at] = self.0[at].add(other.0[at]);
-        });
-        Self(carry::<W, N, BITS>(self.0), PhantomData)
+    fn add(self, other: Self) -> Self {
+        Self(carry::<W, N, BITS>(self.add_loose(other).0), PhantomData)
     }
 
     #[inline(always)]
-    fn times<const TIMES: u64>(mut self) -> Self {
-        each!(at < N {
-            self.0[at] = scaled(self.0[at], TIMES);
+    fn times<const TIMES: u64>(self) -> Self {
+        Self(carry::<W, N, BITS>(self.times_loose::<TIMES>().0), PhantomData)
+    }
+
+    #[inline(always)]
+    fn add_loose(mut self, other: Self) -> Self {
+        each!(AT < N {
+            self.0[AT] = self.0[AT].add(other.0[AT]);
         });
-        Self(carry::<W, N, BITS>(self.0), PhantomData)
+        self
+    }
+
+    #[inline(always)]
+    fn times_loose<const TIMES: u64>(mut self) -> Self {
+        each!(AT < N {
+            self.0[AT] = scaled(self.0[AT], TIMES);
+        });
+        self
     }
 
     #[inline(always)]
@@ -539,8 +573,8 @@ impl<M: Modulus, W: Mul32, const N: usize, const BITS: i32> PrimeField for Mont3
     #[inline(always)]
     fn select(mut self, other: Self, which: &[bool; LANES_MAX]) -> Self {
         let mask = mask(which);
-        each!(at < N {
-            self.0[at] = self.0[at].select(other.0[at], mask);
+        each!(AT < N {
+            self.0[AT] = self.0[AT].select(other.0[AT], mask);
         });
         self
     }
@@ -566,35 +600,35 @@ impl<M: Modulus, W: Madd52, const N: usize> PrimeField for Mont52<M, W, N> {
     #[inline(always)]
     fn collect(numbers: &[&[u64; N]; LANES_MAX]) -> Self {
         let mut limbs = [W::splat(0); N];
-        each!(at < N {
-            limbs[at] = W::gather(|lane| numbers[lane][at]);
+        each!(AT < N {
+            limbs[AT] = W::gather(|lane| numbers[lane][AT]);
         });
         Self(limbs, PhantomData)
     }
 
     #[inline(always)]
     fn store(self, numbers: &mut [[u64; N]; LANES_MAX]) {
-        each!(at < N {
+        each!(AT < N {
             let mut words = [0; LANES_MAX];
-            self.0[at].store(&mut words);
+            self.0[AT].store(&mut words);
             for lane in 0..W::LANES {
-                numbers[lane][at] = words[lane];
+                numbers[lane][AT] = words[lane];
             }
         });
     }
 
     #[inline(always)]
     fn add(mut self, other: Self) -> Self {
-        each!(at < N {
-            self.0[at] = self.0[at].add(other.0[at]);
+        each!(AT < N {
+            self.0[AT] = self.0[AT].add(other.0[AT]);
         });
         Self(carry::<W, N, 52>(self.0), PhantomData)
     }
 
     #[inline(always)]
     fn times<const TIMES: u64>(mut self) -> Self {
-        each!(at < N {
-            self.0[at] = scaled(self.0[at], TIMES);
+        each!(AT < N {
+            self.0[AT] = scaled(self.0[AT], TIMES);
         });
         Self(carry::<W, N, 52>(self.0), PhantomData)
     }
@@ -619,8 +653,8 @@ impl<M: Modulus, W: Madd52, const N: usize> PrimeField for Mont52<M, W, N> {
     #[inline(always)]
     fn select(mut self, other: Self, which: &[bool; LANES_MAX]) -> Self {
         let mask = mask(which);
-        each!(at < N {
-            self.0[at] = self.0[at].select(other.0[at], mask);
+        each!(AT < N {
+            self.0[AT] = self.0[AT].select(other.0[AT], mask);
         });
         self
     }

@@ -1,6 +1,6 @@
 //! What the fields need of a vector of 64-bit words, and its twin on arrays, which says what each operation does.
 
-use crate::lanes::mont::{self, Modulus};
+use crate::lanes::mont::{self, Modulus, each};
 use crate::lanes::{LANES_MAX, Packed, field25, field51};
 
 /// Several words of 64 bits.
@@ -70,9 +70,19 @@ pub(crate) trait Madd52: Word {
 pub(crate) struct Twin<const N: usize>(pub(crate) [u64; N]);
 
 impl<const N: usize> Twin<N> {
+    /// What is said of each lane. Not a loop: a product has hundreds of these, and the compiler would look at each of so many loops again and again.
+    #[inline(always)]
+    fn lanes(word: impl Fn(usize) -> u64) -> Self {
+        let mut words = [0; N];
+        each!(LANE < N {
+            words[LANE] = word(LANE);
+        });
+        Self(words)
+    }
+
     #[inline(always)]
     fn each(self, other: Self, operation: impl Fn(u64, u64) -> u64) -> Self {
-        Self(std::array::from_fn(|lane| operation(self.0[lane], other.0[lane])))
+        Self::lanes(|lane| operation(self.0[lane], other.0[lane]))
     }
 }
 
@@ -84,7 +94,7 @@ impl<const N: usize> Word for Twin<N> {
     }
     #[inline(always)]
     fn gather(word: impl Fn(usize) -> u64) -> Self {
-        Self(std::array::from_fn(word))
+        Self::lanes(word)
     }
     #[inline(always)]
     fn store(self, words: &mut [u64; LANES_MAX]) {
@@ -116,7 +126,7 @@ impl<const N: usize> Word for Twin<N> {
     }
     #[inline(always)]
     fn select(self, other: Self, mask: Self) -> Self {
-        Self(std::array::from_fn(|lane| (self.0[lane] & !mask.0[lane]) | (other.0[lane] & mask.0[lane])))
+        Self::lanes(|lane| (self.0[lane] & !mask.0[lane]) | (other.0[lane] & mask.0[lane]))
     }
 }
 

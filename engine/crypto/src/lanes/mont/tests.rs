@@ -1,17 +1,12 @@
 //! Montgomery fields beside big-integer arithmetic, of the twins and, where the processor has them, of the instructions.
 
 use super::*;
-use crate::lanes::Twin;
 use crate::lanes::tests::Random;
+use crate::lanes::{Field29, Field52, P256, Secp256k1, Twin};
 
-/// The primes of BLS12-381, by the general way; of P-256 and secp256k1 too.
+/// The prime of BLS12-381, by the general way.
 #[derive(Clone, Copy)]
 struct Bls;
-#[derive(Clone, Copy)]
-struct P256;
-#[derive(Clone, Copy)]
-struct Secp256k1;
-
 impl Modulus for Bls {
     const PRIME: Number = [
         0xb9fe_ffff_ffff_aaab,
@@ -22,14 +17,6 @@ impl Modulus for Bls {
         0x1a01_11ea_397f_e69a,
         0,
     ];
-}
-
-impl Modulus for P256 {
-    const PRIME: Number = [u64::MAX, 0xffff_ffff, 0, 0xffff_ffff_0000_0001, 0, 0, 0];
-}
-
-impl Modulus for Secp256k1 {
-    const PRIME: Number = [0xffff_fffe_ffff_fc2f, u64::MAX, u64::MAX, u64::MAX, 0, 0, 0];
 }
 
 /// Big-integer arithmetic bit by bit: slow, and nothing like the fields.
@@ -107,6 +94,9 @@ pub(crate) fn check<M: Modulus, F: PrimeField>(has_room: bool) {
             fa.sub_times::<8, 12>(fb).square(),
             fa.sub_times::<2, 4>(fc),
             fa.times::<3>(),
+            fa.add_loose(fb).mul(fa.times_loose::<2>()),
+            fa.times_loose::<2>().square(),
+            fa.times_loose::<8>().sub::<6>(fb.times_loose::<2>().add_loose(fc)),
             fa.times::<8>(),
             fa.times::<4>().sub::<6>(fb.times::<3>()),
             if has_room { sum.times::<4>().mul(fb.times::<8>()) } else { fa },
@@ -138,6 +128,9 @@ pub(crate) fn check<M: Modulus, F: PrimeField>(has_room: bool) {
                 mul(sub(a, times(b, 8)), sub(a, times(b, 8))),
                 sub(a, times(c, 2)),
                 times(a, 3),
+                mul(sum, times(a, 2)),
+                mul(times(a, 2), times(a, 2)),
+                sub(times(a, 8), add(times(b, 2), c)),
                 times(a, 8),
                 sub(times(a, 4), times(b, 3)),
                 if has_room { mul(times(sum, 4), times(b, 8)) } else { a },
@@ -154,16 +147,16 @@ pub(crate) fn check<M: Modulus, F: PrimeField>(has_room: bool) {
 #[test]
 fn limbs_where_halves_multiply_compute_modulo_every_prime() {
     check::<Bls, Mont32<Bls, Twin<4>, 14, 28>>(true);
-    check::<P256, Mont32<P256, Twin<4>, 9, 29>>(false);
-    check::<Secp256k1, Mont32<Secp256k1, Twin<4>, 9, 29>>(false);
+    check::<P256, Field29<P256, Twin<4>>>(false);
+    check::<Secp256k1, Field29<Secp256k1, Twin<4>>>(false);
 }
 
 #[test]
 fn limbs_of_52_bits_compute_modulo_every_prime() {
     check::<Bls, Mont52<Bls, Twin<8>, 8>>(true);
     check::<Bls, Mont52<Bls, Twin<1>, 8>>(true);
-    check::<P256, Mont52<P256, Twin<8>, 5>>(false);
-    check::<Secp256k1, Mont52<Secp256k1, Twin<8>, 5>>(false);
+    check::<P256, Field52<P256, Twin<8>>>(false);
+    check::<Secp256k1, Field52<Secp256k1, Twin<8>>>(false);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -173,6 +166,8 @@ fn avx2_computes_modulo_every_prime() {
     use crate::lanes::Avx2;
     assert!(is_x86_feature_detected!("avx2"));
     check::<Bls, Mont32<Bls, Avx2, 14, 28>>(true);
+    check::<P256, Field29<P256, Avx2>>(false);
+    check::<Secp256k1, Field29<Secp256k1, Avx2>>(false);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -182,4 +177,6 @@ fn ifma_computes_modulo_every_prime() {
     use crate::lanes::Avx512;
     assert!(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma"));
     check::<Bls, Mont52<Bls, Avx512, 8>>(true);
+    check::<P256, Field52<P256, Avx512>>(false);
+    check::<Secp256k1, Field52<Secp256k1, Avx512>>(false);
 }

@@ -5,7 +5,14 @@
 //! request ids do not depend on signatures, so a second valid signature gains nothing.
 //!
 //! The crates `p256` and `k256` define what is valid. What is faster takes no care of secrets, of which a signature has none: libsecp256k1, and for P-256 one
-//! chain of doublings for both products, `u·G + v·key`, by digits that are odd or zero.
+//! chain of doublings for both products, `u·G + v·key`, by digits that are odd or zero. Fastest are many signatures in lanes (`lanes`).
+
+mod batch;
+mod kernel;
+mod lanes;
+mod point;
+
+pub(crate) use batch::{Signed, verify_p256_batch, verify_secp256k1_batch};
 
 use p256::ecdsa::signature::Verifier;
 use p256::elliptic_curve::Group;
