@@ -12,6 +12,7 @@ mod cache;
 mod combined;
 mod ecdsa;
 mod ed25519;
+pub mod gpu;
 mod hash;
 mod key;
 mod lanes;

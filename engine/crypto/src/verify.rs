@@ -2,6 +2,7 @@
 
 use crate::bls::{BlsTask, Suite};
 use crate::ed25519::{Kernel, Signed};
+use crate::gpu::{Failed, Gpu, Width};
 use crate::key::PublicKey;
 use crate::{bls, ecdsa, ed25519};
 use std::time::{Duration, Instant};
@@ -49,6 +50,12 @@ pub enum Backend {
     Ifma,
     /// What `Ifma` computes, on arrays: for tests.
     IfmaTwin,
+    /// One signature a thread of a GPU; BLS signatures as the fastest of the others.
+    Gpu,
+    /// What `Gpu` computes where there are 32-bit integers alone, by Vulkan's software driver: for tests.
+    GpuTwin32,
+    /// What `Gpu` computes where there are 64-bit integers, by Vulkan's software driver: for tests.
+    GpuTwin64,
 }
 
 /// Which rule a signature is checked by.
@@ -106,9 +113,25 @@ impl Backend {
     const ALL: [Self; 7] =
         [Self::Scalar, Self::Combined, Self::Portable, Self::Avx2Twin, Self::Avx2, Self::IfmaTwin, Self::Ifma];
 
-    /// Those that this machine can run; the first defines what is valid.
+    /// Those that this machine's processor can run; the first defines what is valid.
     pub fn available() -> Vec<Self> {
         Self::ALL.into_iter().filter(|backend| backend.is_available()).collect()
+    }
+
+    /// Those on devices that Vulkan finds. Cost: loads drivers, the first time.
+    pub fn on_devices() -> Vec<Self> {
+        let all = [Self::Gpu, Self::GpuTwin32, Self::GpuTwin64];
+        all.into_iter().filter(|backend| backend.device().is_some_and(|found| found.is_ok())).collect()
+    }
+
+    /// What it runs on, if that is no processor.
+    pub fn device(self) -> Option<Result<&'static Gpu, &'static Failed>> {
+        match self {
+            Self::Gpu => Some(Gpu::hardware()),
+            Self::GpuTwin32 => Some(Gpu::software(Width::Bits32)),
+            Self::GpuTwin64 => Some(Gpu::software(Width::Bits64)),
+            _ => None,
+        }
     }
 
     /// As in metrics.
@@ -121,6 +144,9 @@ impl Backend {
             Self::Avx2Twin => "avx2_twin",
             Self::Ifma => "ifma",
             Self::IfmaTwin => "ifma_twin",
+            Self::Gpu => "gpu",
+            Self::GpuTwin32 => "gpu_twin_32",
+            Self::GpuTwin64 => "gpu_twin_64",
         }
     }
 
@@ -136,7 +162,7 @@ impl Backend {
     /// What sums up Ed25519 signatures, and computes points of ECDSA and BLS, if not crates.
     pub(crate) fn kernel(self) -> Option<Kernel> {
         match self {
-            Self::Scalar | Self::Combined => None,
+            Self::Scalar | Self::Combined | Self::Gpu | Self::GpuTwin32 | Self::GpuTwin64 => None,
             Self::Portable => Some(Kernel::Single),
             Self::Avx2 => Some(Kernel::Avx2),
             Self::Avx2Twin => Some(Kernel::Avx2Twin),
@@ -163,11 +189,17 @@ impl Backend {
         .unwrap_or(Self::Combined)
     }
 
-    /// Checks tasks of one scheme; `valid` is as long.
-    fn verify_one_scheme(self, scheme: Scheme, tasks: &[SignatureTask<'_>], valid: &mut [bool]) {
+    /// Checks tasks of one scheme; `valid` is as long. Returns what did it: another backend if a device is gone, or has no kernel for them.
+    fn verify_one_scheme(self, scheme: Scheme, tasks: &[SignatureTask<'_>], valid: &mut [bool]) -> Self {
+        if let Some(device) = self.device() {
+            if device.is_ok_and(|device| device.verify(scheme, tasks, valid).is_ok()) {
+                return self;
+            }
+            return Self::fastest(scheme, tasks.len()).verify_one_scheme(scheme, tasks, valid);
+        }
         if self == Self::Scalar {
             valid.iter_mut().zip(tasks).for_each(|(valid, task)| *valid = verify_scalar(task));
-            return;
+            return self;
         }
         match scheme {
             Scheme::Ed25519 => {
@@ -201,6 +233,7 @@ impl Backend {
                 ecdsa::verify_secp256k1_batch(self.kernel(), &signed, valid);
             }
         }
+        self
     }
 }
 
@@ -246,8 +279,7 @@ fn verify_parts(
         let start = Instant::now();
         let these: Vec<_> = places.iter().map(|at| tasks[*at]).collect();
         let mut valid = vec![false; these.len()];
-        let backend = choose(scheme, these.len());
-        backend.verify_one_scheme(scheme, &these, &mut valid);
+        let backend = choose(scheme, these.len()).verify_one_scheme(scheme, &these, &mut valid);
         for (at, valid) in places.iter().zip(&valid) {
             verdicts[*at] = (*valid).into();
         }

@@ -1,13 +1,14 @@
 //! Verdicts on signatures that independent crates made, and on their ruins.
 
 mod common;
+#[path = "common/published.rs"]
+mod published;
 
 use common::signers;
-use curve25519_dalek::constants::EIGHT_TORSION;
 use curve25519_dalek::edwards::CompressedEdwardsY;
-use curve25519_dalek::traits::IsIdentity;
 use cyclotron_crypto::{Backend, BlsSecretKey, NodeKey, PublicKey, RootSigner, SignatureTask, Verdict};
 use cyclotron_crypto::{merkle_level, sha224_batch, sha256_batch, sha512_batch};
+use published::small_order_encodings;
 
 /// The verdict of every backend.
 fn verdict(key: &PublicKey, message: &[u8], signature: &[u8]) -> Verdict {
@@ -247,26 +248,6 @@ fn both_halves_of_s_are_valid_on_both_curves() {
         assert_ne!(negated, signature);
         assert_eq!(verdict(&signer.key(), message, &negated), Verdict::Valid, "{}", signer.name);
     }
-}
-
-/// All encodings that decompress to a point of small order, canonical or not.
-fn small_order_encodings() -> Vec<[u8; 32]> {
-    let mut found: Vec<[u8; 32]> = EIGHT_TORSION.iter().map(|point| point.compress().0).collect();
-    for low in 0..=255u8 {
-        // y = 2^255 - 256 + low covers every encoding of a value not below p = 2^255 - 19.
-        for (first, middle, last) in [(low, 0xff, 0x7f), (low, 0xff, 0xff), (low, 0, 0), (low, 0, 0x80)] {
-            let mut bytes = [middle; 32];
-            bytes[0] = first;
-            bytes[31] = last;
-            let point = CompressedEdwardsY(bytes).decompress();
-            if point.is_some_and(|point| point.mul_by_cofactor().is_identity()) {
-                found.push(bytes);
-            }
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    found
 }
 
 #[test]

@@ -40,6 +40,15 @@ pub fn check(bytes: &[u8]) {
 /// Makes up to `count` signatures by these schemes in turns, as the bytes say until there are none left, and compares verdicts. Returns how many are valid,
 /// of how many.
 pub fn check_batch(schemes: &[Scheme], count: usize, bytes: &[u8]) -> (usize, usize) {
+    let only = std::env::var("CRYPTO_BACKEND").ok();
+    let is_asked = |backend: &Backend| only.as_ref().is_none_or(|only| only == backend.name());
+    let backends: Vec<Backend> = Backend::available().into_iter().filter(is_asked).collect();
+    assert!(!backends.is_empty(), "this machine has no backend {only:?}");
+    check_batch_on(&backends, schemes, count, bytes)
+}
+
+/// As [`check_batch`], on these backends.
+pub fn check_batch_on(backends: &[Backend], schemes: &[Scheme], count: usize, bytes: &[u8]) -> (usize, usize) {
     let mut source = Source(bytes);
     let mut cases = Vec::new();
     while cases.len() < count && !source.0.is_empty() {
@@ -53,10 +62,6 @@ pub fn check_batch(schemes: &[Scheme], count: usize, bytes: &[u8]) -> (usize, us
     let expected: Vec<Verdict> = cases.iter().map(|case| Verdict::from(case.oracle())).collect();
     let tasks: Vec<SignatureTask<'_>> = cases.iter().map(Case::task).collect();
     let mut verdicts = Vec::new();
-    let only = std::env::var("CRYPTO_BACKEND").ok();
-    let is_asked = |backend: &Backend| only.as_ref().is_none_or(|only| only == backend.name());
-    let backends: Vec<Backend> = Backend::available().into_iter().filter(is_asked).collect();
-    assert!(!backends.is_empty(), "this machine has no backend {only:?}");
     for backend in backends {
         backend.verify(&tasks, &mut verdicts);
         for (at, (found, expected)) in verdicts.iter().zip(&expected).enumerate() {

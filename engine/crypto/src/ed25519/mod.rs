@@ -54,7 +54,7 @@ pub(crate) fn verify(signed: &Signed<'_>) -> bool {
 }
 
 /// The encoding of R, and S; `None`: wrong length, or `S` not canonical.
-fn parts(signature: &[u8]) -> Option<(&[u8; 32], Scalar)> {
+pub(crate) fn parts(signature: &[u8]) -> Option<(&[u8; 32], Scalar)> {
     let ([r, s], []) = signature.as_chunks::<32>() else { return None };
     Some((r, Option::from(Scalar::from_canonical_bytes(*s))?))
 }

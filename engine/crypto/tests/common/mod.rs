@@ -89,13 +89,17 @@ pub const SIZES: [usize; 9] = [1, 2, 7, 8, 9, 63, 64, 65, 1_000];
 
 /// Every backend must find the expected verdicts, in batches of every size, in an order in which valid and invalid ones are mixed.
 pub fn check_in_batches(vectors: &[Vector]) {
+    check_in_batches_on(&Backend::available(), vectors);
+}
+
+/// As [`check_in_batches`], on these backends.
+pub fn check_in_batches_on(backends: &[Backend], vectors: &[Vector]) {
     assert!(!vectors.is_empty());
     let mut state = 1u64;
     let mut random = move |below: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
-    let backends = Backend::available();
     // Pairings are slow.
     let is_slow = vectors.iter().any(|vector| matches!(vector.key, PublicKey::Bls12381(_)));
     for size in SIZES.into_iter().filter(|size| !is_slow || *size < 70) {
@@ -109,7 +113,7 @@ pub fn check_in_batches(vectors: &[Vector]) {
                     SignatureTask { key, message, signature }
                 })
                 .collect();
-            for backend in &backends {
+            for backend in backends {
                 let mut verdicts = Vec::new();
                 backend.verify(&tasks, &mut verdicts);
                 for (verdict, at) in verdicts.iter().zip(batch) {

@@ -1,0 +1,216 @@
+//! What a GPU computes, beside what defines it: on Vulkan's software driver with limbs for 32-bit and for 64-bit integers, and on hardware if there is some.
+//! What is not there is reported as skipped; with CYCLOTRON_REQUIRE_PACKAGES=1 it is a failure, but for hardware.
+//!
+//! `CRYPTO_CASES=10000 cargo test --release -p cyclotron-crypto --test gpu` checks so many made-up signatures of each scheme; `CRYPTO_SEED` chooses others.
+#![allow(clippy::unwrap_used, reason = "a test: a failure is a panic")]
+
+mod common;
+#[path = "common/published.rs"]
+mod published;
+#[path = "../../../tools/fuzz/checks/signatures.rs"]
+#[allow(dead_code, reason = "each test takes its part")]
+mod signatures;
+
+use common::{Vector, check_in_batches_on};
+use cyclotron_crypto::gpu::{Choice, Gpu};
+use cyclotron_crypto::{Backend, PublicKey, Scheme, SignatureTask, Verdict, merkle_level};
+use ed25519_dalek::Signer;
+use published::small_order_encodings;
+use std::time::Duration;
+
+/// One test: its name, and what it shows on a device.
+type Test = (&'static str, fn(Backend));
+
+const TESTS: [Test; 5] = [
+    ("levels_of_a_merkle_tree_are_those_of_the_processor", levels),
+    ("published_vectors_of_ed25519_have_their_verdicts", ed25519_vectors),
+    ("points_of_small_order_are_taken_as_zip_215_says", small_order),
+    ("verdicts_are_those_of_other_crates", differential),
+    ("a_device_that_goes_away_in_the_middle_of_a_batch_loses_no_verdict", loses_its_device),
+];
+
+/// Runs the tests one by one on each device; a panic ends the process with a failure. Names in the arguments choose, as in the standard harness.
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let names: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let required = std::env::var("CYCLOTRON_REQUIRE_PACKAGES").is_ok_and(|value| value == "1");
+    for (name, test) in TESTS {
+        if !names.is_empty() && !names.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
+        if arguments.iter().any(|argument| argument == "--list") {
+            println!("{name}: test");
+            continue;
+        }
+        for backend in [Backend::GpuTwin32, Backend::GpuTwin64, Backend::Gpu] {
+            match backend.device().expect("it stands for a device") {
+                Ok(gpu) => {
+                    let start = std::time::Instant::now();
+                    test(backend);
+                    println!("test {name}, {backend:?} on {} ... ok, {:.1?}", gpu.device().name(), start.elapsed());
+                }
+                Err(reason) if required && backend != Backend::Gpu => panic!("{name}, {backend:?}: {reason}"),
+                Err(reason) => println!("test {name}, {backend:?} ... SKIPPED, nothing was shown: {reason}"),
+            }
+        }
+    }
+}
+
+fn gpu(backend: Backend) -> &'static Gpu {
+    backend.device().unwrap().unwrap()
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect()
+    }
+}
+
+/// The device must have checked all of it: a processor in its place would show nothing.
+fn all_by_the_device(backend: Backend, run: impl FnOnce() -> usize) {
+    let before = gpu(backend).checked();
+    let count = run();
+    assert_eq!(gpu(backend).checked() - before, count as u64, "{backend:?}");
+}
+
+fn levels(backend: Backend) {
+    let mut random = Random(7);
+    for count in [0usize, 1, 2, 7, 8, 9, 63, 64, 65, 1_000] {
+        let children: Vec<[u8; 32]> = (0..2 * count).map(|_| random.bytes(32).try_into().expect("32 bytes")).collect();
+        // Every alignment, and messages of two and three blocks.
+        for prefix in [0usize, 1, 2, 3, 4, 17, 46, 47, 54, 55, 56, 61, 63] {
+            let prefix = random.bytes(prefix + 8)[..prefix].to_vec();
+            let (mut expected, mut found) = (vec![[0; 32]; count], vec![[1; 32]; count]);
+            merkle_level(&prefix, &children, &mut expected);
+            gpu(backend).merkle_level(&prefix, &children, &mut found).unwrap();
+            assert_eq!(found, expected, "{count} parents, a prefix of {} bytes", prefix.len());
+        }
+    }
+    assert!(gpu(backend).merkle_level(&[0; 64], &[[0; 32]; 2], &mut [[0; 32]]).is_err());
+}
+
+/// All of them in batches of each size that matters.
+fn check_vectors(backend: Backend, vectors: &[Vector]) {
+    all_by_the_device(backend, || {
+        check_in_batches_on(&[backend], vectors);
+        common::SIZES.iter().map(|size| vectors.len().max(*size)).sum()
+    });
+}
+
+fn ed25519_vectors(backend: Backend) {
+    check_vectors(backend, &published::wycheproof_ed25519());
+    check_vectors(backend, &published::rfc_8032());
+}
+
+fn small_order(backend: Backend) {
+    let encodings = small_order_encodings();
+    assert_eq!(encodings.len(), 14, "ZIP 215 lists 8 canonical and 6 other encodings");
+    let pairs = encodings.iter().flat_map(|key| {
+        encodings
+            .iter()
+            .map(|r| Vector::new(PublicKey::Ed25519(*key), b"Zcash".to_vec(), [&r[..], &[0; 32]].concat(), true))
+    });
+    let mut vectors: Vec<Vector> = pairs.collect();
+    // A key or an R that is no point: y = 2 is on none.
+    let mut none = [0; 32];
+    none[0] = 2;
+    for (key, r) in [(none, encodings[0]), (encodings[0], none), (none, none)] {
+        let signature = [&r[..], &[0; 32]].concat();
+        vectors.push(Vector::new(PublicKey::Ed25519(key), b"Zcash".to_vec(), signature, false));
+    }
+    let tasks: Vec<_> = vectors
+        .iter()
+        .map(|Vector { key, message, signature, .. }| SignatureTask { key, message, signature })
+        .collect();
+    all_by_the_device(backend, || {
+        let mut verdicts = Vec::new();
+        backend.verify(&tasks, &mut verdicts);
+        vectors.iter().zip(&verdicts).for_each(|(vector, verdict)| assert_eq!(vector.expected, *verdict, "{vector:?}"));
+        verdicts.len()
+    });
+}
+
+fn differential(backend: Backend) {
+    let count = number("CRYPTO_CASES", 300);
+    for (salt, scheme) in [(1, signatures::Scheme::Ed25519)] {
+        let mut random = Random(number("CRYPTO_SEED", 1) ^ salt << 40);
+        let (mut valid, mut done) = (0, 0);
+        for size in [1u64, 2, 7, 8, 9, 63, 64, 65, 1_000].into_iter().cycle() {
+            let size = size.min(count - done) as usize;
+            all_by_the_device(backend, || {
+                let (of_valid, of) = signatures::check_batch_on(&[backend], &[scheme], size, &random.bytes(size * 80));
+                (valid, done) = (valid + of_valid as u64, done + of as u64);
+                of
+            });
+            if done >= count {
+                break;
+            }
+        }
+        // Both verdicts must be frequent, or this compares nothing.
+        assert!(valid * 10 > done * 3 && valid * 10 < done * 9, "{valid} of {done} are valid");
+        println!("{scheme:?}: {done} signatures, {valid} of them valid");
+    }
+}
+
+/// Takes a device of its own away while a batch is on it: that batch fails, so does every one after it, and a backend finds the verdicts elsewhere.
+fn loses_its_device(backend: Backend) {
+    let choice = if backend == Backend::Gpu { Choice::Hardware } else { Choice::Software };
+    let own = Gpu::open(choice, Some(gpu(backend).device().width())).unwrap();
+    let (keys, signed): (Vec<_>, Vec<_>) = (0..2_000u32)
+        .map(|n| {
+            let key = ed25519_dalek::SigningKey::from_bytes(&[n as u8; 32]);
+            let mut signature = key.sign(&n.to_le_bytes()).to_bytes();
+            signature[40] ^= u8::from(n % 3 == 0);
+            (PublicKey::Ed25519(key.verifying_key().to_bytes()), (n.to_le_bytes(), signature))
+        })
+        .unzip();
+    let pairs = keys.iter().zip(&signed);
+    let tasks: Vec<SignatureTask<'_>> =
+        pairs.map(|(key, (message, signature))| SignatureTask { key, message, signature }).collect();
+    let mut valid = vec![false; tasks.len()];
+    own.verify(Scheme::Ed25519, &tasks[..1], &mut valid[..1]).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            own.device().destroy();
+        });
+        if choice == Choice::Software {
+            let failed = own.verify(Scheme::Ed25519, &tasks, &mut valid);
+            println!("{}", failed.unwrap_err());
+        }
+    });
+    own.verify(Scheme::Ed25519, &tasks[..1], &mut valid[..1]).unwrap_err();
+    own.verify(Scheme::Ed25519, &tasks[..1], &mut valid[..1]).unwrap_err();
+
+    // The backend's own device, last of all.
+    let mut verdicts = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            gpu(backend).device().destroy();
+        });
+        backend.verify(&tasks, &mut verdicts);
+    });
+    for _ in 0..2 {
+        for (n, verdict) in verdicts.iter().enumerate() {
+            assert_eq!(*verdict, Verdict::from(n % 3 != 0), "{n}");
+        }
+        backend.verify(&tasks, &mut verdicts);
+    }
+    gpu(backend).merkle_level(&[], &[[0; 32]; 2], &mut [[0; 32]]).unwrap_err();
+}
