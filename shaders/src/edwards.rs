@@ -51,7 +51,7 @@ pub(crate) fn field() -> Field {
             ("Y_LESS_Z", Y_LESS_Z),
             ("FIRST_CONSTANT", FIRST_CONSTANT),
         ],
-        constants: &[[0; 8], [1, 0, 0, 0, 0, 0, 0, 0], D_VALUE, D2_VALUE, ROOT_VALUE],
+        constants: vec![[0; 8], [1, 0, 0, 0, 0, 0, 0, 0], D_VALUE, D2_VALUE, ROOT_VALUE],
         formulas: vec![
             ("DOUBLE", double()),
             ("SUM", sum(false)),
@@ -175,7 +175,7 @@ mod tests {
     fn formulas_agree_with_one_another() {
         let field = field();
         let mut registers = vec![[0; 8]; REGISTERS as usize];
-        registers[FIRST_CONSTANT as usize..].copy_from_slice(field.constants);
+        registers[FIRST_CONSTANT as usize..].copy_from_slice(&field.constants);
         // The base point: y = 4/5, and the positive root.
         let y = hex("6666666666666666666666666666666666666666666666666666666666666658");
         let x = hex("216936d3cd6e53fec0a4e231fdd6dc5c692cc7609525a7b2c9562d608f25d51a");

@@ -53,7 +53,7 @@ pub(crate) struct Field {
     /// Registers that the text names.
     pub names: &'static [(&'static str, u32)],
     /// What the registers from `FIRST_CONSTANT` on hold.
-    pub constants: &'static [Words],
+    pub constants: Vec<Words>,
     pub formulas: Vec<Formula>,
 }
 
@@ -73,6 +73,7 @@ impl Field {
             ("ADD", ADD),
             ("INVALID", INVALID),
             ("VALID", VALID),
+            ("INVERSE", self.inverse() & ((1 << bits) - 1)),
         ];
         constants.extend_from_slice(self.names);
         let mut text = format!("alias Wide = {};\n", width.wide());
@@ -85,7 +86,7 @@ impl Field {
             define(&format!("{name}_END"), format!("{}u", code.len()), "u32");
         }
         constants.push(("CONSTANTS_AT", code.len() as u32));
-        for value in self.constants {
+        for value in &self.constants {
             code.extend(limbs(&self.form(value), bits, 4 * width.vectors()));
         }
         for (name, value) in constants {
@@ -102,7 +103,7 @@ impl Field {
         }
         text.push_str(include_str!("params.wgsl"));
         text.push_str(&expand(include_str!("field.wgsl"), width));
-        let product = if self.is_montgomery { unreachable!() } else { include_str!("fold.wgsl") };
+        let product = if self.is_montgomery { include_str!("montgomery.wgsl") } else { include_str!("fold.wgsl") };
         text.push_str(&expand(product, width));
         (text, code)
     }
@@ -110,6 +111,13 @@ impl Field {
     /// A number in the form in which products take it.
     fn form(&self, value: &Words) -> Words {
         if self.is_montgomery { double_times(value, BITS_OF_ALL, &self.prime) } else { *value }
+    }
+
+    /// The negative of the prime's inverse modulo 2^32. Each turn doubles the bits that are right, of which there are three at first.
+    fn inverse(&self) -> u32 {
+        let prime = self.prime[0];
+        let turn = |inverse: u32, _| inverse.wrapping_mul(2u32.wrapping_sub(prime.wrapping_mul(inverse)));
+        (0..4).fold(prime, turn).wrapping_neg()
     }
 
     /// Four times the prime, each limb but the highest with one taken from the next: none is below what a limb of a number may be.
@@ -123,10 +131,8 @@ impl Field {
             carry >>= bits;
         }
         assert_eq!(carry, 0, "four times the prime has limbs enough");
-        for at in 0..count - 1 {
-            result[at] += 1 << bits;
-            result[at + 1] -= 1;
-        }
+        result[..count - 1].iter_mut().for_each(|limb| *limb += 1 << bits);
+        result[1..].iter_mut().for_each(|limb| *limb -= 1);
         result
     }
 }

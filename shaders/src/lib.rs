@@ -10,10 +10,11 @@ mod field;
 mod number;
 mod program;
 mod template;
+mod weierstrass;
 
 pub use field::Width;
 pub use number::Words;
 pub use program::{
-    ED25519_BASE_MULTIPLES, Ed25519Job, INVALID, LevelJob, LevelParams, PARAMS_BYTES, PREFIX_BYTES_MAX, Params, Pass,
-    Program, Table, VALID, WORKGROUP, ed25519, level,
+    BASE_MULTIPLES, Curve, EcdsaJob, Ed25519Job, INVALID, LevelJob, LevelParams, PARAMS_BYTES, PREFIX_BYTES_MAX,
+    Params, Pass, Program, Table, VALID, WORKGROUP, ecdsa, ed25519, level,
 };

@@ -1,7 +1,7 @@
 //! Programs: what the host lays down for each job, and what is run on it.
 
-use crate::edwards;
 use crate::field::Width;
+use crate::{edwards, weierstrass};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Threads of a workgroup, in every text.
@@ -91,21 +91,21 @@ pub struct Ed25519Job {
 impl Ed25519Job {
     /// Of the numbers as they are, which are below 2^253.
     pub fn new(key: [u8; 32], r: [u8; 32], s: [u8; 32], k: [u8; 32]) -> Self {
-        Self { key, r, s: plus_halves(s, 0x80), k: plus_halves(k, 0x88) }
+        Self { key, r, s: plus_halves(s, 0x80).0, k: plus_halves(k, 0x88).0 }
     }
 }
 
-/// A number with as much added as makes each digit more by half of its range; `halves` is what that is in a byte.
-fn plus_halves(mut number: [u8; 32], halves: u8) -> [u8; 32] {
+/// A number with as much added as makes each digit more by half of its range; `halves` is what that is in a byte. Also whether it has one bit more then.
+fn plus_halves(mut number: [u8; 32], halves: u8) -> ([u8; 32], bool) {
     let mut carry = false;
     for byte in &mut number {
         (*byte, carry) = byte.carrying_add(halves, carry);
     }
-    number
+    (number, carry)
 }
 
 /// Multiples of the base point in the table, zero included.
-pub const ED25519_BASE_MULTIPLES: usize = 129;
+pub const BASE_MULTIPLES: usize = 129;
 
 /// Checks Ed25519 signatures by ZIP 215. A result is [`VALID`] or [`INVALID`]. The table is made of jobs whose keys are encodings of the negatives of 0 to 128
 /// times the base point.
@@ -133,7 +133,79 @@ pub fn ed25519(width: Width) -> Program {
             Pass { entry: "combine", threads: 1 },
             Pass { entry: "judge", threads: 1 },
         ],
-        table: Some(Table { entry: "tabulate_base", entry_bytes: 4 * number_bytes, entries: ED25519_BASE_MULTIPLES }),
+        table: Some(Table { entry: "tabulate_base", entry_bytes: 4 * number_bytes, entries: BASE_MULTIPLES }),
+    }
+}
+
+/// A curve of ECDSA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Curve {
+    /// NIST's P-256.
+    P256,
+    /// Of Bitcoin.
+    Secp256k1,
+}
+
+/// An ECDSA signature, all numbers with the lowest byte first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, FromBytes, Immutable)]
+#[repr(C)]
+pub struct EcdsaJob {
+    /// The key's coordinates, below the prime.
+    pub x: [u8; 32],
+    /// See `x`.
+    pub y: [u8; 32],
+    /// What the x of the sum may be, below the prime.
+    pub r: [u8; 32],
+    /// See `r`.
+    pub other_r: [u8; 32],
+    /// How often G is in the sum, `128 * (1 + 256 + .. + 256^31)` more.
+    pub u1: [u32; 9],
+    /// How often the key's point is in the sum, `8 * (1 + 16 + .. + 16^63)` more.
+    pub u2: [u32; 9],
+    /// Nothing.
+    pub padding: [u32; 2],
+}
+
+impl EcdsaJob {
+    /// Of the numbers as they are.
+    pub fn new(x: [u8; 32], y: [u8; 32], r: [[u8; 32]; 2], u1: [u8; 32], u2: [u8; 32]) -> Self {
+        let wide = |number, halves| {
+            let (number, carry) = plus_halves(number, halves);
+            let mut words = [0; 9];
+            for (word, bytes) in words.iter_mut().zip(number.as_chunks::<4>().0) {
+                *word = u32::from_le_bytes(*bytes);
+            }
+            words[8] = carry.into();
+            words
+        };
+        Self { x, y, r: r[0], other_r: r[1], u1: wide(u1, 0x80), u2: wide(u2, 0x88), padding: [0; 2] }
+    }
+}
+
+/// Checks ECDSA signatures. A result is [`VALID`] or [`INVALID`]. The table is made of jobs with the coordinates of 0 to 128 times G, those of zero being zero.
+pub fn ecdsa(curve: Curve, width: Width) -> Program {
+    let (name, field) = match curve {
+        Curve::P256 => ("ECDSA on P-256", weierstrass::p256()),
+        Curve::Secp256k1 => ("ECDSA on secp256k1", weierstrass::secp256k1()),
+    };
+    let (text, code) = field.text(width);
+    let number_bytes = u64::from(16 * width.vectors());
+    Program {
+        name,
+        text: text + include_str!("ecdsa.wgsl"),
+        code,
+        job_bytes: size_of::<EcdsaJob>(),
+        result_bytes: size_of::<u32>(),
+        scratch_bytes: vec![u64::from(weierstrass::REGISTERS) * number_bytes, 9 * 3 * number_bytes, 4],
+        passes: &[
+            Pass { entry: "tabulate", threads: 1 },
+            Pass { entry: "combine", threads: 1 },
+            Pass { entry: "combine", threads: 1 },
+            Pass { entry: "combine", threads: 1 },
+            Pass { entry: "combine", threads: 1 },
+            Pass { entry: "judge", threads: 1 },
+        ],
+        table: Some(Table { entry: "tabulate_base", entry_bytes: 3 * number_bytes, entries: BASE_MULTIPLES }),
     }
 }
 

@@ -1,7 +1,9 @@
 //! Every text is valid WGSL, and its structures lie in memory as the host's do.
 #![allow(clippy::unwrap_used, reason = "a test: a failure is a panic")]
 
-use cyclotron_shaders::{Ed25519Job, LevelJob, LevelParams, Params, Program, WORKGROUP, Width, ed25519, level};
+use cyclotron_shaders::{
+    Curve, EcdsaJob, Ed25519Job, LevelJob, LevelParams, Params, Program, WORKGROUP, Width, ecdsa, ed25519, level,
+};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use std::mem::offset_of;
 
@@ -35,6 +37,18 @@ const ED25519_JOB: Layout = Layout {
         ("r", offset_of!(Ed25519Job, r)),
         ("s", offset_of!(Ed25519Job, s)),
         ("k", offset_of!(Ed25519Job, k)),
+    ],
+};
+const ECDSA_JOB: Layout = Layout {
+    size: size_of::<EcdsaJob>(),
+    members: &[
+        ("x", offset_of!(EcdsaJob, x)),
+        ("y", offset_of!(EcdsaJob, y)),
+        ("r", offset_of!(EcdsaJob, r)),
+        ("other_r", offset_of!(EcdsaJob, other_r)),
+        ("u1", offset_of!(EcdsaJob, u1)),
+        ("u2", offset_of!(EcdsaJob, u2)),
+        ("padding", offset_of!(EcdsaJob, padding)),
     ],
 };
 const LEVEL_JOB: Layout = Layout { size: size_of::<LevelJob>(), members: &[("children", 0)] };
@@ -74,7 +88,11 @@ fn levels_are_valid_everywhere() {
 }
 
 #[test]
-fn ed25519_needs_wide_integers_only_where_it_says_so() {
+fn signatures_need_wide_integers_only_where_they_say_so() {
+    for curve in [Curve::P256, Curve::Secp256k1] {
+        check(&ecdsa(curve, Width::Bits32), Capabilities::empty(), &PARAMS, &ECDSA_JOB);
+        check(&ecdsa(curve, Width::Bits64), Capabilities::SHADER_INT64, &PARAMS, &ECDSA_JOB);
+    }
     check(&ed25519(Width::Bits32), Capabilities::empty(), &PARAMS, &ED25519_JOB);
     check(&ed25519(Width::Bits64), Capabilities::SHADER_INT64, &PARAMS, &ED25519_JOB);
     let module = naga::front::wgsl::parse_str(&ed25519(Width::Bits64).text).unwrap();

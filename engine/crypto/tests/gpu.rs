@@ -21,10 +21,13 @@ use std::time::Duration;
 /// One test: its name, and what it shows on a device.
 type Test = (&'static str, fn(Backend));
 
-const TESTS: [Test; 5] = [
+const TESTS: [Test; 8] = [
     ("levels_of_a_merkle_tree_are_those_of_the_processor", levels),
     ("published_vectors_of_ed25519_have_their_verdicts", ed25519_vectors),
     ("points_of_small_order_are_taken_as_zip_215_says", small_order),
+    ("published_vectors_of_secp256k1_have_their_verdicts", secp256k1_vectors),
+    ("published_vectors_of_p256_have_their_verdicts", p256_vectors),
+    ("exceptional_sums_of_ecdsa_are_right", exceptional_sums),
     ("verdicts_are_those_of_other_crates", differential),
     ("a_device_that_goes_away_in_the_middle_of_a_batch_loses_no_verdict", loses_its_device),
 ];
@@ -117,6 +120,61 @@ fn ed25519_vectors(backend: Backend) {
     check_vectors(backend, &published::rfc_8032());
 }
 
+fn secp256k1_vectors(backend: Backend) {
+    check_vectors(backend, &published::wycheproof_secp256k1());
+}
+
+fn p256_vectors(backend: Backend) {
+    check_vectors(backend, &published::wycheproof_p256());
+}
+
+/// Keys that are small multiples of the generator, and their negatives, with numbers that make the sums of `u1·G + u2·Q` meet equal points, opposite ones, and
+/// zero: the processor says what comes of them.
+fn exceptional_sums(backend: Backend) {
+    let mut vectors = Vec::new();
+    let mut tried = 0;
+    macro_rules! on {
+        ($krate:ident, $key:ident, $scheme:expr) => {{
+            use $krate::elliptic_curve::ops::Reduce;
+            use $krate::elliptic_curve::sec1::ToEncodedPoint;
+            use $krate::{ProjectivePoint, Scalar};
+            use sha2::Digest;
+            let message = b"exceptional".to_vec();
+            let hash = <Scalar as Reduce<$krate::U256>>::reduce_bytes(&sha2::Sha256::digest(&message));
+            let small = |number: i64| match number < 0 {
+                true => -Scalar::from(number.unsigned_abs()),
+                false => Scalar::from(number as u64),
+            };
+            let numbers = [1, 2, 3, 7, 8, 9, 127, 128, 129, 255, 256, 257, -1, -2, -8, -128];
+            for of_key in [1, 2, 3, 8, 128, -1, -2, -128] {
+                let point = ProjectivePoint::GENERATOR * small(of_key);
+                let key: [u8; 65] = point.to_affine().to_encoded_point(false).as_bytes().try_into().unwrap();
+                for u2 in numbers {
+                    // With r chosen, u2 = r / s says what s is, and u1 = hash / s what the sum is. Whatever x it has, r is as good as that.
+                    for r in [Scalar::ONE, small(u2) * hash * small(of_key).invert().unwrap(), -(small(u2) * hash) * small(of_key).invert().unwrap()] {
+                        let s = r * small(u2).invert().unwrap();
+                        let Ok(signature) = $krate::ecdsa::Signature::from_scalars(r.to_bytes(), s.to_bytes()) else { continue };
+                        vectors.push((PublicKey::$key(key), message.clone(), signature.to_bytes().to_vec()));
+                        tried += 1;
+                    }
+                }
+            }
+        }};
+    }
+    on!(k256, EcdsaSecp256k1, Scheme::EcdsaSecp256k1);
+    on!(p256, EcdsaP256, Scheme::EcdsaP256);
+    assert!(tried > 500, "{tried}");
+    let tasks: Vec<_> =
+        vectors.iter().map(|(key, message, signature)| SignatureTask { key, message, signature }).collect();
+    all_by_the_device(backend, || {
+        let (mut found, mut expected) = (Vec::new(), Vec::new());
+        backend.verify(&tasks, &mut found);
+        Backend::Scalar.verify(&tasks, &mut expected);
+        assert_eq!(found, expected);
+        found.len()
+    });
+}
+
 fn small_order(backend: Backend) {
     let encodings = small_order_encodings();
     assert_eq!(encodings.len(), 14, "ZIP 215 lists 8 canonical and 6 other encodings");
@@ -147,8 +205,9 @@ fn small_order(backend: Backend) {
 
 fn differential(backend: Backend) {
     let count = number("CRYPTO_CASES", 300);
-    for (salt, scheme) in [(1, signatures::Scheme::Ed25519)] {
-        let mut random = Random(number("CRYPTO_SEED", 1) ^ salt << 40);
+    let schemes = [signatures::Scheme::Ed25519, signatures::Scheme::Secp256k1, signatures::Scheme::P256];
+    for (salt, scheme) in (1..).zip(schemes) {
+        let mut random = Random(number("CRYPTO_SEED", 1) ^ (salt << 40));
         let (mut valid, mut done) = (0, 0);
         for size in [1u64, 2, 7, 8, 9, 63, 64, 65, 1_000].into_iter().cycle() {
             let size = size.min(count - done) as usize;

@@ -7,7 +7,7 @@ mod jobs;
 
 use crate::verify::{Scheme, SignatureTask};
 use cyclotron_gpu::{Device, Kernel};
-use cyclotron_shaders::{Ed25519Job, LevelJob, LevelParams, Params, Program, VALID};
+use cyclotron_shaders::{Curve, EcdsaJob, Ed25519Job, LevelJob, LevelParams, Params, Program, VALID};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -25,6 +25,8 @@ pub struct Gpu {
     device: Arc<Device>,
     places: usize,
     ed25519: Lane<Params, Ed25519Job, u32>,
+    p256: Lane<Params, EcdsaJob, u32>,
+    secp256k1: Lane<Params, EcdsaJob, u32>,
     level: Lane<LevelParams, LevelJob, [u8; 32]>,
     checked: AtomicU64,
 }
@@ -86,6 +88,8 @@ impl Gpu {
             device: Arc::new(Device::open(choice, width)?),
             places,
             ed25519: Lane(OnceLock::new()),
+            p256: Lane(OnceLock::new()),
+            secp256k1: Lane(OnceLock::new()),
             level: Lane(OnceLock::new()),
             checked: AtomicU64::new(0),
         })
@@ -138,7 +142,15 @@ impl Gpu {
                     || self.load(cyclotron_shaders::ed25519(self.device.width()), params, &jobs::ed25519_table());
                 self.ed25519.run(load, |jobs| jobs::ed25519(tasks, jobs), params, take)?;
             }
-            Scheme::EcdsaP256 | Scheme::EcdsaSecp256k1 | Scheme::Bls12381 => {
+            Scheme::EcdsaP256 => {
+                let load = || self.load_ecdsa(Curve::P256, params, &jobs::on_p256::table());
+                self.p256.run(load, |jobs| jobs::on_p256::jobs(tasks, jobs), params, take)?;
+            }
+            Scheme::EcdsaSecp256k1 => {
+                let load = || self.load_ecdsa(Curve::Secp256k1, params, &jobs::on_secp256k1::table());
+                self.secp256k1.run(load, |jobs| jobs::on_secp256k1::jobs(tasks, jobs), params, take)?;
+            }
+            Scheme::Bls12381 => {
                 return Err(Failed(format!("{} has no kernel", scheme.name())));
             }
         }
@@ -161,6 +173,15 @@ impl Gpu {
             |count, _| LevelParams { count, ..params },
             |(), hashes| parents.copy_from_slice(hashes),
         )
+    }
+
+    fn load_ecdsa(
+        &self,
+        curve: Curve,
+        params: impl Fn(u32, u32) -> Params,
+        table: &[EcdsaJob],
+    ) -> Result<Kernel<Params, EcdsaJob, u32>, Failed> {
+        self.load(cyclotron_shaders::ecdsa(curve, self.device.width()), params, table)
     }
 
     fn load<P, J, R>(
