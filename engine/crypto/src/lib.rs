@@ -4,7 +4,8 @@
 //! node's own keys. Never here: what a message means, who may sign it, randomness in keys (they come from bytes
 //! the caller drew) or verdicts (that of a batch's coefficients changes none), a panic on outside bytes.
 //!
-//! All backends give the same verdict on the same bytes, the scalar one being the definition. Unsafe code is that of vector instructions alone.
+//! All backends give the same verdict on the same bytes, the scalar one being the definition. Unsafe code is that of vector instructions, and calls of
+//! blst.
 #![deny(unsafe_code)]
 
 pub mod bls;

@@ -3,6 +3,20 @@
 //! Enters: compressed keys and signatures from anywhere. Leaves: verdicts, signatures put together from shares. A key or signature outside the
 //! groups of prime order is refused, and so is the identity as a key (the draft's KeyValidate).
 //!
+//! A share of 40 on one message takes, in us on one core, by known keys:
+//!
+//! | | measured on a Zen 3 of 2.45 GHz, each part alone | AVX-512 IFMA at 3 GHz, by counting |
+//! | --- | --- | --- |
+//! | a root, for y | 17, blst | 3, `lanes` |
+//! | the check of the group | 49, blst | 7, `lanes` |
+//! | its part of the sum in G1 | 16, `sums` | 13 |
+//! | its part of the sum in G2 | 22, `sums` | 18 |
+//! | a fortieth of two pairings and the hash | 25, blst | 20 |
+//! | all | 129 (137 in `bench crypto`; 1,140 one by one) | 61 |
+//!
+//! The goal is 50 with IFMA. What is missing are the sums in lanes: a point of G1 takes 240 products there and one of G2 400, each of 21 cycles, with the
+//! collecting of points 6 us of the 31.
+//!
 //! Spec: ic-interface-spec #certificate; draft-irtf-cfrg-bls-signature-04, ciphersuites below; dfinity/ic
 //! `rs/crypto/internal/crypto_lib/{threshold_sig,multi_sig}/bls12_381`.
 
