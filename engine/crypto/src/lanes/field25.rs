@@ -5,7 +5,7 @@
 //! 2^(28.4 + 31.9) are below 2^63.7.
 
 use crate::lanes::word::Mul32;
-use crate::lanes::{Field, LANES_MAX, Packed};
+use crate::lanes::{Field, LANES_MAX, Packed, repeat_square, square_limbs};
 
 /// Numbers in lanes of words `W`.
 #[derive(Clone, Copy)]
@@ -139,11 +139,7 @@ impl<W: Mul32> Field for Field25<W> {
 
     #[inline(always)]
     fn square_times(values: &mut [Self], times: usize) {
-        match values {
-            [one] => W::square_times(&mut [&mut one.0], times),
-            [one, two] => W::square_times(&mut [&mut one.0, &mut two.0], times),
-            _ => values.iter_mut().for_each(|value| W::square_times(&mut [&mut value.0], times)),
-        }
+        square_limbs(values, |value| &mut value.0, |values| W::square_times(values, times));
     }
 }
 
@@ -192,12 +188,7 @@ pub(super) fn product<W: Mul32>(f: &[W; 10], g: &[W; 10]) -> [W; 10] {
 /// Squares values so many times, for [`Mul32::square_times`].
 #[inline(always)]
 pub(super) fn square_times<W: Mul32>(values: &mut [&mut [W; 10]], times: usize) {
-    for _ in 0..times {
-        for value in &mut *values {
-            let square = squares(value);
-            value.iter_mut().zip(square).for_each(|(to, word)| *to = word);
-        }
-    }
+    repeat_square(values, times, squares);
 }
 
 /// The reduced square.

@@ -1,7 +1,7 @@
 //! Five limbs of 51 bits: in lanes for words that multiply by 52 bits, and one number alone.
 
 use crate::lanes::word::Madd52;
-use crate::lanes::{Field, LANES_MAX, Packed};
+use crate::lanes::{Field, LANES_MAX, Packed, repeat_square, square_limbs};
 
 pub(crate) const MASK: u64 = (1 << 51) - 1;
 
@@ -116,11 +116,7 @@ impl<W: Madd52> Field for Field51<W> {
 
     #[inline(always)]
     fn square_times(values: &mut [Self], times: usize) {
-        match values {
-            [one] => W::square_times(&mut [&mut one.0], times),
-            [one, two] => W::square_times(&mut [&mut one.0, &mut two.0], times),
-            _ => values.iter_mut().for_each(|value| W::square_times(&mut [&mut value.0], times)),
-        }
+        square_limbs(values, |value| &mut value.0, |values| W::square_times(values, times));
     }
 }
 
@@ -141,11 +137,7 @@ pub(super) fn product<W: Madd52>(f: &[W; 5], g: &[W; 5]) -> [W; 5] {
 /// Squares values so many times, for [`Madd52::square_times`].
 #[inline(always)]
 pub(super) fn square_times<W: Madd52>(values: &mut [&mut [W; 5]], times: usize) {
-    for _ in 0..times {
-        for value in &mut *values {
-            **value = squares(value);
-        }
-    }
+    repeat_square(values, times, squares);
 }
 
 /// The reduced square.

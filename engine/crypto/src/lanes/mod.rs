@@ -53,7 +53,8 @@
 //! | with IFMA, 8 lanes | 417,000; 221,000 | |
 //!
 //! By the ports that is 73,000 and 41,000 cycles with AVX2: 33,000 and 60,000 a second at 2.45 GHz. With IFMA it is 26,000 and 14,000, and 2,000 for numbers
-//! modulo the order: 107,000 and 187,000 a second at 3 GHz. The Zen 3 above takes 76,000 and 49,000, libsecp256k1 there 91,000.
+//! modulo the order: 107,000 and 187,000 a second at 3 GHz. The Zen 3 above takes 76,000 to 85,000 and
+//! 49,000 to 60,000 of a large batch, by what else runs; libsecp256k1 there 91,000 to 100,000.
 
 #![allow(clippy::needless_range_loop, reason = "an index says which lane or limb it is, of several arrays")]
 
@@ -119,6 +120,30 @@ pub(crate) trait Field: Copy {
     fn splat(limbs: [u64; 5]) -> Self {
         let packed = Self::pack(limbs);
         Self::collect(&[&packed; LANES_MAX])
+    }
+}
+
+/// [`Field::square_times`] by what squares limbs: of one value or two at the same time, of more one after the other.
+#[inline(always)]
+fn square_limbs<F, L>(values: &mut [F], limbs: impl Fn(&mut F) -> &mut L, square_times: impl Fn(&mut [&mut L])) {
+    match values {
+        [one, two] => square_times(&mut [limbs(one), limbs(two)]),
+        _ => values.iter_mut().for_each(|value| square_times(&mut [limbs(value)])),
+    }
+}
+
+/// Squares limbs so many times, all of them before the next time.
+#[inline(always)]
+fn repeat_square<W: Copy, const N: usize>(
+    values: &mut [&mut [W; N]],
+    times: usize,
+    square: impl Fn(&[W; N]) -> [W; N],
+) {
+    for _ in 0..times {
+        for value in &mut *values {
+            let square = square(value);
+            value.iter_mut().zip(square).for_each(|(to, word)| *to = word);
+        }
     }
 }
 
