@@ -2,7 +2,7 @@
 
 use crate::bls::{BlsTask, Suite};
 use crate::ed25519::{Kernel, Signed};
-use crate::gpu::{Failed, Gpu, Width};
+use crate::gpu::{self, Failed, Gpu, Width};
 use crate::key::PublicKey;
 use crate::{bls, ecdsa, ed25519};
 use std::time::{Duration, Instant};
@@ -176,8 +176,13 @@ impl Backend {
         verify_parts(tasks, verdicts, |_, _| self);
     }
 
-    /// The fastest for so many signatures of the scheme.
+    /// The fastest for so many signatures of the scheme, devices included that were measured.
     pub(crate) fn fastest(scheme: Scheme, count: usize) -> Self {
+        if gpu::wins(scheme, count) { Self::Gpu } else { Self::fastest_on_processor(scheme, count) }
+    }
+
+    /// The fastest for so many signatures of the scheme that needs no device.
+    pub(crate) fn fastest_on_processor(scheme: Scheme, count: usize) -> Self {
         let from = |backend: Self, least: usize| (count >= least && backend.is_available()).then_some(backend);
         match scheme {
             Scheme::Ed25519 => from(Self::Ifma, IFMA_FROM).or(from(Self::Avx2, AVX2_FROM)),
@@ -190,12 +195,15 @@ impl Backend {
     }
 
     /// Checks tasks of one scheme; `valid` is as long. Returns what did it: another backend if a device is gone, or has no kernel for them.
-    fn verify_one_scheme(self, scheme: Scheme, tasks: &[SignatureTask<'_>], valid: &mut [bool]) -> Self {
+    pub(crate) fn verify_one_scheme(self, scheme: Scheme, tasks: &[SignatureTask<'_>], valid: &mut [bool]) -> Self {
         if let Some(device) = self.device() {
             if device.is_ok_and(|device| device.verify(scheme, tasks, valid).is_ok()) {
                 return self;
             }
-            return Self::fastest(scheme, tasks.len()).verify_one_scheme(scheme, tasks, valid);
+            if self == Self::Gpu && scheme != Scheme::Bls12381 {
+                gpu::forget();
+            }
+            return Self::fastest_on_processor(scheme, tasks.len()).verify_one_scheme(scheme, tasks, valid);
         }
         if self == Self::Scalar {
             valid.iter_mut().zip(tasks).for_each(|(valid, task)| *valid = verify_scalar(task));

@@ -39,6 +39,14 @@ pub enum Choice {
 const PATIENCE_HARDWARE: Duration = Duration::from_secs(10);
 const PATIENCE_SOFTWARE: Duration = Duration::from_secs(600);
 
+/// Whether the kernel has a GPU for programs: where there is none, no driver is loaded, which takes its time and may write to the standard error.
+fn has_device_file() -> bool {
+    let is_there = |path: &str| std::path::Path::new(path).exists();
+    let mut render_nodes = std::fs::read_dir("/dev/dri").into_iter().flatten().flatten();
+    ["/dev/nvidiactl", "/dev/kfd", "/dev/dxg"].into_iter().any(is_there)
+        || render_nodes.any(|entry| entry.file_name().to_string_lossy().starts_with("renderD"))
+}
+
 /// An open device. It lives as long as its kernels.
 pub struct Device {
     pub(crate) global: Global,
@@ -62,6 +70,9 @@ impl Device {
     ///
     /// Errors: there is no such adapter, no driver, or no Vulkan at all.
     pub fn open(choice: Choice, width: Option<Width>) -> Result<Self, Failed> {
+        if choice == Choice::Hardware && !has_device_file() {
+            return Err(Failed("there is no GPU".to_owned()));
+        }
         let descriptor = wgt::InstanceDescriptor {
             backends: wgt::Backends::VULKAN,
             // Neither debug layers nor names, whatever the profile.
@@ -127,8 +138,8 @@ impl Device {
         self.global.device_destroy(self.id);
     }
 
-    /// What went wrong once goes wrong for good.
-    pub(crate) fn check(&self) -> Result<(), Failed> {
+    /// What went wrong once goes wrong for good. Errors: it did.
+    pub fn check(&self) -> Result<(), Failed> {
         match self.failed.load(Ordering::Acquire) {
             true => Err(Failed(format!("{} failed before", self.name))),
             false => Ok(()),

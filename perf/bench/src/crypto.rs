@@ -9,7 +9,10 @@
 
 use crate::report::{Bound, Report};
 use crate::runner::{Failure, Runner, Sample, Subject, Unit, failed};
-use cyclotron_crypto::{BlsSecretKey, NodeKey, PublicKey, RootSigner, SignatureTask, Verdict, sha256_batch, verify};
+use cyclotron_crypto::gpu::Gpu;
+use cyclotron_crypto::{
+    Backend, BlsSecretKey, NodeKey, PublicKey, RootSigner, SignatureTask, Verdict, sha256_batch, verify,
+};
 use p256::ecdsa::signature::{Signer as _, Verifier as _};
 use rand::SeedableRng as _;
 use sha2::{Digest as _, Sha256};
@@ -86,6 +89,19 @@ fn ours<'a>(runner: &'a Runner, signed: &'a Signed) -> Subject<'a> {
     in_batches(runner, OURS, tasks, size, verify_all)
 }
 
+/// The same on a GPU, if there is one. Its time is that of the wall: the processor's says little.
+fn on_gpu<'a>(runner: &'a Runner, tasks: Vec<SignatureTask<'a>>, size: usize) -> Option<Subject<'a>> {
+    let gpu = Gpu::hardware().ok()?;
+    // A handful of names for the whole run.
+    let name: &'static str = Box::leak(format!("gpu: {}", gpu.device().name()).into_boxed_str());
+    Some(in_batches(runner, name, tasks, size, |tasks| {
+        let mut verdicts = Vec::new();
+        Backend::Gpu.verify(tasks, &mut verdicts);
+        // With the device gone these would be the processor's.
+        gpu.device().check().is_ok() && verdicts.iter().all(|verdict| *verdict == Verdict::Valid)
+    }))
+}
+
 fn verify_all(tasks: &[SignatureTask<'_>]) -> bool {
     let mut verdicts = Vec::new();
     verify(tasks, &mut verdicts);
@@ -135,6 +151,9 @@ pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
     bls_shares(runner, report, &format!("bls_share_{SHARES}"))?;
     for size in SIZES {
         sha256(runner, report, &format!("sha256_{size}"), size)?;
+    }
+    if let Err(reason) = Gpu::hardware() {
+        report.note(&format!("nothing was measured on a GPU: {reason}"));
     }
     if !has_ifma() {
         report.note("the goals are for AVX-512 IFMA, which this processor does not have");
@@ -201,12 +220,13 @@ fn ed25519(runner: &Runner, report: &mut Report, keys: Keys) -> Result<(), Failu
             }
             tasks
         };
-        let subjects = vec![
+        let mut subjects = vec![
             in_batches(runner, OURS, tasks(), size, verify_all),
             in_batches(runner, "ed25519-dalek batch", tasks(), size, dalek_batch),
             in_batches(runner, "ed25519-zebra batch", tasks(), size, zebra_batch),
             in_batches(runner, "ed25519-dalek", tasks(), size, |tasks| tasks.iter().all(dalek)),
         ];
+        subjects.extend(on_gpu(runner, tasks(), size));
         let measured = runner.measure(&case(size), Unit::SigPerS, subjects)?;
         report.case(&case(size), Unit::SigPerS, "ed25519-dalek batch", &measured);
     }
@@ -276,7 +296,9 @@ fn secp256k1(runner: &Runner, report: &mut Report, case: &str, size: usize) -> R
         let (Ok(key), Ok(signature)) = (key, signature) else { return false };
         key.verify(task.message, &signature).is_ok()
     });
-    let measured = runner.measure(case, Unit::SigPerS, vec![ours(runner, &signed), library, rust])?;
+    let mut subjects = vec![ours(runner, &signed), library, rust];
+    subjects.extend(on_gpu(runner, signed.tasks(), size));
+    let measured = runner.measure(case, Unit::SigPerS, subjects)?;
     report.case(case, Unit::SigPerS, "libsecp256k1", &measured);
     Ok(())
 }
@@ -298,7 +320,9 @@ fn p256(runner: &Runner, report: &mut Report, case: &str, size: usize) -> Result
         let (Ok(key), Ok(signature)) = (key, signature) else { return false };
         key.verify(task.message, &signature).is_ok()
     });
-    let measured = runner.measure(case, Unit::SigPerS, vec![ours(runner, &signed), rust])?;
+    let mut subjects = vec![ours(runner, &signed), rust];
+    subjects.extend(on_gpu(runner, signed.tasks(), size));
+    let measured = runner.measure(case, Unit::SigPerS, subjects)?;
     report.case(case, Unit::SigPerS, "p256", &measured);
     Ok(())
 }

@@ -93,6 +93,14 @@ impl Shared {
     }
 }
 
+/// Finds out whether there is a GPU, and for which batches of signatures it is worth its while; they go there from then on.
+fn measure_gpu(shared: &Shared) {
+    match cyclotron_crypto::gpu::learn(|| shared.stopping.load(Ordering::Acquire)) {
+        Ok(learned) => cyclotron_trace::info!("signatures on a GPU: {learned}"),
+        Err(reason) => cyclotron_trace::debug!("no signatures on a GPU: {reason}"),
+    }
+}
+
 /// A node at work.
 pub struct Node {
     shared: Arc<Shared>,
@@ -148,12 +156,17 @@ impl Node {
                 move || rounds::run(&shared, subnet, options.hash_every, checkpoints, (&woken, &submitted), calls);
             spawn("round".into(), Box::new(run))?
         };
-        let admission = (0..threads)
+        let measuring = {
+            let shared = shared.clone();
+            spawn("gpu".into(), Box::new(move || measure_gpu(&shared)))?
+        };
+        let mut admission: Vec<JoinHandle<()>> = (0..threads)
             .map(|n| {
                 let (shared, requests) = (shared.clone(), requests.clone());
                 spawn(format!("admit {n}"), Box::new(move || answer::run(&shared, &requests)))
             })
             .collect::<Result<_, _>>()?;
+        admission.push(measuring);
         Ok(Self { shared, admission, rounds, control })
     }
 
