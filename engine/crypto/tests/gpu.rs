@@ -1,5 +1,5 @@
 //! What a GPU computes, beside what defines it: on Vulkan's software driver with limbs for 32-bit and for 64-bit integers, and on hardware if there is some.
-//! What is not there is reported as skipped; with CYCLOTRON_REQUIRE_PACKAGES=1 it is a failure, but for hardware.
+//! What is not there is reported as skipped; with CYCLOTRON_REQUIRE_VULKAN=1 it is a failure, but for hardware.
 //!
 //! `CRYPTO_CASES=10000 cargo test --release -p cyclotron-crypto --test gpu` checks so many made-up signatures of each scheme; `CRYPTO_SEED` chooses others.
 #![allow(clippy::unwrap_used, reason = "a test: a failure is a panic")]
@@ -37,7 +37,7 @@ const TESTS: [Test; 9] = [
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let names: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let required = std::env::var("CYCLOTRON_REQUIRE_PACKAGES").is_ok_and(|value| value == "1");
+    let required = std::env::var("CYCLOTRON_REQUIRE_VULKAN").is_ok_and(|value| value == "1");
     for (name, test) in TESTS {
         if !names.is_empty() && !names.iter().any(|part| name.contains(part.as_str())) {
             continue;
