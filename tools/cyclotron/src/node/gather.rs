@@ -19,7 +19,11 @@ const IN_VAIN_MAX: u32 = 1_024;
 /// How often an idle thread looks whether the node stops.
 const STOP_POLL: Duration = Duration::from_millis(200);
 
+/// A request that was admitted, and who waits for the answer.
+type Left = (Admitted, Reply);
+
 /// What a thread has to do next.
+#[allow(clippy::large_enum_variant, reason = "made and taken apart at once")]
 pub enum Next {
     /// Requests are in the batch.
     Admit,
@@ -36,7 +40,7 @@ pub struct Gathering {
     threads: usize,
     turns: (Sender<Rhythm>, Receiver<Rhythm>),
     /// Bounded by what the threads gather: each answers until nothing is left before it gathers again.
-    admitted: (Sender<(Admitted, Reply)>, Receiver<(Admitted, Reply)>),
+    admitted: (Sender<Left>, Receiver<Left>),
 }
 
 impl Gathering {
@@ -58,7 +62,7 @@ impl Gathering {
         if let Ok((admitted, reply)) = admitted.try_recv() {
             return Next::Answer(admitted, reply);
         }
-        let answer = |left: Result<_, _>| {
+        let answer = |left: Result<Left, _>| {
             let (admitted, reply) = left.expect("both ends are here");
             Next::Answer(admitted, reply)
         };
