@@ -189,9 +189,9 @@ mod tests {
                     cyclotron_stage_duration_seconds_count{stage=\"Admit\"} 3\n";
         let stages = labelled(page, "cyclotron_stage_duration_seconds_sum", "stage");
         assert_eq!(stages, Seconds::from([("Admit".to_owned(), 0.5)]));
-        let page = "batch_sum{scheme=\"a\",backend=\"x\"} 3.0\nbatch_sum{scheme=\"b\",backend=\"x\"} 4.0\nbatch_sum{scheme=\"a\",backend=\"y\"} 1.0";
+        let batches = "batch_sum{scheme=\"a\",backend=\"x\"} 3.0\nbatch_sum{scheme=\"b\",backend=\"x\"} 4.0\nbatch_sum{scheme=\"a\",backend=\"y\"} 1.0";
         assert_eq!(
-            labelled(page, "batch_sum", "backend"),
+            labelled(batches, "batch_sum", "backend"),
             Seconds::from([("x".to_owned(), 7.0), ("y".to_owned(), 1.0)])
         );
         assert_eq!((value(page, "cyclotron_height"), value(page, "cyclotron_canisters")), (Some(12.0), None));

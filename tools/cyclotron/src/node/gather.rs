@@ -162,7 +162,8 @@ mod tests {
     fn rhythm(requests: usize, distance: Duration) -> Rhythm {
         let mut now = Instant::now();
         let mut rhythm = Rhythm::new(now);
-        for _ in 0..200 {
+        let end = now + 10 * RATE_SPAN;
+        while now < end {
             now += distance;
             rhythm.count(requests, now);
         }
