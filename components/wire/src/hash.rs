@@ -43,7 +43,7 @@ fn sha256(bytes: &[u8]) -> Digest {
 }
 
 /// Names of fields, and values that are one of few: they make up half of what a request id hashes, and are always the same.
-const WORDS: [&str; 20] = [
+const WORDS: [&str; 26] = [
     "arg",
     "call",
     "canister_id",
@@ -58,12 +58,18 @@ const WORDS: [&str; 20] = [
     "pubkey",
     "query",
     "read_state",
+    "reject_code",
+    "reject_message",
+    "rejected",
+    "replied",
     "reply",
+    "request_id",
     "request_type",
     "sender",
     "sender_info",
     "status",
     "targets",
+    "timestamp",
 ];
 
 fn word_hash(word: &str) -> Digest {

@@ -137,11 +137,11 @@ pub fn query_signature_payload(answer: &QueryAnswer<'_>, timestamp: u64, request
     let mut fields = vec![("timestamp", Value::Nat(timestamp)), ("request_id", Value::Bytes(request_id))];
     match answer {
         QueryAnswer::Replied(arg) => {
-            fields.extend([("status", Value::Text("replied")), ("reply", Value::Map(vec![("arg", Value::Bytes(arg))]))])
+            fields.extend([("status", Value::Word("replied")), ("reply", Value::Map(vec![("arg", Value::Bytes(arg))]))])
         }
         QueryAnswer::Rejected(Rejection { reject_code, reject_message, error_code }) => {
             fields.extend([
-                ("status", Value::Text("rejected")),
+                ("status", Value::Word("rejected")),
                 ("reject_code", Value::Nat(u64::from(*reject_code))),
                 ("reject_message", Value::Text(reject_message)),
             ]);

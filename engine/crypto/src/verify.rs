@@ -253,7 +253,7 @@ fn of_scheme<'a, T>(
     tasks.iter().filter_map(|task| form(task.key, task.message, task.signature)).collect()
 }
 
-/// Signatures from which lanes win: with AVX2 by `examples/measure.rs` on a Zen 3. IFMA has not been measured.
+/// Signatures from which lanes win: with AVX2 by `bench crypto --filter backends` on a Zen 3. IFMA has not been measured.
 const AVX2_FROM: usize = 24;
 const IFMA_FROM: usize = 32;
 const BLS_IFMA_FROM: usize = 4;

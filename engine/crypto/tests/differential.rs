@@ -3,32 +3,14 @@
 //! `CRYPTO_CASES=10000000 cargo test --release -p cyclotron-crypto --test differential` checks so many Ed25519 signatures, a tenth of that ECDSA by each
 //! curve, and a hundredth BLS. `CRYPTO_SEED` chooses others, `CRYPTO_BACKEND=ifma` one backend for all.
 
+#[path = "common/random.rs"]
+mod random;
 #[path = "../../../tools/fuzz/checks/signatures.rs"]
 mod signatures;
 
+use random::{Random, number};
 use signatures::{Scheme, check, check_batch};
 use std::path::Path;
-
-fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect()
-    }
-}
 
 /// Batches of every size that kernels treat differently, until so many signatures were checked.
 fn differ(schemes: &[Scheme], count: u64, salt: u64) {

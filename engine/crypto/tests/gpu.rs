@@ -7,6 +7,8 @@
 mod common;
 #[path = "common/published.rs"]
 mod published;
+#[path = "common/random.rs"]
+mod random;
 #[path = "../../../tools/fuzz/checks/signatures.rs"]
 #[allow(dead_code, reason = "each test takes its part")]
 mod signatures;
@@ -16,6 +18,7 @@ use cyclotron_crypto::gpu::{Choice, Gpu};
 use cyclotron_crypto::{Backend, PublicKey, Scheme, SignatureTask, Verdict, merkle_level};
 use ed25519_dalek::Signer;
 use published::small_order_encodings;
+use random::{Random, number};
 use std::time::Duration;
 
 /// One test: its name, and what it shows on a device.
@@ -62,27 +65,6 @@ fn main() {
 
 fn gpu(backend: Backend) -> &'static Gpu {
     backend.device().unwrap().unwrap()
-}
-
-fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect()
-    }
 }
 
 /// The device must have checked all of it: a processor in its place would show nothing.

@@ -22,6 +22,9 @@ const OURS: &str = "cyclotron";
 const SIZES: [usize; 8] = [1, 8, 16, 64, 256, 1_024, 4_096, 16_384];
 /// Of the slower schemes, which take no advantage of larger ones.
 const SMALL_SIZES: [usize; 3] = [1, 64, 1_024];
+/// Of the choice of backends.
+const BACKEND_SIZES: [usize; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 24, 32, 64, 256, 1_024, 4_096];
+const BACKENDS: &str = "backends";
 /// Shares on one message: the nodes of a large subnet.
 const SHARES: usize = 40;
 /// Keys where they are repeated.
@@ -148,6 +151,7 @@ pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
         secp256k1(runner, report, &format!("secp256k1_{size}"), size)?;
         p256(runner, report, &format!("p256_{size}"), size)?;
     }
+    backends(runner, report)?;
     bls_shares(runner, report, &format!("bls_share_{SHARES}"))?;
     for size in SIZES {
         sha256(runner, report, &format!("sha256_{size}"), size)?;
@@ -269,16 +273,59 @@ fn zebra_batch(tasks: &[SignatureTask<'_>]) -> bool {
     batch.verify(rand::rngs::StdRng::from_seed(seed(tasks.len()))).is_ok()
 }
 
+fn sign_ed25519(n: usize, message: &[u8]) -> (PublicKey, Vec<u8>) {
+    let key = NodeKey::from_seed(&seed(n));
+    (key.public_key(), key.sign(message).to_vec())
+}
+
+fn sign_secp256k1(n: usize, message: &[u8]) -> (PublicKey, Vec<u8>) {
+    let key = k256::ecdsa::SigningKey::from_slice(&seed(n + 1)).expect("a seed in range");
+    let signature: k256::ecdsa::Signature = key.sign(message);
+    let point = key.verifying_key().to_encoded_point(false);
+    (PublicKey::EcdsaSecp256k1(point.as_bytes().try_into().expect("65 bytes")), signature.to_bytes().to_vec())
+}
+
+fn sign_p256(n: usize, message: &[u8]) -> (PublicKey, Vec<u8>) {
+    let key = p256::ecdsa::SigningKey::from_slice(&seed(n + 1)).expect("a seed in range");
+    let signature: p256::ecdsa::Signature = key.sign(message);
+    let point = key.verifying_key().to_encoded_point(false);
+    (PublicKey::EcdsaP256(point.as_bytes().try_into().expect("65 bytes")), signature.to_bytes().to_vec())
+}
+
+/// Every backend at every size, for the choice among them: only when asked for by name, for they take long. Keys are known.
+fn backends(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
+    if !runner.filter.as_deref().is_some_and(|filter| filter.contains(BACKENDS)) {
+        return Ok(());
+    }
+    let schemes: [(&str, fn(usize, &[u8]) -> (PublicKey, Vec<u8>)); 3] =
+        [("ed25519", sign_ed25519), ("secp256k1", sign_secp256k1), ("p256", sign_p256)];
+    for (scheme, sign) in schemes {
+        for size in BACKEND_SIZES {
+            let case = format!("{BACKENDS}_{scheme}_{size}");
+            if !runner.wants(&case) {
+                continue;
+            }
+            let signed = Signed::make(size, sign);
+            let fast = Backend::available().into_iter().filter(|backend| !backend.is_twin());
+            let subject = |backend: Backend| {
+                in_batches(runner, backend.name(), signed.tasks(), size, move |tasks| {
+                    let mut verdicts = Vec::new();
+                    backend.verify(tasks, &mut verdicts);
+                    verdicts.iter().all(|verdict| *verdict == Verdict::Valid)
+                })
+            };
+            let measured = runner.measure(&case, Unit::SigPerS, fast.map(subject).collect())?;
+            report.case(&case, Unit::SigPerS, Backend::Combined.name(), &measured);
+        }
+    }
+    Ok(())
+}
+
 fn secp256k1(runner: &Runner, report: &mut Report, case: &str, size: usize) -> Result<(), Failure> {
     if !runner.wants(case) {
         return Ok(());
     }
-    let signed = Signed::make(size, |n, message| {
-        let key = k256::ecdsa::SigningKey::from_slice(&seed(n + 1)).expect("a seed in range");
-        let signature: k256::ecdsa::Signature = key.sign(message);
-        let point = key.verifying_key().to_encoded_point(false);
-        (PublicKey::EcdsaSecp256k1(point.as_bytes().try_into().expect("65 bytes")), signature.to_bytes().to_vec())
-    });
+    let signed = Signed::make(size, sign_secp256k1);
     let of = |task: &SignatureTask<'_>| match task.key {
         PublicKey::EcdsaSecp256k1(key) => *key,
         _ => [0; 65],
@@ -307,12 +354,7 @@ fn p256(runner: &Runner, report: &mut Report, case: &str, size: usize) -> Result
     if !runner.wants(case) {
         return Ok(());
     }
-    let signed = Signed::make(size, |n, message| {
-        let key = p256::ecdsa::SigningKey::from_slice(&seed(n + 1)).expect("a seed in range");
-        let signature: p256::ecdsa::Signature = key.sign(message);
-        let point = key.verifying_key().to_encoded_point(false);
-        (PublicKey::EcdsaP256(point.as_bytes().try_into().expect("65 bytes")), signature.to_bytes().to_vec())
-    });
+    let signed = Signed::make(size, sign_p256);
     let rust = one_by_one(runner, "p256", &signed, |_, task| {
         let PublicKey::EcdsaP256(key) = task.key else { return false };
         let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(key);

@@ -185,3 +185,26 @@ fn sign(scheme: Scheme, seed: &[u8; 32], message: &[u8]) -> (PublicKey, Vec<u8>)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::{Verdict, verify};
+
+    #[test]
+    fn a_device_that_was_chosen_and_is_gone_is_forgotten_and_the_processor_finds_the_verdicts() {
+        if Gpu::hardware().is_ok() {
+            println!("SKIPPED: the device is there");
+            return;
+        }
+        let samples = Samples::new(Scheme::Ed25519);
+        let mut verdicts = Vec::new();
+        FROM[0].store(2, Ordering::Relaxed);
+        assert!(wins(Scheme::Ed25519, 2) && !wins(Scheme::Ed25519, 1) && !wins(Scheme::Bls12381, 2));
+        let parts = verify(&samples.tasks(70), &mut verdicts);
+        assert!(verdicts.iter().enumerate().all(|(n, verdict)| (*verdict == Verdict::Valid) == (n % 7 != 3)));
+        assert_eq!(parts.iter().map(|part| (part.signatures, part.valid)).collect::<Vec<_>>(), [(70, 60)]);
+        assert_ne!(parts[0].backend, Backend::Gpu, "metrics say what found the verdicts");
+        assert!(!wins(Scheme::Ed25519, 70), "it is not asked again");
+    }
+}

@@ -104,7 +104,8 @@ fn measure_gpu(shared: &Shared) {
 /// A node at work.
 pub struct Node {
     shared: Arc<Shared>,
-    admission: Vec<JoinHandle<()>>,
+    /// Those that admit requests, and one that measures a GPU.
+    others: Vec<JoinHandle<()>>,
     rounds: JoinHandle<()>,
     control: Option<LocalSocket>,
 }
@@ -160,14 +161,14 @@ impl Node {
             let shared = shared.clone();
             spawn("gpu".into(), Box::new(move || measure_gpu(&shared)))?
         };
-        let mut admission: Vec<JoinHandle<()>> = (0..threads)
+        let mut others: Vec<JoinHandle<()>> = (0..threads)
             .map(|n| {
                 let (shared, requests) = (shared.clone(), requests.clone());
                 spawn(format!("admit {n}"), Box::new(move || answer::run(&shared, &requests)))
             })
             .collect::<Result<_, _>>()?;
-        admission.push(measuring);
-        Ok(Self { shared, admission, rounds, control })
+        others.push(measuring);
+        Ok(Self { shared, others, rounds, control })
     }
 
     /// Waits until there is something certified: before the first round nothing can be answered.
@@ -192,7 +193,7 @@ impl Node {
     pub fn stop(self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.wake();
-        for thread in self.admission.into_iter().chain([self.rounds]) {
+        for thread in self.others.into_iter().chain([self.rounds]) {
             // A panic aborts the process: a thread that can be joined ended well.
             let _ended = thread.join();
         }
