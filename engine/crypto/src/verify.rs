@@ -84,7 +84,7 @@ impl Scheme {
         }
     }
 
-    fn of(key: &PublicKey) -> Self {
+    pub(crate) fn of(key: &PublicKey) -> Self {
         match key {
             PublicKey::Ed25519(_) => Self::Ed25519,
             PublicKey::EcdsaP256(_) => Self::EcdsaP256,

@@ -60,10 +60,11 @@ fn verify_batch<C: Ecdsa>(kernel: Option<Kernel>, signed: &[Signed<'_>], valid: 
     };
     for (signed, valid) in signed.chunks(AT_ONCE).zip(valid.chunks_mut(AT_ONCE)) {
         valid.fill(false);
-        let (places, claims) = claims::<C>(signed);
+        let equations = equations::<C>(signed);
+        let claims: Vec<Claim> = equations.iter().map(claim::<C>).collect();
         let mut found = vec![Found::Unknown; claims.len()];
         check_claims::<C>(kernel, C::tables(), C::base_points, &claims, &mut found);
-        for (place, found) in places.into_iter().zip(found) {
+        for (Equation { place, .. }, found) in equations.into_iter().zip(found) {
             valid[place] = match found {
                 Found::Valid => true,
                 Found::Invalid => false,
@@ -83,36 +84,73 @@ struct Parts<S> {
     s: S,
 }
 
-/// What the signatures claim, and their places; those that claim nothing are invalid.
-fn claims<C: Ecdsa>(signed: &[Signed<'_>]) -> (Vec<usize>, Vec<Claim>) {
+/// What a signature says: the x of `u · G + v · key` is one of the candidates.
+pub(crate) struct Equation<S> {
+    /// The signature's place.
+    pub place: usize,
+    /// The key's coordinates, below the prime. Nothing is said of its being on the curve.
+    pub x: Number,
+    /// See `x`.
+    pub y: Number,
+    /// How often G is in the sum.
+    pub u: S,
+    /// How often the key is.
+    pub v: S,
+    /// r and, if that is below the prime, r and the order; else r again.
+    pub candidates: [Number; 2],
+}
+
+/// What the signatures on P-256 say; those that say nothing are invalid.
+pub(crate) fn p256_equations(signed: &[Signed<'_>]) -> Vec<Equation<p256::Scalar>> {
+    equations::<P256>(signed)
+}
+
+/// The same on secp256k1.
+pub(crate) fn secp256k1_equations(signed: &[Signed<'_>]) -> Vec<Equation<k256::Scalar>> {
+    equations::<Secp256k1>(signed)
+}
+
+/// 1, 2, 3 and so on times the base point of P-256, [`BASE_MULTIPLES`] of them.
+pub(crate) fn p256_multiples() -> Vec<[Number; 2]> {
+    let [multiples, _] = P256::base_points().multiples;
+    multiples
+}
+
+/// The same on secp256k1.
+pub(crate) fn secp256k1_multiples() -> Vec<[Number; 2]> {
+    let [multiples, _] = Secp256k1::base_points().multiples;
+    multiples
+}
+
+fn equations<C: Ecdsa>(signed: &[Signed<'_>]) -> Vec<Equation<C::Scalar>> {
     let parts: Vec<Parts<C::Scalar>> =
         signed.iter().enumerate().filter_map(|(place, signed)| parts::<C>(place, signed)).collect();
     let messages: Vec<&[u8]> = parts.iter().map(|parts| signed[parts.place].message).collect();
     let mut digests = vec![[0; 32]; messages.len()];
     sha256_batch(&messages, &mut digests);
-    let claims = claims_of::<C>(&parts, &digests);
-    (parts.into_iter().map(|parts| parts.place).collect(), claims)
+    equations_of::<C>(&parts, &digests)
 }
 
-/// What the signatures claim of messages with these hashes.
-fn claims_of<C: Ecdsa>(parts: &[Parts<C::Scalar>], digests: &[[u8; 32]]) -> Vec<Claim> {
+/// What the signatures say of messages with these hashes.
+fn equations_of<C: Ecdsa>(parts: &[Parts<C::Scalar>], digests: &[[u8; 32]]) -> Vec<Equation<C::Scalar>> {
     let mut inverses: Vec<C::Scalar> = parts.iter().map(|parts| parts.s).collect();
     invert_all(&mut inverses);
-    let claim = |parts: &Parts<C::Scalar>, digest: &[u8; 32], inverse: &C::Scalar| {
+    let equation = |parts: &Parts<C::Scalar>, digest: &[u8; 32], inverse: &C::Scalar| {
         let hash = <C::Scalar as Reduce<U256>>::reduce_bytes(&(*digest).into());
         let (u, v) = (hash * inverse, parts.r_scalar * inverse);
         let other = plus(&parts.r, &C::ORDER);
         let other = if is_less(&other, &C::Prime::PRIME) { other } else { parts.r };
-        Claim {
-            x: parts.x,
-            y: parts.y,
-            key: C::key_digits(&v),
-            base: digits::<BASE_DIGITS>(&number(&u.to_repr().into()), BASE_DIGIT_BITS),
-            candidates: [parts.r, other],
-        }
+        Equation { place: parts.place, x: parts.x, y: parts.y, u, v, candidates: [parts.r, other] }
     };
     let of_each = parts.iter().zip(digests).zip(&inverses);
-    of_each.map(|((parts, digest), inverse)| claim(parts, digest, inverse)).collect()
+    of_each.map(|((parts, digest), inverse)| equation(parts, digest, inverse)).collect()
+}
+
+/// The same as lanes take it.
+fn claim<C: Ecdsa>(equation: &Equation<C::Scalar>) -> Claim {
+    let Equation { x, y, u, v, candidates, .. } = equation;
+    let base = digits::<BASE_DIGITS>(&number(&u.to_repr().into()), BASE_DIGIT_BITS);
+    Claim { x: *x, y: *y, key: C::key_digits(v), base, candidates: *candidates }
 }
 
 /// `None`: a length or form that is not taken, a coordinate that is not below the prime, r or s zero or not below the order.
@@ -149,7 +187,7 @@ fn invert_all<S: PrimeField>(scalars: &mut [S]) {
 }
 
 /// Big-endian bytes as a number.
-fn number(bytes: &[u8; 32]) -> Number {
+pub(crate) fn number(bytes: &[u8; 32]) -> Number {
     let mut number = [0; 7];
     for (word, bytes) in number.iter_mut().zip(bytes.as_rchunks::<8>().1.iter().rev()) {
         *word = u64::from_be_bytes(*bytes);

@@ -12,7 +12,10 @@ mod kernel;
 mod lanes;
 mod point;
 
-pub(crate) use batch::{Signed, verify_p256_batch, verify_secp256k1_batch};
+pub(crate) use batch::{
+    Equation, Signed, number, p256_equations, p256_multiples, secp256k1_equations, secp256k1_multiples,
+    verify_p256_batch, verify_secp256k1_batch,
+};
 
 use p256::ecdsa::signature::Verifier;
 use p256::elliptic_curve::Group;

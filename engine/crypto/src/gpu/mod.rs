@@ -6,6 +6,7 @@
 mod jobs;
 mod learn;
 
+use crate::ecdsa;
 use crate::verify::{Scheme, SignatureTask};
 use cyclotron_gpu::{Device, Kernel};
 use cyclotron_shaders::{Curve, EcdsaJob, Ed25519Job, LevelJob, LevelParams, Params, Program, VALID};
@@ -147,12 +148,15 @@ impl Gpu {
                 self.ed25519.run(load, |jobs| jobs::ed25519(tasks, jobs), params, take)?;
             }
             Scheme::EcdsaP256 => {
-                let load = || self.load_ecdsa(Curve::P256, params, &jobs::on_p256::table());
-                self.p256.run(load, |jobs| jobs::on_p256::jobs(tasks, jobs), params, take)?;
+                let load = || self.load_ecdsa(Curve::P256, params, &jobs::ecdsa_table(&ecdsa::p256_multiples()));
+                let fill = |jobs: &mut _| jobs::ecdsa(scheme, tasks, ecdsa::p256_equations, jobs);
+                self.p256.run(load, fill, params, take)?;
             }
             Scheme::EcdsaSecp256k1 => {
-                let load = || self.load_ecdsa(Curve::Secp256k1, params, &jobs::on_secp256k1::table());
-                self.secp256k1.run(load, |jobs| jobs::on_secp256k1::jobs(tasks, jobs), params, take)?;
+                let table = || jobs::ecdsa_table(&ecdsa::secp256k1_multiples());
+                let load = || self.load_ecdsa(Curve::Secp256k1, params, &table());
+                let fill = |jobs: &mut _| jobs::ecdsa(scheme, tasks, ecdsa::secp256k1_equations, jobs);
+                self.secp256k1.run(load, fill, params, take)?;
             }
             Scheme::Bls12381 => {
                 return Err(Failed(format!("{} has no kernel", scheme.name())));

@@ -134,7 +134,8 @@ macro_rules! tests {
                     keys.push(encoded);
                 }
                 assert_eq!(digests.len(), 20);
-                let claims = claims_of::<$curve>(&parts_of, &digests);
+                let claims: Vec<_> =
+                    equations_of::<$curve>(&parts_of, &digests).iter().map(super::super::claim::<$curve>).collect();
                 let mut spoiled = claims.clone();
                 spoiled.iter_mut().for_each(|claim| claim.candidates[1] = claim.candidates[0]);
                 for kernel in kernels() {
