@@ -273,6 +273,9 @@ fn zebra_batch(tasks: &[SignatureTask<'_>]) -> bool {
     batch.verify(rand::rngs::StdRng::from_seed(seed(tasks.len()))).is_ok()
 }
 
+/// Makes the key of this number and signs a message with it.
+type Sign = fn(usize, &[u8]) -> (PublicKey, Vec<u8>);
+
 fn sign_ed25519(n: usize, message: &[u8]) -> (PublicKey, Vec<u8>) {
     let key = NodeKey::from_seed(&seed(n));
     (key.public_key(), key.sign(message).to_vec())
@@ -297,8 +300,7 @@ fn backends(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
     if !runner.filter.as_deref().is_some_and(|filter| filter.contains(BACKENDS)) {
         return Ok(());
     }
-    let schemes: [(&str, fn(usize, &[u8]) -> (PublicKey, Vec<u8>)); 3] =
-        [("ed25519", sign_ed25519), ("secp256k1", sign_secp256k1), ("p256", sign_p256)];
+    let schemes: [(&str, Sign); 3] = [("ed25519", sign_ed25519), ("secp256k1", sign_secp256k1), ("p256", sign_p256)];
     for (scheme, sign) in schemes {
         for size in BACKEND_SIZES {
             let case = format!("{BACKENDS}_{scheme}_{size}");
