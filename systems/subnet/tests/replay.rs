@@ -113,7 +113,7 @@ proptest! {
                 Some(Ok(Step::Lasts(height) | Step::Done(Made { height, .. }))) => {
                     assert_eq!(heights.last().map(|(height, _)| *height), Some(height));
                 }
-                Some(Err(_)) => drop(heights.pop()),
+                Some(Err(_)) => drop(heights.pop_if(|(height, _)| !is_there(&disk, *height))),
                 None => {}
             };
             let done = |made: Option<Result<Made, StorageError>>| made.map(|made| made.map(Step::Done));
@@ -138,7 +138,7 @@ proptest! {
             subnet.release_memory(100);
         });
         if let Some(Err(_)) = checkpointer.finish(&mut run.subnet.subnet) {
-            heights.pop();
+            heights.pop_if(|(height, _)| !is_there(&disk, *height));
         }
         let subnet = &mut run.subnet.subnet;
         subnet.note_no_more();
@@ -235,6 +235,11 @@ proptest! {
     }
 }
 
+/// Whether the checkpoint of a height is there: one that failed is, where it was its name that could not be made to last.
+fn is_there(disk: &SimDisk, height: Height) -> bool {
+    checkpoint::list(disk, Path::new("/checkpoints")).unwrap().contains(&height.0)
+}
+
 /// The bytes of a checkpoint's manifest, if it has one.
 fn manifest_of(disk: &SimDisk, height: Height) -> Option<Vec<u8>> {
     let path = Path::new("/checkpoints").join(format!("{:016x}.manifest", height.0));
@@ -261,6 +266,52 @@ fn small_log() -> Vec<Frame> {
 fn replay(frames: &[Frame]) -> Result<(), ReplayError> {
     let mut subnet = Subnet::new(TestSubnet::options(Setup::default())).unwrap();
     frames.iter().try_for_each(|frame| subnet.replay(frame).map(drop))
+}
+
+#[test]
+fn whichever_operation_of_a_checkpoint_fails_one_is_there_and_the_next_is_made() {
+    let folder = Path::new("/checkpoints");
+    let (mut failed, mut named) = (0, 0);
+    for after in 0.. {
+        let disk = Arc::new(SimDisk::new(after));
+        disk.create_directory(folder).unwrap();
+        let mut subnet = TestSubnet::new(Setup::default());
+        let canister = subnet.install_new(SCRIPT);
+        let mut checkpointer = Checkpointer::new(Arc::clone(&disk), folder).unwrap();
+        let mut round = |subnet: &mut TestSubnet, fault: Option<usize>| {
+            subnet.send(canister, Some(canister), "go", vec![0, 7, 0, 0, 0, 0, 0, 0, 0]);
+            subnet.round_at_checkpoint();
+            if let Some(after) = fault {
+                disk.fail_after(after, Fault::Full);
+            }
+            checkpointer.make(&mut subnet.subnet)
+        };
+        let restored = |height: Height| {
+            let mut back = Subnet::new(TestSubnet::options(Setup::default())).unwrap();
+            let mut checkpointer = Checkpointer::new(Arc::clone(&disk), folder).unwrap();
+            checkpointer.restore(&mut back, height).unwrap();
+            back.state_hash()
+        };
+        round(&mut subnet, None).unwrap();
+        let first = (subnet.subnet.height(), subnet.subnet.state_hash());
+        let made = round(&mut subnet, Some(after as usize));
+        let second = (subnet.subnet.height(), subnet.subnet.state_hash());
+        match &made {
+            Ok(made) if made.not_hashed.is_none() && made.not_removed.is_none() => break,
+            // Its manifest or what is removed can wait.
+            Ok(_) => assert!(is_there(&disk, second.0), "operation {after}"),
+            Err(_) => failed += 1,
+        }
+        if is_there(&disk, second.0) {
+            named += usize::from(made.is_err());
+            assert_eq!(restored(second.0), second.1, "operation {after}");
+        }
+        assert_eq!(restored(first.0), first.1, "operation {after}");
+        let third = round(&mut subnet, None).unwrap();
+        assert!(third.not_hashed.is_none() && third.not_removed.is_none(), "operation {after}");
+        assert_eq!(restored(third.height), subnet.subnet.state_hash(), "operation {after}");
+    }
+    assert!(failed > 5 && named == 1, "{failed} failed, {named} of them once they had their name");
 }
 
 #[test]

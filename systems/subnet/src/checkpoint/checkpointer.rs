@@ -223,7 +223,8 @@ impl<D: Disk<File: 'static> + 'static> Checkpointer<D> {
 
     /// Waits for the checkpoint that was begun, and all that follows. None: there is none.
     ///
-    /// Errors: the disk's; there is no such checkpoint then, the one before is as it was, and the next one takes what this one took.
+    /// Errors: the disk's; there is no such checkpoint then (or a whole one that a loss of power may take, where it was its name that could not be made
+    /// to last), the one before is as it was, and the next one takes what this one took.
     pub fn finish(&mut self, subnet: &mut Subnet) -> Option<Result<Made, StorageError>> {
         // The thread says first that it lasts: memories need not wait for the rest.
         let lasts = self.making.as_ref()?.lasts.recv().is_ok();
