@@ -7,6 +7,9 @@
 //! Ours keeps keys that it took apart. `distinct` checks batch after batch of keys that were not seen for so long that none is kept; `known` has a key for
 //! each signature, the same ones again and again; `repeated` has few keys.
 
+#[cfg(feature = "commonware")]
+mod commonware;
+
 use crate::report::{Bound, Report};
 use crate::runner::{Failure, Runner, Sample, Subject, Unit, failed};
 use cyclotron_crypto::gpu::Gpu;
@@ -29,8 +32,8 @@ const BACKENDS: &str = "backends";
 const SHARES: usize = 40;
 /// Keys where they are repeated.
 const REPEATED: usize = 16;
-/// Bytes that users sign: a domain separator and a hash.
-const SIGNED_BYTES: usize = 43;
+/// What users sign begins with it, its length before it; a hash of 32 bytes follows.
+const DOMAIN: &[u8] = b"ic-request";
 /// Least time of a sample. Units: s.
 const SAMPLE_SECONDS: f64 = 0.02;
 /// Domain separation tag of BLS signatures.
@@ -60,8 +63,14 @@ impl Signed {
 }
 
 fn message(number: usize) -> Vec<u8> {
-    let mut message = vec![b'r'; SIGNED_BYTES];
-    message[..8].copy_from_slice(&number.to_le_bytes());
+    let hash = Sha256::digest(number.to_le_bytes());
+    [&[DOMAIN.len() as u8], DOMAIN, &hash[..]].concat()
+}
+
+/// As long as a block of SHA-256.
+fn padded(number: usize) -> Vec<u8> {
+    let mut message = message(number);
+    message.resize(64, 0);
     message
 }
 
@@ -156,6 +165,9 @@ pub fn run(runner: &Runner, report: &mut Report) -> Result<(), Failure> {
     for size in SIZES {
         sha256(runner, report, &format!("sha256_{size}"), size)?;
     }
+    if !cfg!(feature = "commonware") {
+        report.note("commonware's Ed25519 is a subject where the feature `commonware` is on");
+    }
     if let Err(reason) = Gpu::hardware() {
         report.note(&format!("nothing was measured on a GPU: {reason}"));
     }
@@ -230,6 +242,8 @@ fn ed25519(runner: &Runner, report: &mut Report, keys: Keys) -> Result<(), Failu
             in_batches(runner, "ed25519-zebra batch", tasks(), size, zebra_batch),
             in_batches(runner, "ed25519-dalek", tasks(), size, |tasks| tasks.iter().all(dalek)),
         ];
+        #[cfg(feature = "commonware")]
+        subjects.push(in_batches(runner, "commonware batch", tasks(), size, commonware::batch));
         subjects.extend(on_gpu(runner, tasks(), size));
         let measured = runner.measure(&case(size), Unit::SigPerS, subjects)?;
         report.case(&case(size), Unit::SigPerS, "ed25519-dalek batch", &measured);
@@ -404,7 +418,7 @@ fn sha256(runner: &Runner, report: &mut Report, case: &str, size: usize) -> Resu
     if !runner.wants(case) {
         return Ok(());
     }
-    let messages: Vec<Vec<u8>> = (0..size).map(|n| [message(n), vec![0; 64 - SIGNED_BYTES]].concat()).collect();
+    let messages: Vec<Vec<u8>> = (0..size).map(padded).collect();
     let slices: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
     let expected: Vec<[u8; 32]> = slices.iter().map(|message| Sha256::digest(message).into()).collect();
     let gigabytes = (size * 64) as f64 / 1e9;
