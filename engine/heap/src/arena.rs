@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cyclotron_types::units::WasmPages;
 
+use crate::copying::{self, Copying};
 use crate::error::HeapError;
 use crate::layout::{ARENA_FILE_SHIFT, HEAP_PAGES_MAX_64, HEAP_SLOT_SHIFT, PAGE, STABLE_PAGES_MAX, STABLE_SLOT_SHIFT};
 use crate::nearby::Nearby;
@@ -24,10 +25,7 @@ use crate::undo::{PreImageMap, UndoLog};
 use crate::version::{Version, Versions};
 
 /// Bytes moved at a time when a memory is copied or scanned.
-const COPY_BYTES: usize = 256 << 10;
-/// Pages that a thread copies at least, so that it is worth its start, and threads that copy one memory.
-const COPIED_BY_ONE: usize = 512;
-const COPIERS_MAX: usize = 4;
+pub(crate) const COPY_BYTES: usize = 256 << 10;
 
 /// The memories of one subnet.
 ///
@@ -147,6 +145,11 @@ impl Slot {
             return Ok(());
         }
         self.fetch_pages(address / PAGE as u64, (address + length).div_ceil(PAGE as u64))
+    }
+
+    /// Waits for pages that are being copied here. Errors: they could not be.
+    fn check_whole(&self) -> Result<(), HeapError> {
+        self.fetch(0, 0)
     }
 
     #[cold]
@@ -335,6 +338,7 @@ impl<K: MemoryKind> Memory<K> {
             return Ok(());
         }
         assert!(!self.slot.versions.is_published(), "views read this memory: only messages write to it");
+        self.slot.versions.wait_for_copy();
         self.slot.fetch(address, bytes.len() as u64)?;
         sys::write_at(self.slot.file(), self.slot.offset() + address, bytes)?;
         for page in PageIx::of(address).0..=PageIx::of(address + bytes.len() as u64 - 1).0 {
@@ -369,17 +373,26 @@ impl<K: MemoryKind> Memory<K> {
         Ok(())
     }
 
-    /// A copy of this memory in a slot of its own, with the same dirty pages; what a checkpoint keeps of it, both share. Cost: in proportion to the pages
-    /// that changed since.
+    /// A copy of this memory in a slot of its own, with the same dirty pages; what a checkpoint keeps of it, both share. Pages that changed since are
+    /// copied; with many of them that goes on while this returns, and the next message on this memory, or whoever looks at the copy, waits for it.
+    /// Cost: in proportion to the pages that changed since, and their copies where they are few.
     ///
-    /// Errors: `Busy` while a message is in progress; `SlotsExhausted`; `Os`.
+    /// Errors: `Busy` while a message is in progress; `SlotsExhausted`; `Os`, with which looks at the copy end where this has returned.
     pub fn fork(&self) -> Result<Self, HeapError> {
         self.check_idle()?;
+        self.slot.check_whole()?;
         let copy = Self::new(&self.slot.file, self.size, self.maximum)?;
         let copy = Self { dirty: self.dirty.clone(), unsaved: self.here_alone(), ..copy };
-        copy_pages(&self.slot, &copy.slot, &copy.unsaved.iter().collect::<Vec<_>>())?;
         if let Some((store, runs)) = self.slot.at_rest.place() {
             copy.slot.at_rest.lie_in(&store, runs, Some(copy.unsaved.clone()));
+        }
+        let pages: Vec<_> = copy.unsaved.iter().collect();
+        if pages.len() < copying::SEVERAL {
+            copying::copy(&self.slot, &copy.slot, &pages)?;
+        } else {
+            let copying = Arc::new(Copying::begin(&self.slot, &copy.slot, pages));
+            self.slot.versions.let_copy(Arc::clone(&copying));
+            copy.slot.at_rest.wait_for(copying);
         }
         Ok(copy)
     }
@@ -396,6 +409,7 @@ impl<K: MemoryKind> Memory<K> {
 
     /// Hands over all bytes that may not be zero, ascending, in whole pages. Brings nothing into the arena.
     fn each_piece(&self, buffer: &mut [u8], mut visit: impl FnMut(u64, &mut [u8])) -> Result<(), HeapError> {
+        self.slot.check_whole()?;
         let (base, size, mut at) = (self.slot.offset(), self.size_bytes(), 0);
         loop {
             // In this order: what is fetched meanwhile is absent first, or is data then.
@@ -475,6 +489,7 @@ impl<K: MemoryKind> Memory<K> {
         if !self.slot.at_rest.has_present() {
             return false;
         }
+        self.slot.versions.wait_for_copy();
         // Views see what was published: where that is not what is here now, it is in pre-images, which are kept.
         self.slot.versions.while_unused(|| {
             let kept = self.here_alone();
@@ -488,39 +503,6 @@ impl<K: MemoryKind> Memory<K> {
             })
         })
     }
-}
-
-/// Copies pages that are in the arena, ascending, on several threads where that saves time: the kernel takes most of it, to find memory.
-fn copy_pages(from: &Slot, to: &Slot, pages: &[PageIx]) -> Result<(), HeapError> {
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let threads = threads.min(COPIERS_MAX).min(pages.len() / COPIED_BY_ONE);
-    if threads <= 1 {
-        return copy_part(from, to, pages);
-    }
-    std::thread::scope(|scope| {
-        let parts = pages.chunks(pages.len().div_ceil(threads));
-        let copiers: Vec<_> = parts.map(|part| scope.spawn(move || copy_part(from, to, part))).collect();
-        let copied =
-            copiers.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        copied.collect()
-    })
-}
-
-fn copy_part(from: &Slot, to: &Slot, pages: &[PageIx]) -> Result<(), HeapError> {
-    let mut buffer = vec![0; COPY_BYTES];
-    for run in pages.chunk_by(|a, b| a.0 + 1 == b.0).flat_map(|run| run.chunks(COPY_BYTES / PAGE)) {
-        let (mut at, bytes) = (run[0].address(), &mut buffer[..run.len() * PAGE]);
-        sys::read_at(from.file(), from.offset() + at, bytes)?;
-        for part in bytes.as_chunks::<PAGE>().0.chunk_by(|a, b| is_zero(a) == is_zero(b)) {
-            let part = part.as_flattened();
-            // What is all zero stays a hole.
-            if !is_zero(part) {
-                sys::write_at(to.file(), to.offset() + at, part)?;
-            }
-            at += part.len() as u64;
-        }
-    }
-    Ok(())
 }
 
 /// A memory as it was before the message in progress.

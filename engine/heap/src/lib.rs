@@ -1,7 +1,7 @@
 //! Memory of canisters: heaps and stable memories at rest, seats that put a heap where JIT code can reach it, undo, views.
 //!
 //! Enters: sizes, stores (as card marks, page faults or host copies), the verdict of a message. Leaves: bytes, the number of pages that a
-//! message changed, which pages changed since they were last hashed. Never here: a protocol rule beyond sizes, a clock, a thread.
+//! message changed, which pages changed since they were last hashed. Never here: a protocol rule beyond sizes, a clock, a thread but those that copy pages.
 //!
 //! # The pieces
 //!
@@ -34,6 +34,7 @@
 //!   a store, the kernel kills the process: the sum of memories is the caller's to bound.
 
 mod arena;
+mod copying;
 mod error;
 pub mod layout;
 mod nearby;

@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::copying::Copying;
 use crate::error::HeapError;
 use crate::layout::{BLOCK_PAGES, PAGE};
 use crate::page_set::{PageIx, PageSet};
@@ -99,10 +100,13 @@ impl Default for Batch {
     }
 }
 
+/// In place of how many pages are missing: some are being copied.
+const COPYING: u64 = u64::MAX;
+
 /// What is known of a slot's pages at rest.
 #[derive(Debug, Default)]
 pub(crate) struct AtRest {
-    /// How many pages are missing in the arena.
+    /// How many pages are missing in the arena, or [`COPYING`].
     absent: AtomicU64,
     /// How often pages were given back.
     releases: AtomicU64,
@@ -120,12 +124,19 @@ struct State {
     present: PageSet,
     /// How many of the runs' pages are not.
     absent: u64,
+    /// What brings other pages, which nobody has waited for yet, or which has failed.
+    copying: Option<Arc<Copying>>,
 }
 
 impl State {
     /// Counts anew what is absent, given `present`.
     fn count_absent(&mut self) {
         self.absent = self.runs.iter().map(|run| u64::from(run.count) - self.present.count(run.first, run.end())).sum();
+    }
+
+    /// Errors: why pages could not be copied.
+    fn check_copied(&self) -> Result<(), HeapError> {
+        self.copying.as_ref().map_or(Ok(()), |copying| copying.wait())
     }
 
     /// The parts of runs in `[from, to)`.
@@ -206,14 +217,37 @@ impl State {
 }
 
 impl AtRest {
+    /// What is known once nothing is being copied.
     fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = self.locked();
+        if self.absent.load(Ordering::Acquire) == COPYING {
+            state.copying.take_if(|copying| copying.wait().is_ok());
+            self.note_absent(&mut state);
+        }
+        state
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
         // A panic stops the node.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Number of pages that are in the store and not in the arena.
+    /// Pages are being copied into the arena, which those of the runs that are there include.
+    pub(crate) fn wait_for(&self, copying: Arc<Copying>) {
+        let mut state = self.locked();
+        state.copying = Some(copying);
+        self.absent.store(COPYING, Ordering::Release);
+    }
+
+    /// Number of pages that are in the store and not in the arena; at least one where pages could not be copied, which whoever fetches is told.
     pub(crate) fn absent(&self) -> u64 {
-        self.absent.load(Ordering::Acquire)
+        match self.absent.load(Ordering::Acquire) {
+            COPYING => {
+                drop(self.state());
+                self.absent.load(Ordering::Acquire)
+            }
+            absent => absent,
+        }
     }
 
     /// How often pages were given back. It does not change while a message is in progress or a view is at work.
@@ -261,7 +295,7 @@ impl AtRest {
         let files: BTreeSet<u32> = runs.iter().map(|run| run.at.file).collect();
         let holds = files.into_iter().map(|file| store.hold(file)).collect();
         let (store, present) = (Some(Arc::clone(store)), present.unwrap_or_default());
-        *state = State { store, runs, _holds: holds, present, absent: 0 };
+        *state = State { store, runs, _holds: holds, present, absent: 0, copying: state.copying.take() };
         if !all_present {
             state.count_absent();
         }
@@ -272,7 +306,7 @@ impl AtRest {
         if state.absent == 0 {
             state.present.clear();
         }
-        self.absent.store(state.absent, Ordering::Release);
+        self.absent.store(state.absent.max(u64::from(state.copying.is_some())), Ordering::Release);
     }
 
     /// Keeps those of the runs' pages in the arena that `kept` names; `drop_others` makes holes of all others meanwhile. Nobody looks at them.
@@ -303,6 +337,7 @@ impl AtRest {
     ) -> Result<(), HeapError> {
         let [from, to] = [from, to].map(|page| page.min(u64::from(u32::MAX)) as u32);
         let mut state = self.state();
+        state.check_copied()?;
         let fetched = state.fetch(from, to, batch, write);
         self.note_absent(&mut state);
         fetched
@@ -319,6 +354,7 @@ impl AtRest {
         write: impl FnMut(u64, &[u8]) -> Result<(), HeapError>,
     ) -> Result<Range<u32>, HeapError> {
         let mut state = self.state();
+        state.check_copied()?;
         if state.absent == 0 {
             return Ok(0..u32::MAX);
         }
@@ -427,6 +463,22 @@ mod tests {
             assert_eq!(place(page), expected, "{page}");
         }
         assert!(merged.is_sorted_by(|a, b| a.end() <= b.first));
+    }
+
+    #[test]
+    fn who_looks_at_pages_that_could_not_be_copied_is_told_again_and_again() {
+        let error = HeapError::Os { operation: "write", errno: libc::ENOMEM };
+        let at_rest = AtRest::default();
+        at_rest.wait_for(Arc::new(Copying::ended(Err(error))));
+        for _ in 0..2 {
+            assert_eq!(at_rest.absent(), 1);
+            let mut batch = Batch::default();
+            assert_eq!(at_rest.fetch(0, 0, &mut batch, |_, _| Ok(())), Err(error));
+            assert_eq!(at_rest.fetch_blocks(0, 1, &mut batch, |_, _| Ok(())), Err(error));
+        }
+        let copied = AtRest::default();
+        copied.wait_for(Arc::new(Copying::ended(Ok(()))));
+        assert_eq!((copied.absent(), copied.fetch(0, 0, &mut Batch::default(), |_, _| Ok(()))), (0, Ok(())));
     }
 
     #[test]

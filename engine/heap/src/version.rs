@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cyclotron_types::units::WasmPages;
 
 use crate::arena::{MemoryId, MemoryKind, OfHeap, OfStable, Slot};
+use crate::copying::Copying;
 use crate::error::HeapError;
 use crate::layout::PAGE;
 use crate::page_set::{PageIx, PageSet};
@@ -99,6 +100,8 @@ struct State {
     busy: bool,
     /// Whether a message could not be undone: nobody knows what the bytes are.
     broken: bool,
+    /// What copies pages of the memory as they are now.
+    copied_by: Option<Arc<Copying>>,
     /// What the message in progress has saved. Its log is reset only after this is `None`, and nobody holds its pin.
     running: Option<Records>,
     /// Held by those who read the records of the message in progress without the lock.
@@ -233,14 +236,31 @@ impl Versions {
         self.state().number > 0
     }
 
-    /// Claims the memory for one message.
+    /// Claims the memory for one message, once it may change.
     pub(crate) fn begin_message(&self) -> Result<(), HeapError> {
         let mut state = self.state();
         if state.busy {
             return Err(HeapError::Busy);
         }
         state.busy = true;
+        drop(state);
+        self.wait_for_copy();
         Ok(())
+    }
+
+    /// The memory does not change before this is done.
+    pub(crate) fn let_copy(&self, copying: Arc<Copying>) {
+        self.wait_for_copy();
+        self.state().copied_by = Some(copying);
+    }
+
+    /// Lets the memory change.
+    pub(crate) fn wait_for_copy(&self) {
+        let copied_by = self.state().copied_by.take();
+        if let Some(copying) = copied_by {
+            // Whether it succeeded is for the copy.
+            let _ = copying.wait();
+        }
     }
 
     /// Notes that the message in progress has saved `page`, and gives each reader its own copy. The store comes after this. Async-signal-safe as far as

@@ -129,6 +129,64 @@ fn a_fork_of_many_changed_pages_holds_all_of_them_and_nothing_else() {
 }
 
 #[test]
+fn whatever_happens_while_pages_are_copied_the_copy_is_the_memory_as_it_was() {
+    const PAGES: u32 = 6_000;
+    let (arena, store) = new();
+    let pool = SeatPool::default();
+    let all = |heap: &Heap, value: u8| (0..PAGES).all(|page| bytes(heap, page) == value);
+    for which in 0..6 {
+        let mut heap = arena.new_heap(WasmPages(512), WasmPages(512)).unwrap();
+        heap.write(0, &vec![1; PAGES as usize * PAGE]).unwrap();
+        let mut fork = heap.fork().unwrap();
+        match which {
+            0 => heap.write(0, &vec![2; PAGES as usize * PAGE]).unwrap(),
+            1 => {
+                for (memory, value) in [(&mut heap, 2), (&mut fork, 3)] {
+                    let mut seat = pool.take(memory, Tracking::Cards).unwrap();
+                    seat.begin_message(memory).unwrap();
+                    seat.write(0, &vec![value; PAGES as usize * PAGE]).unwrap();
+                    seat.finish();
+                    seat.commit(memory);
+                    pool.put(seat);
+                }
+                assert!(all(&heap, 2) && all(&fork, 3));
+                continue;
+            }
+            2 => {
+                save(&mut heap, &store, 1);
+                assert!(heap.release());
+                assert_eq!(heap.absent_pages(), u64::from(PAGES));
+            }
+            // Another, of the copy, before anybody has waited for it; and another of the heap.
+            3 => fork = fork.fork().unwrap(),
+            4 => drop(std::mem::replace(&mut fork, heap.fork().unwrap())),
+            _ => {
+                let version = pool.publish(&mut fork);
+                let mut seat = pool.take_view(&version, Tracking::Protect).unwrap();
+                seat.begin_view(&version).unwrap();
+                assert!(seat.slice(0, u64::from(PAGES) * PAGE as u64).unwrap().iter().all(|byte| *byte == 1));
+                seat.rollback().unwrap();
+                pool.put(seat);
+                drop(std::mem::replace(&mut heap, arena.new_heap(WasmPages(1), WasmPages(1)).unwrap()));
+            }
+        }
+        assert!(all(&fork, 1), "{which}");
+        assert_eq!(fork.allocated_bytes().unwrap(), u64::from(PAGES) * PAGE as u64, "{which}");
+    }
+    let mut stable = arena.new_stable(WasmPages(512), WasmPages(512)).unwrap();
+    stable.write(0, &vec![1; PAGES as usize * PAGE]).unwrap();
+    let fork = stable.fork().unwrap();
+    let stables = StablePool::default();
+    let mut access = stables.take(&stable);
+    access.begin_message(&stable).unwrap();
+    access.write(0, &vec![2; PAGES as usize * PAGE]).unwrap();
+    access.commit(&mut stable);
+    let mut content = vec![0; PAGES as usize * PAGE];
+    fork.read(0, &mut content).unwrap();
+    assert!(content.iter().all(|byte| *byte == 1));
+}
+
+#[test]
 fn what_is_being_saved_is_still_the_memory_s_own() {
     let (arena, store) = new();
     let mut heap = arena.new_heap(WasmPages(1), WasmPages(1)).unwrap();
