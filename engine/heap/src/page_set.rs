@@ -3,6 +3,7 @@
 //! Enters: page numbers. Leaves: the same, ascending, once each. Never here: an order that depends on insertion.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::layout::{PAGE, PAGE_SHIFT};
 
@@ -21,49 +22,63 @@ impl PageIx {
     }
 }
 
-/// An ordered set of pages; 64 neighbours share an entry.
+/// An ordered set of pages; 64 neighbours share an entry. A million canisters have several each, most of them empty: these take a pointer.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct PageSet {
+pub struct PageSet(Option<Box<Pages>>);
+
+/// Never empty.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+struct Pages {
     groups: BTreeMap<u32, u64>,
     length: u64,
+}
+
+impl Pages {
+    fn insert(&mut self, group: u32, bits: u64) -> u64 {
+        let mine = self.groups.entry(group).or_insert(0);
+        let new = u64::from((bits & !*mine).count_ones());
+        *mine |= bits;
+        self.length += new;
+        new
+    }
 }
 
 impl PageSet {
     /// The empty set. Allocates nothing.
     pub const fn new() -> Self {
-        Self { groups: BTreeMap::new(), length: 0 }
+        Self(None)
     }
 
     /// Adds a page; false when it was there already.
     pub fn insert(&mut self, page: PageIx) -> bool {
-        let bits = self.groups.entry(page.0 >> 6).or_insert(0);
-        let bit = 1_u64 << (page.0 & 63);
-        let new = *bits & bit == 0;
-        *bits |= bit;
-        self.length += u64::from(new);
-        new
+        self.0.get_or_insert_default().insert(page.0 >> 6, 1 << (page.0 & 63)) > 0
     }
 
     /// Adds every page of `other`.
     pub fn union(&mut self, other: &Self) {
-        for (&group, &bits) in &other.groups {
-            let mine = self.groups.entry(group).or_insert(0);
-            self.length += u64::from((bits & !*mine).count_ones());
-            *mine |= bits;
+        for (group, bits) in other.groups(0..=u32::MAX) {
+            self.0.get_or_insert_default().insert(group, bits);
         }
     }
 
     /// Whether the page is in the set.
     pub fn contains(&self, page: PageIx) -> bool {
-        self.groups.get(&(page.0 >> 6)).is_some_and(|bits| bits >> (page.0 & 63) & 1 == 1)
+        self.group(page.0 >> 6) >> (page.0 & 63) & 1 == 1
+    }
+
+    /// Which pages of a group are in the set.
+    fn group(&self, group: u32) -> u64 {
+        self.0.as_ref().and_then(|pages| pages.groups.get(&group).copied()).unwrap_or(0)
+    }
+
+    fn groups(&self, range: RangeInclusive<u32>) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.0.iter().flat_map(move |pages| pages.groups.range(range.clone())).map(|(&group, &bits)| (group, bits))
     }
 
     /// Adds the pages of `[first, end)`.
     pub(crate) fn insert_range(&mut self, first: u32, end: u32) {
         for (group, mask) in masks(first, end) {
-            let bits = self.groups.entry(group).or_insert(0);
-            self.length += u64::from((mask & !*bits).count_ones());
-            *bits |= mask;
+            self.0.get_or_insert_default().insert(group, mask);
         }
     }
 
@@ -72,8 +87,8 @@ impl PageSet {
         if first >= end {
             return 0;
         }
-        let groups = self.groups.range(first >> 6..=(end - 1) >> 6);
-        groups.map(|(&group, &bits)| u64::from((bits & mask(group, first, end)).count_ones())).sum()
+        let groups = self.groups(first >> 6..=(end - 1) >> 6);
+        groups.map(|(group, bits)| u64::from((bits & mask(group, first, end)).count_ones())).sum()
     }
 
     /// The first pages of `[first, end)` that are not in the set and follow on each other.
@@ -85,30 +100,29 @@ impl PageSet {
     /// The first page of `[from, end)` whose bit is set in what `of` makes of its group's.
     fn next(&self, from: u32, end: u32, of: impl Fn(u64) -> u64) -> Option<u32> {
         masks(from, end).find_map(|(group, mask)| {
-            let bits = of(self.groups.get(&group).copied().unwrap_or(0)) & mask;
+            let bits = of(self.group(group)) & mask;
             (bits != 0).then(|| group << 6 | bits.trailing_zeros())
         })
     }
 
     /// Number of pages.
-    pub const fn len(&self) -> u64 {
-        self.length
+    pub fn len(&self) -> u64 {
+        self.0.as_ref().map_or(0, |pages| pages.length)
     }
 
     /// Whether no page is in the set.
     pub const fn is_empty(&self) -> bool {
-        self.length == 0
+        self.0.is_none()
     }
 
     /// Empties the set.
     pub fn clear(&mut self) {
-        self.groups.clear();
-        self.length = 0;
+        self.0 = None;
     }
 
     /// The pages, ascending.
     pub fn iter(&self) -> impl Iterator<Item = PageIx> + '_ {
-        self.groups.iter().flat_map(|(&group, &bits)| {
+        self.groups(0..=u32::MAX).flat_map(|(group, bits)| {
             let mut left = bits;
             std::iter::from_fn(move || {
                 if left == 0 {

@@ -117,7 +117,7 @@ pub(crate) struct AtRest {
 struct State {
     store: Option<Arc<dyn PageStore>>,
     /// Ascending.
-    runs: Vec<PageRun>,
+    runs: Box<[PageRun]>,
     /// Keeps the files of the runs.
     _holds: Box<[Arc<()>]>,
     /// Pages of the runs that are in the arena, if it lacks some; otherwise all are, and this is empty.
@@ -257,7 +257,7 @@ impl AtRest {
 
     /// Where its pages are.
     pub(crate) fn runs(&self) -> Vec<PageRun> {
-        self.state().runs.clone()
+        self.state().runs.to_vec()
     }
 
     /// Whether some of the runs' pages are in the arena.
@@ -269,7 +269,7 @@ impl AtRest {
     /// The store, and where in it.
     pub(crate) fn place(&self) -> Option<(Arc<dyn PageStore>, Vec<PageRun>)> {
         let state = self.state();
-        Some((Arc::clone(state.store.as_ref()?), state.runs.clone()))
+        Some((Arc::clone(state.store.as_ref()?), state.runs.to_vec()))
     }
 
     /// The pages are in `store` from now on; those of `present` are in the arena too, or all of them if it is `None`.
@@ -294,7 +294,7 @@ impl AtRest {
         let all_present = present.is_none();
         let files: BTreeSet<u32> = runs.iter().map(|run| run.at.file).collect();
         let holds = files.into_iter().map(|file| store.hold(file)).collect();
-        let (store, present) = (Some(Arc::clone(store)), present.unwrap_or_default());
+        let (store, runs, present) = (Some(Arc::clone(store)), runs.into(), present.unwrap_or_default());
         *state = State { store, runs, _holds: holds, present, absent: 0, copying: state.copying.take() };
         if !all_present {
             state.count_absent();

@@ -97,6 +97,11 @@ impl Region {
         self.base.as_ptr()
     }
 
+    /// The same, known not to be null.
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.base
+    }
+
     /// Bytes of the range.
     pub(crate) fn length(&self) -> usize {
         self.length

@@ -7,6 +7,7 @@
 //! first used; a log that comes back keeps [`UNDO_WARM_BYTES`] of it for the next message.
 
 use std::collections::BTreeMap;
+use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::HeapError;
@@ -128,7 +129,7 @@ impl UndoLog {
     /// Where the records up to now lie.
     #[inline]
     pub(crate) fn records(&self) -> Records {
-        Records { data: self.data.base(), index: self.index.base().cast(), count: self.records }
+        Records { data: self.data.start(), index: self.index.base().cast(), count: self.records }
     }
 
     /// Pages of all records, oldest first; a page may come twice.
@@ -147,7 +148,7 @@ impl UndoLog {
             end -= length;
             // SAFETY: by the module's invariant the record's data is data[end..end + length], below `used`, written by `push`; it is not
             // written again while `self` is borrowed.
-            let bytes = unsafe { std::slice::from_raw_parts(records.data.add(end), length) };
+            let bytes = unsafe { std::slice::from_raw_parts(records.data.as_ptr().add(end), length) };
             (record.page(), record.kind(), bytes)
         })
     }
@@ -175,7 +176,7 @@ impl UndoLog {
 /// The first `count` records of a log, which stay what they are until the log is reset: others may read them while its owner appends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Records {
-    data: *const u8,
+    data: NonNull<u8>,
     index: *const Record,
     count: usize,
 }
@@ -198,7 +199,7 @@ impl Records {
             let length = record.kind().data_bytes();
             // SAFETY: by the module's invariant the record's data is data[start..start + length]; it was written before the count said so, and
             // it stays until a reset, which does not come by contract.
-            let bytes = unsafe { std::slice::from_raw_parts(self.data.add(start), length) };
+            let bytes = unsafe { std::slice::from_raw_parts(self.data.as_ptr().add(start), length) };
             start += length;
             (record.page(), record.kind(), bytes)
         })

@@ -91,11 +91,6 @@ struct State {
     number: u64,
     /// Size at the last publication. Pages beyond it are nobody's to read.
     bytes: u64,
-    /// Saved pages of messages committed since the publication, oldest first.
-    kept: Vec<Arc<Kept>>,
-    /// Pages kept in full, and pages of which the head is kept.
-    full: PageSet,
-    heads: PageSet,
     /// Whether a message is in progress.
     busy: bool,
     /// Whether a message could not be undone: nobody knows what the bytes are.
@@ -104,6 +99,18 @@ struct State {
     copied_by: Option<Arc<Copying>>,
     /// What the message in progress has saved. Its log is reset only after this is `None`, and nobody holds its pin.
     running: Option<Records>,
+    /// What there is only while something is kept for views, or views are at work.
+    for_views: Option<Box<ForViews>>,
+}
+
+/// What is kept for views that may come, and the views that are there.
+#[derive(Debug, Default)]
+struct ForViews {
+    /// Saved pages of messages committed since the publication, oldest first.
+    kept: Vec<Arc<Kept>>,
+    /// Pages kept in full, and pages of which the head is kept.
+    full: PageSet,
+    heads: PageSet,
     /// Held by those who read the records of the message in progress without the lock.
     pin: Option<Pin>,
     /// Logs of messages that ended while somebody held their pin; they go when another log comes.
@@ -272,7 +279,7 @@ impl Versions {
     pub(crate) unsafe fn saved(&self, page: PageIx, records: Records) {
         let mut state = self.state();
         state.running = Some(records);
-        for reader in &mut state.readers {
+        for reader in state.readers() {
             if page.address() < reader.bytes && !reader.state.give_up() {
                 reader.copied.push(page);
                 // SAFETY: the page is mapped at `base` by the contract of `enter`.
@@ -288,7 +295,7 @@ impl Versions {
         state.running = None;
         state.busy = !undone;
         state.broken |= !undone;
-        let pin = state.pin.take();
+        let pin = state.take_pin();
         state.retire(log?, pin)
     }
 
@@ -298,7 +305,7 @@ impl Versions {
         let mut state = self.state();
         state.running = None;
         state.busy = false;
-        let pin = state.pin.take();
+        let pin = state.take_pin();
         if state.number == 0 { state.retire(log, pin) } else { state.keep(log, pin, changed) }
     }
 
@@ -324,15 +331,17 @@ impl Versions {
         let mut state = self.state();
         state.number += 1;
         state.bytes = bytes;
-        state.full.clear();
-        state.heads.clear();
-        let kept = std::mem::take(&mut state.kept);
+        let Some(for_views) = &mut state.for_views else { return (state.number, Vec::new()) };
+        for_views.full.clear();
+        for_views.heads.clear();
+        let kept = std::mem::take(&mut for_views.kept);
         // What a view holds that is being let in goes with that.
         let logs = kept.into_iter().filter_map(|kept| match Arc::try_unwrap(kept) {
-            Ok(Kept::Log(log, pin)) => state.retire(log, pin),
+            Ok(Kept::Log(log, pin)) => for_views.retire(log, pin),
             Ok(Kept::Pages(..)) | Err(_) => None,
         });
         let logs = logs.collect();
+        state.drop_unneeded();
         (state.number, logs)
     }
 
@@ -352,11 +361,20 @@ impl Versions {
         if state.number != number {
             return Err(HeapError::Outdated);
         }
-        let running = state.running.map(|records| (records, Arc::clone(state.pin.get_or_insert_default())));
-        let past = Past { bytes: state.bytes, kept: state.kept.clone(), running };
+        let (bytes, records) = (state.bytes, state.running);
+        let for_views = state.for_views.get_or_insert_default();
+        let running = records.map(|records| (records, Arc::clone(for_views.pin.get_or_insert_default())));
+        let past = Past { bytes, kept: for_views.kept.clone(), running };
         let reader = Arc::<ReaderState>::default();
         let Mapping { base, bytes, protected, shutters } = mapping;
-        state.readers.push(Reader { state: Arc::clone(&reader), base, bytes, protected, shutters, copied: Vec::new() });
+        for_views.readers.push(Reader {
+            state: Arc::clone(&reader),
+            base,
+            bytes,
+            protected,
+            shutters,
+            copied: Vec::new(),
+        });
         Ok((reader, past))
     }
 
@@ -368,22 +386,73 @@ impl Versions {
 
     /// Does what no message in progress and no view at work allows; views that rest are given up. False when there are such, or when it failed.
     pub(crate) fn while_unused(&self, act: impl FnOnce() -> Result<(), HeapError>) -> bool {
-        let state = self.state();
-        !state.busy && state.readers.iter().all(|reader| reader.state.give_up()) && act().is_ok()
+        let mut state = self.state();
+        !state.busy && state.readers().all(|reader| reader.state.give_up()) && act().is_ok()
     }
 
     /// Lets a view go. Returns the pages that it was given copies of while it was at work.
     pub(crate) fn leave(&self, reader: &Arc<ReaderState>) -> Vec<PageIx> {
         let mut state = self.state();
-        match state.readers.iter().position(|entered| Arc::ptr_eq(&entered.state, reader)) {
-            Some(at) => state.readers.swap_remove(at).copied,
-            None => Vec::new(),
-        }
+        let Some(for_views) = &mut state.for_views else { return Vec::new() };
+        let at = for_views.readers.iter().position(|entered| Arc::ptr_eq(&entered.state, reader));
+        let copied = at.map(|at| for_views.readers.swap_remove(at).copied);
+        state.drop_unneeded();
+        copied.unwrap_or_default()
     }
 }
 
 impl State {
+    fn readers(&mut self) -> impl Iterator<Item = &mut Reader> {
+        self.for_views.iter_mut().flat_map(|for_views| &mut for_views.readers)
+    }
+
+    fn take_pin(&mut self) -> Option<Pin> {
+        self.for_views.as_mut().and_then(|for_views| for_views.pin.take())
+    }
+
+    /// A memory at rest, of which a million are in this process, keeps nothing for views.
+    fn drop_unneeded(&mut self) {
+        self.for_views.take_if(|for_views| for_views.is_empty());
+    }
+
     /// Takes a log out of use: gives it back, or keeps it as long as its pin is held.
+    fn retire(&mut self, log: UndoLog, pin: Option<Pin>) -> Option<UndoLog> {
+        match &mut self.for_views {
+            Some(for_views) => for_views.retire(log, pin),
+            // Who holds a pin was let in.
+            None => Some(log),
+        }
+    }
+
+    /// Keeps what a committed message saved of the published version and is kept nowhere else. What is kept in all is at most twice the pages that
+    /// have changed since the publication.
+    fn keep(&mut self, log: UndoLog, pin: Option<Pin>, changed: &[PageIx]) -> Option<UndoLog> {
+        let for_views = self.for_views.get_or_insert_default();
+        let mut news = Vec::new();
+        for (page, kind, bytes) in log.oldest_first() {
+            let readable = !bytes.is_empty() && page.address() < self.bytes;
+            if readable && changed.binary_search(&page).is_ok() && for_views.note(page, kind) {
+                news.push((page, bytes));
+            }
+        }
+        if news.len() > COPIED_PAGES_MAX && news.len() * 2 >= log.records().len() {
+            for_views.kept.push(Arc::new(Kept::Log(log, pin)));
+            return None;
+        }
+        if !news.is_empty() {
+            let (pages, bytes): (Vec<_>, Vec<_>) =
+                news.into_iter().map(|(page, bytes)| ((page, bytes.len()), bytes)).unzip();
+            for_views.kept.push(Arc::new(Kept::Pages(pages, bytes.concat())));
+        }
+        for_views.retire(log, pin)
+    }
+}
+
+impl ForViews {
+    fn is_empty(&self) -> bool {
+        self.kept.is_empty() && self.pin.is_none() && self.pinned.is_empty() && self.readers.is_empty()
+    }
+
     fn retire(&mut self, log: UndoLog, pin: Option<Pin>) -> Option<UndoLog> {
         self.pinned.retain_mut(|(pin, _)| is_held(pin));
         let Some(mut pin) = pin else { return Some(log) };
@@ -392,28 +461,6 @@ impl State {
         }
         self.pinned.push((pin, log));
         None
-    }
-
-    /// Keeps what a committed message saved of the published version and is kept nowhere else. What is kept in all is at most twice the pages that
-    /// have changed since the publication.
-    fn keep(&mut self, log: UndoLog, pin: Option<Pin>, changed: &[PageIx]) -> Option<UndoLog> {
-        let mut news = Vec::new();
-        for (page, kind, bytes) in log.oldest_first() {
-            let readable = !bytes.is_empty() && page.address() < self.bytes;
-            if readable && changed.binary_search(&page).is_ok() && self.note(page, kind) {
-                news.push((page, bytes));
-            }
-        }
-        if news.len() > COPIED_PAGES_MAX && news.len() * 2 >= log.records().len() {
-            self.kept.push(Arc::new(Kept::Log(log, pin)));
-            return None;
-        }
-        if !news.is_empty() {
-            let (pages, bytes): (Vec<_>, Vec<_>) =
-                news.into_iter().map(|(page, bytes)| ((page, bytes.len()), bytes)).unzip();
-            self.kept.push(Arc::new(Kept::Pages(pages, bytes.concat())));
-        }
-        self.retire(log, pin)
     }
 
     /// Whether the record says something that those kept before do not.
