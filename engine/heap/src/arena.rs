@@ -240,7 +240,8 @@ pub struct Memory<K: MemoryKind> {
     slot: Arc<Slot>,
     size: WasmPages,
     maximum: WasmPages,
-    dirty: PageSet,
+    /// Pages that changed since somebody last asked; none while nobody has.
+    dirty: Option<Box<PageSet>>,
     /// Pages that changed since somebody last began to save them.
     unsaved: PageSet,
     /// Pages that somebody saves now.
@@ -257,8 +258,8 @@ impl<K: MemoryKind> Memory<K> {
             return Err(HeapError::BeyondMaximum { requested: size, maximum });
         }
         let slot = Arc::new(file.take()?);
-        let (dirty, unsaved, saving) = (PageSet::new(), PageSet::new(), PageSet::new());
-        Ok(Self { slot, size, maximum, dirty, unsaved, saving, kind: PhantomData })
+        let (unsaved, saving) = (PageSet::new(), PageSet::new());
+        Ok(Self { slot, size, maximum, dirty: None, unsaved, saving, kind: PhantomData })
     }
 
     /// Which memory this is, within this process.
@@ -289,9 +290,13 @@ impl<K: MemoryKind> Memory<K> {
     pub(crate) fn accept(&mut self, size: WasmPages, changed: impl Iterator<Item = PageIx>) {
         assert!(self.size <= size && size <= self.maximum);
         self.size = size;
-        for page in changed {
-            self.dirty.insert(page);
-            self.unsaved.insert(page);
+        changed.for_each(|page| self.note(page));
+    }
+
+    fn note(&mut self, page: PageIx) {
+        self.unsaved.insert(page);
+        if let Some(dirty) = &mut self.dirty {
+            dirty.insert(page);
         }
     }
 
@@ -342,8 +347,7 @@ impl<K: MemoryKind> Memory<K> {
         self.slot.fetch(address, bytes.len() as u64)?;
         sys::write_at(self.slot.file(), self.slot.offset() + address, bytes)?;
         for page in PageIx::of(address).0..=PageIx::of(address + bytes.len() as u64 - 1).0 {
-            self.dirty.insert(PageIx(page));
-            self.unsaved.insert(PageIx(page));
+            self.note(PageIx(page));
         }
         Ok(())
     }
@@ -426,14 +430,14 @@ impl<K: MemoryKind> Memory<K> {
         }
     }
 
-    /// Pages that changed since [`Memory::take_dirty`], by committed messages and by [`Memory::write`].
-    pub const fn dirty(&self) -> &PageSet {
-        &self.dirty
+    /// Pages that changed since [`Memory::take_dirty`], by committed messages and by [`Memory::write`]; none before its first call: nobody knows.
+    pub fn dirty(&self) -> Option<&PageSet> {
+        self.dirty.as_deref()
     }
 
-    /// Pages that changed since the last call of this; the next call starts from here.
+    /// Pages that changed since the last call of this; the next call starts from here. The first begins the account and returns none.
     pub fn take_dirty(&mut self) -> PageSet {
-        std::mem::take(&mut self.dirty)
+        std::mem::take(self.dirty.get_or_insert_default())
     }
 
     /// Pages that changed since [`Memory::begin_save`].

@@ -62,7 +62,7 @@ fn growth_that_is_rolled_back_gives_its_memory_back_and_is_zero_when_it_comes_ag
         }
         seat.begin_message(&heap).unwrap();
         seat.commit(&mut heap);
-        assert!(heap.dirty().is_empty());
+        assert!(heap.unsaved().is_empty());
     }
 }
 
@@ -84,8 +84,8 @@ fn scattered_first_stores_under_protection_stay_within_the_kernels_mappings() {
     assert!(maps < 10_000, "{maps} mappings");
     assert_eq!(seat.finish().pages_changed, 20_000);
     seat.commit(&mut heap);
-    assert_eq!(heap.dirty().len(), 20_000);
-    assert!(heap.dirty().iter().all(|p| p.0 % 2 == 0));
+    assert_eq!(heap.unsaved().len(), 20_000);
+    assert!(heap.unsaved().iter().all(|p| p.0 % 2 == 0));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn sizes_beyond_the_maximum_are_refused() {
     assert_eq!(stable.grow(STABLE_PAGES_MAX), Ok(WasmPages(0)));
     let end = stable.size_bytes();
     stable.write(end - 3, b"end").unwrap();
-    assert_eq!(stable.dirty().iter().collect::<Vec<_>>(), [PageIx::of(end - 1)]);
+    assert_eq!(stable.unsaved().iter().collect::<Vec<_>>(), [PageIx::of(end - 1)]);
     assert!(matches!(stable.write(end - 2, b"end"), Err(HeapError::OutOfBounds { .. })));
     assert!(matches!(stable.write(u64::MAX, b"end"), Err(HeapError::OutOfBounds { .. })));
     assert_eq!(stable.allocated_bytes().unwrap(), PAGE as u64);
@@ -250,7 +250,7 @@ fn bytes_that_run_into_the_next_page_are_counted_and_restored() {
 
     seat.begin_message(&heap).unwrap();
     seat.commit(&mut heap);
-    assert!(heap.dirty().is_empty());
+    assert!(heap.unsaved().is_empty());
 }
 
 /// Once failed: a mark without a store left the page saved and read-only.

@@ -88,7 +88,7 @@ fn refusals_are_errors_and_what_was_there_stays() {
     assert!(out_of_memory(refused));
     assert!(refused.unwrap_err().to_string().contains("mmap of "));
     access.commit(&mut stable);
-    assert!(stable.dirty().is_empty());
+    assert!(stable.unsaved().is_empty());
     // A seat that is there goes on working.
     let mut seat = pool.take(&heap, Tracking::Protect).unwrap();
     seat.begin_message(&heap).unwrap();

@@ -178,6 +178,8 @@ proptest! {
     ) {
         let (arena, pool) = (Arena::new().unwrap(), StablePool::new());
         let mut stable = arena.new_stable(WasmPages(initial), WasmPages(MAXIMUM)).unwrap();
+        prop_assert!(stable.dirty().is_none(), "nobody has asked yet");
+        prop_assert!(stable.take_dirty().is_empty());
         let mut committed = vec![0_u8; (initial * WasmPages::BYTES) as usize];
         let mut dirty = PageSet::new();
         let version = pool.publish(&mut stable);
@@ -210,7 +212,7 @@ proptest! {
             stable.read(0, &mut bytes).unwrap();
             prop_assert!(bytes == committed);
             prop_assert_eq!(stable.size_bytes(), committed.len() as u64);
-            prop_assert_eq!(stable.dirty(), &dirty);
+            prop_assert_eq!(stable.dirty(), Some(&dirty));
         }
     }
 }

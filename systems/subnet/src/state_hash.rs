@@ -245,14 +245,14 @@ fn put_value(hasher: &mut Hasher, value: &Value) {
 /// Brings the leaves of a memory's pages up to date: of all of them for a memory not `known`, otherwise of those that changed.
 fn hash_memory<K: MemoryKind>(tree: &mut LabeledTree, path: &[&[u8]; 3], memory: &Memory<K>, known: bool) {
     let read = memory.committed(|committed| {
-        if !known {
+        if !known || memory.dirty().is_none() {
             tree.remove(path);
             return committed.each_nonzero_page(|page, content| {
                 write(tree, &[path[0], path[1], path[2], &page.0.to_be_bytes()], &Sha256::digest(content));
             });
         }
         let mut content = [0; PAGE];
-        memory.dirty().iter().try_for_each(|page| {
+        memory.dirty().iter().flat_map(|dirty| dirty.iter()).try_for_each(|page| {
             committed.read(page.address(), &mut content)?;
             let label = page.0.to_be_bytes();
             let path: [&[u8]; 4] = [path[0], path[1], path[2], &label];
