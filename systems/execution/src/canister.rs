@@ -9,6 +9,7 @@ use crate::message::install::Installing;
 use crate::message::{Aborted, Suspended};
 use bevy_ecs::component::Component;
 use bevy_ecs::query::QueryData;
+use cyclotron_heap::StableMemory;
 use cyclotron_types::canister::{
     CallContexts, CanisterHistory, CanisterLog, CanisterVersion, CertifiedData, ChunkStore, Controllers, CyclesBalance,
     GlobalTimer, PaidUntil, ReservedBalance, RunState, Settings,
@@ -44,7 +45,7 @@ impl Program {
         if let Self::Installed(installed) = self {
             let (heap, stable) = installed.memories_mut();
             heap.take_dirty();
-            stable.take_dirty();
+            stable.map(StableMemory::take_dirty);
         }
     }
 
@@ -53,7 +54,7 @@ impl Program {
         let Self::Installed(installed) = self else { return false };
         let (heap, stable) = installed.memories_mut();
         // Both are asked.
-        heap.release() | stable.release()
+        heap.release() | stable.is_some_and(StableMemory::release)
     }
 
     /// The module at work, if there is one.

@@ -96,7 +96,7 @@ enum Place {
 
 struct Home {
     place: Place,
-    stable: Option<StableAccess>,
+    stable: Option<Box<StableAccess>>,
 }
 
 /// A module at work: its instance, its heap, its stable memory.
@@ -107,7 +107,8 @@ pub struct Installed {
     pub module_bytes: Bytes,
     module: Arc<Module>,
     heap: Heap,
-    stable: StableMemory,
+    /// Made when it is first needed, which of many canisters is never.
+    stable: Option<Box<StableMemory>>,
     uses_stable: bool,
     uses_certificate: bool,
     // Its parts are not `Sync`; queries lock it to look, messages hold it mutably.
@@ -137,7 +138,7 @@ fn unlock(home: &Mutex<Home>) -> MutexGuard<'_, Home> {
 /// An instance and its stable memory, begun on a message.
 pub(crate) struct Desk {
     pub seated: Seated,
-    pub stable: Option<StableAccess>,
+    pub stable: Option<Box<StableAccess>>,
 }
 
 /// A failure on a path that every replica takes: an answer that only this machine gives must not become a result.
@@ -177,9 +178,10 @@ fn imports(module: &Module, prefix: &str) -> bool {
     rows.any(|row| row.name.starts_with(prefix))
 }
 
-fn empty_stable(machine: &Machine) -> Result<StableMemory, Failure> {
+fn empty_stable(machine: &Machine) -> Box<StableMemory> {
     let maximum = WasmPages(STABLE_BYTES_MAX.0 / WasmPages::BYTES);
-    machine.arena.new_stable(WasmPages::ZERO, maximum).map_err(replicated_failure)
+    let stable = machine.arena.new_stable(WasmPages::ZERO, maximum);
+    Box::new(stable.unwrap_or_else(|error| missing_resource(error)))
 }
 
 impl Installed {
@@ -200,8 +202,7 @@ impl Installed {
             }
             Failure::Trapped { reason: error.to_string(), backtrace: Vec::new() }
         })?;
-        let stable = empty_stable(machine)?;
-        Ok(Self::assemble(machine, instance, module_hash, module_bytes, heap, stable))
+        Ok(Self::assemble(machine, instance, module_hash, module_bytes, heap, None))
     }
 
     /// Puts the parts together.
@@ -211,7 +212,7 @@ impl Installed {
         module_hash: [u8; 32],
         module_bytes: Bytes,
         heap: Heap,
-        stable: StableMemory,
+        stable: Option<Box<StableMemory>>,
     ) -> Self {
         let module = Arc::clone(instance.module());
         let (uses_stable, uses_certificate) = (imports(&module, "stable"), imports(&module, "data_certificate_"));
@@ -242,14 +243,14 @@ impl Installed {
         &self.heap
     }
 
-    /// The stable memory as of the last message that returned.
-    pub fn stable(&self) -> &StableMemory {
-        &self.stable
+    /// The stable memory as of the last message that returned; none while there was no need of one, which is as good as an empty one.
+    pub fn stable(&self) -> Option<&StableMemory> {
+        self.stable.as_deref()
     }
 
     /// Both memories, for who keeps account of changed pages.
-    pub fn memories_mut(&mut self) -> (&mut Heap, &mut StableMemory) {
-        (&mut self.heap, &mut self.stable)
+    pub fn memories_mut(&mut self) -> (&mut Heap, Option<&mut StableMemory>) {
+        (&mut self.heap, self.stable.as_deref_mut())
     }
 
     /// All globals as of the last message that returned, also while the canister's `paused` message is suspended.
@@ -302,7 +303,7 @@ impl Installed {
 
     /// Bytes of the stable memory.
     pub fn stable_bytes(&self) -> Bytes {
-        Bytes(self.stable.size_bytes())
+        Bytes(self.stable().map_or(0, StableMemory::size_bytes))
     }
 
     /// Bytes of the globals.
@@ -388,11 +389,12 @@ impl Installed {
     }
 
     /// Begins a message on the stable memory alone.
-    pub(crate) fn open_stable(&mut self) -> Result<StableAccess, Failure> {
-        let machine = Arc::clone(&self.machine);
+    pub(crate) fn open_stable(&mut self) -> Result<Box<StableAccess>, Failure> {
+        let machine = &self.machine;
+        let memory = self.stable.get_or_insert_with(|| empty_stable(machine));
         let home = self.home.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut stable = home.stable.take().unwrap_or_else(|| machine.stables.take(&self.stable));
-        match stable.begin_message(&self.stable) {
+        let mut stable = home.stable.take().unwrap_or_else(|| Box::new(machine.stables.take(memory)));
+        match stable.begin_message(memory) {
             Ok(()) => Ok(stable),
             Err(error) => Err(replicated_failure(error)),
         }
@@ -404,20 +406,24 @@ impl Installed {
     }
 
     /// Ends the message on the stable memory.
-    pub(crate) fn close_stable(&mut self, mut stable: StableAccess, keep: bool) {
+    pub(crate) fn close_stable(&mut self, mut stable: Box<StableAccess>, keep: bool) {
         if keep {
-            stable.commit(&mut self.stable);
+            self.keep_stable(&mut stable);
         } else if stable.is_busy() {
             stable.rollback().unwrap_or_else(|error| missing_resource(error));
         }
-        self.machine.stables.put(stable);
+        self.machine.stables.put(*stable);
+    }
+
+    fn keep_stable(&mut self, stable: &mut StableAccess) {
+        stable.commit(self.stable.as_deref_mut().expect("a message began on it"));
     }
 
     /// Exchanges the stable memories of two programs, neither in a message.
     pub(crate) fn swap_stable(&mut self, other: &mut Self) {
         for program in [&mut *self, &mut *other] {
             if let Some(stable) = program.home_mut().stable.take() {
-                program.machine.stables.put(stable);
+                program.machine.stables.put(*stable);
             }
         }
         std::mem::swap(&mut self.stable, &mut other.stable);
@@ -427,8 +433,7 @@ impl Installed {
     pub(crate) fn fork_heap(&self) -> Result<Self, Failure> {
         let Some(instance) = self.snapshot() else { unreachable!("no message of the canister is suspended") };
         let heap = self.heap.fork().map_err(replicated_failure)?;
-        let stable = empty_stable(&self.machine)?;
-        Ok(Self::assemble(&self.machine, instance, self.module_hash, self.module_bytes, heap, stable))
+        Ok(Self::assemble(&self.machine, instance, self.module_hash, self.module_bytes, heap, None))
     }
 
     /// A copy of this program: both go on from here. Pages that a checkpoint keeps are shared. Cost: in proportion to the pages that changed since.
@@ -437,7 +442,8 @@ impl Installed {
     pub(crate) fn fork(&self) -> Self {
         let Some(instance) = self.snapshot() else { unreachable!("no message of the canister is suspended") };
         let heap = self.heap.fork().unwrap_or_else(|error| missing_resource(error));
-        let stable = self.stable.fork().unwrap_or_else(|error| missing_resource(error));
+        let stable = self.stable().map(|stable| stable.fork().unwrap_or_else(|error| missing_resource(error)));
+        let stable = stable.map(Box::new);
         Self::assemble(&self.machine, instance, self.module_hash, self.module_bytes, heap, stable)
     }
 
@@ -458,8 +464,7 @@ impl Installed {
         if heap.size() < minimum {
             heap.grow(WasmPages(minimum.0 - heap.size().0)).map_err(replicated_failure)?;
         }
-        let stable = empty_stable(&self.machine)?;
-        Ok(Self::assemble(&self.machine, instance, module_hash, module_bytes, heap, stable))
+        Ok(Self::assemble(&self.machine, instance, module_hash, module_bytes, heap, None))
     }
 
     /// Puts other code to work on both memories and the values of mutable globals, as if it had been there from the beginning: for replays
@@ -504,7 +509,7 @@ impl Installed {
     pub(crate) fn commit(&mut self, mut desk: Desk) {
         desk.seated.commit(&mut self.heap);
         if let Some(stable) = &mut desk.stable {
-            stable.commit(&mut self.stable);
+            self.keep_stable(stable);
         }
         self.bring_home(desk);
     }
@@ -532,7 +537,7 @@ impl Installed {
         home.place = Place::Resting(instance);
         machine.seats.put(seat);
         if let Some(stable) = desk.stable {
-            machine.stables.put(stable);
+            machine.stables.put(*stable);
         }
     }
 
@@ -550,7 +555,7 @@ impl Installed {
             other => home.place = other,
         }
         if let Some(stable) = home.stable.take() {
-            machine.stables.put(stable);
+            machine.stables.put(*stable);
         }
     }
 
@@ -571,7 +576,11 @@ impl Installed {
             module_hash: self.module_hash,
             instance: self.committed_instance(paused),
             heap: machine.seats.publish(&mut self.heap),
-            stable: Some(machine.stables.publish(&mut self.stable)).filter(|_| self.uses_stable),
+            // Of a module that uses none nobody looks at it.
+            stable: self.uses_stable.then(|| {
+                let stable = self.stable.get_or_insert_with(|| empty_stable(&machine));
+                Box::new(machine.stables.publish(stable))
+            }),
             uses_certificate: self.uses_certificate,
             machine,
         }
@@ -585,7 +594,7 @@ pub struct PublishedProgram {
     instance: Instance,
     heap: HeapVersion,
     /// Of a module that imports a stable memory function.
-    stable: Option<StableVersion>,
+    stable: Option<Box<StableVersion>>,
     uses_certificate: bool,
     machine: Arc<Machine>,
 }
@@ -619,7 +628,7 @@ impl PublishedProgram {
         let machine = &self.machine;
         let seat = machine.seats.take_view(&self.heap, self.module().tracking())?;
         let mut seated = self.instance.clone().attach_view(seat);
-        let mut stable = self.stable.as_ref().map(|stable| machine.stables.take_view(stable));
+        let mut stable = self.stable.as_ref().map(|stable| Box::new(machine.stables.take_view(stable)));
         let begun = seated.begin_view(&self.heap).and_then(|()| match (&mut stable, &self.stable) {
             (Some(access), Some(version)) => access.begin_view(version),
             _ => Ok(()),
@@ -635,13 +644,13 @@ impl PublishedProgram {
 
     /// Undoes what a query has done on a view and keeps it for the next. False when it cannot be kept: it is to be ended.
     pub(crate) fn rest_view(desk: &mut Desk) -> bool {
-        desk.seated.rest_view() && desk.stable.as_mut().is_none_or(StableAccess::rest_view)
+        desk.seated.rest_view() && desk.stable.as_mut().is_none_or(|stable| stable.rest_view())
     }
 
     /// Begins another query on a view that rests. False when a message has written meanwhile: the view is to be ended.
     pub(crate) fn resume_view(desk: &mut Desk) -> bool {
         // Both are asked: who has not been given up is at work until it is ended.
-        desk.seated.resume_view() & desk.stable.as_mut().is_none_or(StableAccess::resume_view)
+        desk.seated.resume_view() & desk.stable.as_mut().is_none_or(|stable| stable.resume_view())
     }
 
     /// Discards a view.
@@ -652,7 +661,7 @@ impl PublishedProgram {
         if let Some(mut stable) = desk.stable
             && (!stable.is_busy() || stable.rollback().is_ok())
         {
-            self.machine.stables.put(stable);
+            self.machine.stables.put(*stable);
         }
     }
 }

@@ -112,13 +112,14 @@ impl SavedMemory {
 #[derive(Debug)]
 pub struct SavedProgram {
     heap: SavedMemory,
-    stable: SavedMemory,
+    stable: Option<SavedMemory>,
 }
 
 impl SavedProgram {
     /// Where all of their pages are, once they are kept.
     pub fn places(&self) -> Places {
-        [self.heap.runs.clone(), self.stable.runs.clone()]
+        let stable = self.stable.as_ref().map(|stable| stable.runs.clone());
+        [self.heap.runs.clone(), stable.unwrap_or_default()]
     }
 
     /// The checkpoint exists: its pages are in `store`; or it does not, and they are still to be kept.
@@ -126,7 +127,9 @@ impl SavedProgram {
         if let Program::Installed(installed) = program {
             let (heap, stable) = installed.memories_mut();
             self.heap.settle(heap, store);
-            self.stable.settle(stable, store);
+            if let (Some(saved), Some(stable)) = (&self.stable, stable) {
+                saved.settle(stable, store);
+            }
         }
     }
 }
@@ -246,9 +249,12 @@ impl ProgramRecord {
         let module = key_of(installed.module());
         let globals = installed.committed_globals(paused).into_iter().map(Global::from).collect();
         let (module_hash, module_bytes) = (installed.module_hash, installed.module_bytes);
-        let (heap, stable) = installed.memories_mut();
-        let saved = SavedProgram { heap: SavedMemory::of(heap, pages), stable: SavedMemory::of(stable, pages) };
-        let (heap, stable) = (heap.size(), stable.size());
+        let (heap, mut stable) = installed.memories_mut();
+        let saved = SavedProgram {
+            heap: SavedMemory::of(heap, pages),
+            stable: stable.as_deref_mut().map(|stable| SavedMemory::of(stable, pages)),
+        };
+        let (heap, stable) = (heap.size(), stable.map_or(WasmPages::ZERO, |stable| stable.size()));
         let record = InstalledRecord { module, module_hash, module_bytes, globals, heap, stable };
         (Self { installed: Some(record), paused: paused_record }, Some(saved))
     }
@@ -306,9 +312,15 @@ impl InstalledRecord {
             error => missing_resource(error),
         };
         let heap = machine.arena.new_heap(self.heap, module.heap_pages_max()).map_err(new)?;
-        let maximum = WasmPages(STABLE_BYTES_MAX.0 / WasmPages::BYTES);
-        let stable = machine.arena.new_stable(self.stable, maximum).map_err(new)?;
-        let (heap, stable) = (lie_in(heap, heap_runs, stored)?, lie_in(stable, stable_runs, stored)?);
+        let heap = lie_in(heap, heap_runs, stored)?;
+        let stable = match self.stable {
+            WasmPages::ZERO if stable_runs.is_empty() => None,
+            size => {
+                let maximum = WasmPages(STABLE_BYTES_MAX.0 / WasmPages::BYTES);
+                let stable = machine.arena.new_stable(size, maximum).map_err(new)?;
+                Some(Box::new(lie_in(stable, stable_runs, stored)?))
+            }
+        };
         let globals = self.globals.into_iter().map(Value::from).collect();
         let instance =
             Instance::with_globals(module, globals).ok_or(Malformed("its globals are not those of its module"))?;

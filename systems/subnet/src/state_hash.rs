@@ -33,12 +33,15 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Version of the canonical encoding; part of what is hashed.
 const VERSION: u32 = 3;
 
+/// A canister's heap, and its stable memory if it has needed one.
+type MemoryIds = (MemoryId, Option<MemoryId>);
+
 /// The tree of leaf hashes, and what has changed since it was last brought up to date.
 #[derive(Resource)]
 pub struct StateHash {
     tree: LabeledTree,
     /// The memories whose pages the tree holds; a canister gets others when code is installed.
-    memories: BTreeMap<CanisterId, (MemoryId, MemoryId)>,
+    memories: BTreeMap<CanisterId, MemoryIds>,
     canisters: BTreeSet<CanisterId>,
     statuses: BTreeSet<MessageId>,
     /// Set by the first call of [`state_hash`]: before it nothing is noted.
@@ -161,7 +164,7 @@ fn hash_subnet(world: &World) -> [u8; 32] {
 fn hash_canister(
     world: &mut World,
     tree: &mut LabeledTree,
-    memories: &mut BTreeMap<CanisterId, (MemoryId, MemoryId)>,
+    memories: &mut BTreeMap<CanisterId, MemoryIds>,
     id: CanisterId,
 ) {
     let canister: [&[u8]; 2] = [b"canister", id.as_slice()];
@@ -203,16 +206,19 @@ fn hash_canister(
         tree.remove(&[canister[0], canister[1], b"stable"]);
         return;
     };
-    hasher.put(&(&installed.module_hash, installed.heap().size().0, installed.stable().size().0));
-    let ids = (installed.heap().id(), installed.stable().id());
+    let (heap, stable) = (installed.heap(), installed.stable());
+    hasher.put(&(&installed.module_hash, heap.size().0, stable.map_or(0, |stable| stable.size().0)));
+    let ids = (heap.id(), stable.map(Memory::id));
     let known = memories.insert(id, ids);
     for value in installed.committed_globals(data.paused) {
         put_value(&mut hasher, &value);
     }
-    let heap = [canister[0], canister[1], b"heap"];
-    hash_memory(tree, &heap, installed.heap(), known.is_some_and(|k| k.0 == ids.0));
-    let stable = [canister[0], canister[1], b"stable"];
-    hash_memory(tree, &stable, installed.stable(), known.is_some_and(|k| k.1 == ids.1));
+    hash_memory(tree, &[canister[0], canister[1], b"heap"], heap, known.is_some_and(|k| k.0 == ids.0));
+    let path: [&[u8]; 3] = [canister[0], canister[1], b"stable"];
+    match stable {
+        Some(stable) => hash_memory(tree, &path, stable, known.is_some_and(|k| k.1 == ids.1)),
+        None => drop(tree.remove(&path)),
+    }
     write(tree, &[canister[0], canister[1], b"plain"], &hasher.finish());
     data.program.forget_dirty_pages();
 }

@@ -215,7 +215,7 @@ struct Run {
     /// The new program, once instantiated.
     next: Option<Installed>,
     /// The open stable memory between parts: the old program's in an upgrade, else the new one's.
-    stable: Option<StableAccess>,
+    stable: Option<Box<StableAccess>>,
     /// What parts before have written.
     written: Written,
     /// Log lines.

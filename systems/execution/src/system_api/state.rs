@@ -38,7 +38,7 @@ pub struct SystemApi {
     /// What the message wrote besides memory.
     pub(crate) written: Written,
     /// Stable memory, when the module uses it.
-    pub(crate) stable: Option<StableAccess>,
+    pub(crate) stable: Option<Box<StableAccess>>,
     /// The subnet.
     pub(crate) subnet: Arc<SubnetConfig>,
 }

@@ -91,7 +91,7 @@ fn a_failed_upgrade_leaves_everything_as_it_was() {
         assert_eq!(subnet.canister(canister).version, version);
         assert_eq!(subnet.update(canister, "get", b"").unwrap(), before);
         let mut byte = [0];
-        subnet.canister(canister).program.installed().unwrap().stable().read(0, &mut byte).unwrap();
+        subnet.canister(canister).program.installed().unwrap().stable().unwrap().read(0, &mut byte).unwrap();
         assert_eq!(byte, [33], "stable memory is as the last upgrade left it");
         assert!(subnet.log(canister).last().unwrap().starts_with("[TRAP]: unreachable"));
         subnet.update(canister, "inc", b"").unwrap();

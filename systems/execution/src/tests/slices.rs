@@ -55,6 +55,7 @@ fn result(slice: u64, aborting: bool) -> (u64, String) {
     installed.heap().committed(|heap| heap.each_nonzero_page(|page, bytes| pages.push((page, sum(bytes))))).unwrap();
     installed
         .stable()
+        .unwrap()
         .committed(|stable| stable.each_nonzero_page(|page, bytes| pages.push((page, sum(bytes)))))
         .unwrap();
     let state = format!(

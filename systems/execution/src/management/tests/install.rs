@@ -95,7 +95,7 @@ impl Subnet {
     fn stable_byte(&mut self, id: CanisterId) -> Option<u8> {
         let installed = self.canister(id).program.installed()?;
         let mut byte = [0];
-        installed.stable().read(0, &mut byte).ok()?;
+        installed.stable()?.read(0, &mut byte).ok()?;
         Some(byte[0])
     }
 
