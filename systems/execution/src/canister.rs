@@ -118,11 +118,39 @@ impl Paused {
 
 /// Calls made and not yet answered, by callee. Derived from [`CallContexts`]; kept apart so that a message can carry it along.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Component)]
-pub struct OpenCalls(pub Arc<BTreeMap<CanisterId, u32>>);
+pub struct OpenCalls(Option<Arc<BTreeMap<CanisterId, u32>>>);
+
+impl OpenCalls {
+    /// How many calls to `callee` are open.
+    pub fn to(&self, callee: CanisterId) -> u32 {
+        self.0.as_ref().and_then(|open| open.get(&callee).copied()).unwrap_or(0)
+    }
+
+    /// A call is made.
+    pub fn open(&mut self, callee: CanisterId) {
+        *Arc::make_mut(self.0.get_or_insert_default()).entry(callee).or_default() += 1;
+    }
+
+    /// A call has been answered. Who has made none holds no memory for it.
+    pub fn close(&mut self, callee: CanisterId) {
+        let Some(open) = &mut self.0 else { return };
+        let open = Arc::make_mut(open);
+        if let Some(count) = open.get_mut(&callee) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&callee);
+            }
+        }
+        if open.is_empty() {
+            self.0 = None;
+        }
+    }
+}
 
 impl serde::Serialize for OpenCalls {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        static NONE: BTreeMap<CanisterId, u32> = BTreeMap::new();
+        self.0.as_deref().unwrap_or(&NONE).serialize(serializer)
     }
 }
 

@@ -6,14 +6,14 @@
 use super::call::is_wasm64;
 use super::response::after_failure;
 use super::{CallbackRun, Ended, Kind, Run, installed, take_apart};
-use crate::canister::{CanisterMut, LowMemoryHook, OpenCalls, Program};
+use crate::canister::{CanisterMut, LowMemoryHook, Program};
 use crate::config::RoundEnv;
 use crate::job::{Effects, Outcome, Outgoing, Verdict as WasmVerdict};
 use crate::machine::backtrace;
 use crate::management::sender_canister_version;
 use crate::reject::{self, Failure, OutOfCycles};
 use crate::system_api::{Answer, MadeCall, SystemApi};
-use cyclotron_types::canister::{CallContext, CallOrigin, Callback, CanisterLog, Visibility, take};
+use cyclotron_types::canister::{CallContext, CallOrigin, Callback, CanisterLog, Visibility};
 use cyclotron_types::ids::{CallContextId, CallbackId, CanisterId};
 use cyclotron_types::limits::{HEAP_BYTES_MAX_32, HEAP_BYTES_MAX_64};
 use cyclotron_types::message::{IngressStatus, Message, Request, Response, ResponsePayload, SystemTask};
@@ -22,7 +22,6 @@ use cyclotron_types::units::{Bytes, Cycles, Instructions, Time};
 use cyclotron_wasm::abi::TrapCode;
 use cyclotron_wasm::decode::SystemMethod;
 use cyclotron_wasm::runtime::{Finished, Trap, describe};
-use std::sync::Arc;
 
 /// How a message ended.
 pub(super) enum Verdict {
@@ -221,7 +220,7 @@ pub(super) fn conclude(
     canister.balance.0 = balance;
     if let Some((id, callee)) = callback {
         canister.contexts.take_callback(id);
-        close_call(canister.open_calls, callee);
+        canister.open_calls.close(callee);
     }
     end_context(canister, run, stage, used, env.time, &mut effects);
     effects.idle = canister.contexts.contexts.is_empty();
@@ -296,16 +295,6 @@ pub fn check_low_memory(canister: &mut CanisterMut<'_>) -> bool {
     false
 }
 
-fn close_call(open: &mut OpenCalls, callee: CanisterId) {
-    let open = Arc::make_mut(&mut open.0);
-    if let Some(count) = open.get_mut(&callee) {
-        *count -= 1;
-        if *count == 0 {
-            take(open, &callee);
-        }
-    }
-}
-
 /// The rejection of a call to the management canister that gives another version than the canister's for its own.
 ///
 /// Source: dfinity/ic `system_api/src/sandbox_safe_system_state.rs`, `validate_sender_canister_version`.
@@ -330,7 +319,7 @@ fn send_calls(
     for (call, refused) in calls {
         let id = CallbackId(canister.contexts.next_callback);
         canister.contexts.next_callback += 1;
-        *Arc::make_mut(&mut canister.open_calls.0).entry(call.callee).or_default() += 1;
+        canister.open_calls.open(call.callee);
         canister.contexts.callbacks.insert(
             id,
             Callback {

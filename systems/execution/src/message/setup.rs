@@ -148,7 +148,7 @@ pub(super) fn system_api(
         calls: Calls {
             pending: None,
             made: Vec::new(),
-            open: open.map(|open| Arc::clone(&open.0)).unwrap_or_default(),
+            open: open.cloned().unwrap_or_default(),
             answered_by: setup.answered_by,
         },
         memory: MemoryBook {

@@ -174,7 +174,7 @@ impl SystemApi {
 
     /// Whether one more call to `callee` may be outstanding.
     fn has_slot(&self, callee: CanisterId) -> bool {
-        let before = self.calls.open.get(&callee).copied().unwrap_or(0);
+        let before = self.calls.open.to(callee);
         // The slot of the response that is being handled is free again.
         let before = before.saturating_sub(u32::from(self.calls.answered_by == Some(callee)));
         let now = self.calls.made.iter().filter(|call| call.callee == callee).count();

@@ -2,6 +2,7 @@
 
 use super::Entry;
 use super::touched::TouchedPages;
+use crate::canister::OpenCalls;
 use crate::config::SubnetConfig;
 use crate::reject::Failure;
 use cyclotron_heap::StableAccess;
@@ -13,7 +14,6 @@ use cyclotron_types::limits::{CERTIFIED_DATA_BYTES_MAX, CONTROLLERS_MAX};
 use cyclotron_types::message::{CallKind, ResponsePayload};
 use cyclotron_types::reject::RejectCode;
 use cyclotron_types::units::{Bytes, Cycles, Instructions, Seconds, Time};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Everything of one message.
@@ -190,7 +190,7 @@ pub(crate) struct Calls {
     pub pending: Option<Box<PendingCall>>,
     pub made: Vec<MadeCall>,
     /// Calls open before this message, by callee; the callback that is running does not count.
-    pub open: Arc<BTreeMap<CanisterId, u32>>,
+    pub open: OpenCalls,
     /// The callee whose callback is running.
     pub answered_by: Option<CanisterId>,
 }

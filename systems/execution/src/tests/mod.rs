@@ -10,8 +10,8 @@ mod slices;
 use crate::install::{Install, InstallOutcome, InstallStep, Mode, resume_install, start_install};
 use crate::message::abort;
 use crate::{
-    CanisterBundle, CanisterMut, ExecutionLimits, InstructionLimits, Job, Machine, Outcome, Outgoing, Paused,
-    PublishedCanister, RoundEnv, Step, SubnetConfig, resume, start,
+    CanisterBundle, CanisterMut, ExecutionLimits, InstructionLimits, Job, Machine, OpenCalls, Outcome, Outgoing,
+    Paused, PublishedCanister, RoundEnv, Step, SubnetConfig, resume, start,
 };
 use cyclotron_types::Principal;
 use cyclotron_types::fees::Fees;
@@ -187,9 +187,9 @@ impl Subnet {
                 add(callback.prepaid_execution);
                 add(callback.prepaid_transmission);
             }
-            let mut open = BTreeMap::new();
-            bundle.contexts.callbacks.values().for_each(|c| *open.entry(c.callee).or_insert(0) += 1);
-            assert_eq!(*bundle.open_calls.0, open, "calls are counted");
+            let mut open = OpenCalls::default();
+            bundle.contexts.callbacks.values().for_each(|callback| open.open(callback.callee));
+            assert_eq!(bundle.open_calls, open, "calls are counted");
         }
         for message in &self.queue {
             match message {

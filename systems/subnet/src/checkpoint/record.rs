@@ -452,10 +452,8 @@ impl Rebuilt {
         let held = Held::of(&record.program, &places, at, kept);
         let (program, paused) = record.program.into_owned().restore(machine, modules, places, stored)?;
         let contexts = record.contexts.into_owned();
-        let mut open_calls = BTreeMap::new();
-        for callback in contexts.callbacks.values() {
-            *open_calls.entry(callback.callee).or_default() += 1;
-        }
+        let mut open_calls = OpenCalls::default();
+        contexts.callbacks.values().for_each(|callback| open_calls.open(callback.callee));
         let canister = CanisterBundle {
             controllers: record.controllers.into_owned(),
             balance: record.balance,
@@ -467,7 +465,7 @@ impl Rebuilt {
             run_state: record.run_state.into_owned(),
             settings: record.settings.into_owned(),
             contexts,
-            open_calls: OpenCalls(Arc::new(open_calls)),
+            open_calls,
             log: record.log.into_owned(),
             chunks: record.chunks.into_owned(),
             history: record.history.into_owned(),
