@@ -72,6 +72,9 @@ pub const HISTORY_BYTES_MAX: Bytes = Bytes(4 << 30);
 /// What an entry counts for besides its payload: an id, three principals, a time, and its place in the lists.
 const ENTRY_BYTES: u64 = 256;
 
+/// Messages for which there is always room.
+const ROOM_MIN: usize = 1_024;
+
 const _: () = assert!(INGRESS_HISTORY_MAX as u64 * ENTRY_BYTES < HISTORY_BYTES_MAX.0, "entries leave room for replies");
 
 impl Default for IngressHistory {
@@ -190,7 +193,19 @@ impl IngressHistory {
         while self.answered.front().is_some_and(|id| !self.entries.contains_key(id)) {
             self.answered.pop_front();
         }
+        self.give_room_back();
         forgotten
+    }
+
+    /// Keeps room for four times as many messages at most: a busy time passes. Cost: nothing mostly, else O(remembered).
+    fn give_room_back(&mut self) {
+        let enough = 4 * self.entries.len().max(ROOM_MIN);
+        if self.entries.capacity() > enough {
+            self.entries.shrink_to(enough / 2);
+        }
+        if self.answered.capacity() > enough {
+            self.answered.shrink_to(enough / 2);
+        }
     }
 
     /// What is known of a message.
@@ -300,6 +315,30 @@ mod tests {
         assert_eq!(history.forget_until(Time(312 * S)), 1);
         assert!(history.is_empty() && history.answered.is_empty() && history.buckets.is_empty() && history.bytes == 0);
         assert_eq!(history.take_changed(), [id(1)]);
+    }
+
+    #[test]
+    fn room_for_many_messages_is_given_back_when_they_are_forgotten() {
+        let mut history = IngressHistory::default();
+        for n in 0..8 * ROOM_MIN as u64 {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            history.receive(&Ingress {
+                id: MessageId(id),
+                sender: Principal::anonymous(),
+                receiver: CanisterId::from_u64(1),
+                effective_canister: None,
+                method: "m".into(),
+                arg: vec![],
+                expiry: Time(S),
+                nonce_bytes: 0,
+            });
+            history.set(MessageId(id), IngressStatus::Replied(vec![]), Time(S));
+        }
+        let room = |history: &IngressHistory| (history.entries.capacity(), history.answered.capacity());
+        assert!(room(&history).0.min(room(&history).1) >= 8 * ROOM_MIN);
+        assert_eq!(history.forget_until(Time(1_000 * S)), 8 * ROOM_MIN);
+        assert!(room(&history).0.max(room(&history).1) <= 4 * ROOM_MIN, "{:?}", room(&history));
     }
 
     #[test]

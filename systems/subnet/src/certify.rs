@@ -30,6 +30,9 @@ pub struct Outside(pub Certified);
 #[derive(Resource)]
 pub struct Signer(pub Arc<dyn RootSigner>);
 
+/// Requests for which there is always room among those with a status.
+const ROOM_MIN: usize = 1_024;
+
 /// What the last round left for the outside.
 #[derive(Debug, Default, Resource)]
 pub struct View(pub Option<Result<CertifiedView, StorageError>>);
@@ -115,6 +118,11 @@ pub fn certify(
     for id in history.take_changed() {
         hash.status_changed(id);
         certify_status(&mut state, id, history.get(&id));
+    }
+    // A busy time passes.
+    if state.requests.capacity() / 4 > state.requests.len().max(ROOM_MIN) {
+        let enough = 2 * state.requests.len();
+        state.requests.shrink_to(enough);
     }
     state.history_is_full = history.is_full();
     let metrics = SubnetMetrics {
