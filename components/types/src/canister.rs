@@ -10,6 +10,8 @@ use bevy_ecs::component::Component;
 use ic_principal::Principal;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Principals that may manage the canister, at most `limits::CONTROLLERS_MAX`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Component, Serialize, Deserialize)]
@@ -93,7 +95,7 @@ pub enum Visibility {
 /// What `update_settings` sets, besides the controllers.
 ///
 /// Spec: ic-interface-spec #ic-canister_settings.
-#[derive(Clone, Debug, PartialEq, Eq, Component, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Percent of one scheduler core, 0 to 100.
     pub compute_allocation: u64,
@@ -137,6 +139,50 @@ impl Default for Settings {
             log_memory_limit: crate::limits::LOG_BYTES_DEFAULT,
             environment_variables: BTreeMap::new(),
         }
+    }
+}
+
+/// The settings of a canister. Copies share one piece, and so do canisters that were given the same settings lately: most have the same.
+#[derive(Clone, Debug, PartialEq, Eq, Component)]
+pub struct SharedSettings(Arc<Settings>);
+
+/// Settings that somebody was given lately, the newest last.
+static RECENT: Mutex<VecDeque<Arc<Settings>>> = Mutex::new(VecDeque::new());
+const RECENT_MAX: usize = 16;
+
+impl Default for SharedSettings {
+    fn default() -> Self {
+        Settings::default().into()
+    }
+}
+
+impl From<Settings> for SharedSettings {
+    fn from(settings: Settings) -> Self {
+        let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = recent.iter().find(|recent| ***recent == settings) {
+            return Self(Arc::clone(same));
+        }
+        let new = Arc::new(settings);
+        if recent.len() >= RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(Arc::clone(&new));
+        Self(new)
+    }
+}
+
+impl Deref for SharedSettings {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.0
+    }
+}
+
+/// Who changes a setting has settings of its own from then on.
+impl DerefMut for SharedSettings {
+    fn deref_mut(&mut self) -> &mut Settings {
+        Arc::make_mut(&mut self.0)
     }
 }
 
@@ -449,4 +495,25 @@ pub struct Priority {
     pub last_full_round: u64,
     /// Height of the round in which its long message was first suspended; zero when it has none.
     pub long_since: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canisters_with_the_same_settings_share_them_until_one_changes_its_own() {
+        let given = || Settings { compute_allocation: 7, ..Settings::default() };
+        let (a, mut b) = (SharedSettings::from(given()), SharedSettings::from(given()));
+        assert!(Arc::ptr_eq(&a.0, &b.0));
+        b.compute_allocation = 8;
+        assert_eq!((a.compute_allocation, b.compute_allocation), (7, 8));
+        assert_eq!(*SharedSettings::from(given()), given(), "what others are given is what they ask for");
+        // However many there are, few are remembered.
+        for percent in 0..RECENT_MAX as u64 * 2 {
+            let settings = Settings { compute_allocation: percent, ..Settings::default() };
+            assert_eq!(*SharedSettings::from(settings.clone()), settings);
+        }
+        assert_eq!(RECENT.lock().unwrap().len(), RECENT_MAX);
+    }
 }

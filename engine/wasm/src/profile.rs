@@ -43,7 +43,7 @@ impl Default for TrackingPolicy {
 }
 
 /// 4^10 windows.
-const CAUTION_MAX: u32 = 10;
+const CAUTION_MAX: u8 = 10;
 
 /// What an instance has done lately.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,7 +56,7 @@ pub(crate) struct StoreProfile {
     in_a_row: u32,
     /// `log4` of how many it takes: one more each time that protection turned out to be wrong. A single message can store to so many pages
     /// that their faults save a heap of gigabytes, so it must not pay to alternate.
-    caution: u32,
+    caution: u8,
 }
 
 impl StoreProfile {

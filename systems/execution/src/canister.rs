@@ -12,7 +12,7 @@ use bevy_ecs::query::QueryData;
 use cyclotron_heap::StableMemory;
 use cyclotron_types::canister::{
     CallContexts, CanisterHistory, CanisterLog, CanisterVersion, CertifiedData, ChunkStore, Controllers, CyclesBalance,
-    GlobalTimer, PaidUntil, ReservedBalance, RunState, Settings,
+    GlobalTimer, PaidUntil, ReservedBalance, RunState, SharedSettings,
 };
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits::CHUNK_BYTES_MAX;
@@ -188,7 +188,7 @@ pub struct CanisterMut<'a> {
     /// Whether it takes messages.
     pub run_state: &'a mut RunState,
     /// Its settings.
-    pub settings: &'a mut Settings,
+    pub settings: &'a mut SharedSettings,
     /// Calls served and made.
     pub contexts: &'a mut CallContexts,
     /// Calls made, by callee.
@@ -234,7 +234,7 @@ pub struct CanisterData {
     timer: &'static mut GlobalTimer,
     paid_until: &'static mut PaidUntil,
     run_state: &'static mut RunState,
-    settings: &'static mut Settings,
+    settings: &'static mut SharedSettings,
     contexts: &'static mut CallContexts,
     open_calls: &'static mut OpenCalls,
     log: &'static mut CanisterLog,
@@ -294,7 +294,7 @@ pub struct CanisterBundle {
     /// Whether it takes messages.
     pub run_state: RunState,
     /// Its settings.
-    pub settings: Settings,
+    pub settings: SharedSettings,
     /// Calls served and made.
     pub contexts: CallContexts,
     /// Calls made, by callee.

@@ -34,5 +34,5 @@ pub use machine::{Installed, Machine, PublishedProgram};
 pub use message::install;
 pub use message::query;
 pub use message::{Aborted, Prior, Suspended, abort, affords_message, append_log, check_low_memory, resume, start};
-pub use published::{PublishedCanister, Standing};
+pub use published::PublishedCanister;
 pub use system_api::{CallerInfo, Entry, SystemApi, may_call};

@@ -6,21 +6,10 @@
 use crate::canister::{CanisterMut, Program};
 use crate::machine::PublishedProgram;
 use crate::management::{Guarded, MemoryUse};
-use cyclotron_types::canister::{CanisterLog, Controllers, RunState, Settings};
+use cyclotron_types::canister::{CanisterLog, Controllers, RunState, SharedSettings};
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::units::{Cycles, Height, Time};
 use std::sync::{Arc, LazyLock};
-
-/// What seldom changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Who manages it.
-    pub controllers: Controllers,
-    /// Its settings.
-    pub settings: Settings,
-    /// Whether it takes messages.
-    pub run_state: RunState,
-}
 
 /// A canister as a round left it.
 #[derive(Debug)]
@@ -29,8 +18,14 @@ pub struct PublishedCanister {
     pub id: CanisterId,
     /// The round that left it so.
     pub height: Height,
-    /// Shared with earlier publications while it stays as it is.
-    pub standing: Arc<Standing>,
+    /// Who manages it.
+    pub controllers: Controllers,
+    /// Its settings.
+    pub settings: SharedSettings,
+    /// Whether it takes messages.
+    pub run_state: RunState,
+    /// How often code or controllers have changed: with the times of its history.
+    pub changes: u64,
     /// Its cycles.
     pub balance: Cycles,
     /// Cycles reserved for storage.
@@ -41,7 +36,7 @@ pub struct PublishedCanister {
     pub timer: Time,
     /// What it stores.
     pub memory: MemoryUse,
-    /// Its log; shared likewise.
+    /// Its log; shared with earlier publications while it stays as it is.
     pub log: Arc<CanisterLog>,
     /// Whether no message waits in its queues, in or out.
     pub quiet: bool,
@@ -52,13 +47,16 @@ pub struct PublishedCanister {
 impl PublishedCanister {
     /// Publishes the canister as it is, without what a suspended message has done; views of the publication `before` cannot begin any more.
     ///
-    /// Cost: a copy of globals, and of settings or log where they have changed.
+    /// Cost: a copy of globals, of those who wait for it to stop, and of the log where that has changed.
     pub fn publish(canister: &mut CanisterMut<'_>, height: Height, quiet: bool, before: Option<&Self>) -> Self {
         let memory = MemoryUse::of(&(&*canister).into());
         Self {
             id: canister.id,
             height,
-            standing: standing(canister, before),
+            controllers: canister.controllers.clone(),
+            settings: canister.settings.clone(),
+            run_state: canister.run_state.clone(),
+            changes: canister.history.total,
             balance: canister.balance.0,
             reserved: canister.reserved.0,
             version: canister.version.0,
@@ -75,26 +73,8 @@ impl PublishedCanister {
 
     /// What the caller rules look at.
     pub fn guarded(&self) -> Guarded<'_> {
-        Guarded { id: self.id, controllers: &self.standing.controllers, settings: &self.standing.settings }
+        Guarded { id: self.id, controllers: &self.controllers, settings: &self.settings }
     }
-}
-
-fn standing(canister: &CanisterMut<'_>, before: Option<&PublishedCanister>) -> Arc<Standing> {
-    let same = before.map(|before| &before.standing).filter(|standing| {
-        standing.run_state == *canister.run_state
-            && standing.controllers == *canister.controllers
-            && standing.settings == *canister.settings
-    });
-    same.map_or_else(
-        || {
-            Arc::new(Standing {
-                controllers: canister.controllers.clone(),
-                settings: canister.settings.clone(),
-                run_state: canister.run_state.clone(),
-            })
-        },
-        Arc::clone,
-    )
 }
 
 fn log(now: &CanisterLog, before: Option<&PublishedCanister>) -> Arc<CanisterLog> {

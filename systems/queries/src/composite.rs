@@ -120,7 +120,7 @@ impl Walk<'_> {
                 self.height = env.height;
             }
             let is_later = state.height() > self.height;
-            if is_later && (state.is_management(id) || !state.canisters.contains_key(&id)) {
+            if is_later && (state.is_management(id) || state.canisters.get(id).is_none()) {
                 // It was perhaps another canister's log, or there was a canister, when the query began.
                 self.follows_from = FollowsFrom::Moment;
             }

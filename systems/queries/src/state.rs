@@ -10,7 +10,9 @@ use cyclotron_types::Principal;
 use cyclotron_types::ids::{CanisterId, MessageId};
 use cyclotron_types::reject::Reject;
 use cyclotron_types::units::Height;
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, PoisonError};
 
 /// An ingress message whose status the tree shows.
@@ -26,14 +28,58 @@ pub struct KnownRequest {
     pub answered: bool,
 }
 
+/// Canisters by id. Looked up only: the order of a hash table is nobody's business.
+#[derive(Default)]
+pub struct PublishedCanisters(HashSet<ById>);
+
+/// A canister, found by the id that it has in itself.
+struct ById(Arc<PublishedCanister>);
+
+impl Borrow<CanisterId> for ById {
+    fn borrow(&self) -> &CanisterId {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
+
+impl PublishedCanisters {
+    /// The canister of this id.
+    pub fn get(&self, id: CanisterId) -> Option<&Arc<PublishedCanister>> {
+        self.0.get(&id).map(|canister| &canister.0)
+    }
+
+    /// Puts a canister in; returns what was there of it.
+    pub fn insert(&mut self, canister: Arc<PublishedCanister>) -> Option<Arc<PublishedCanister>> {
+        self.0.replace(ById(canister)).map(|before| before.0)
+    }
+
+    /// Takes a canister out.
+    pub fn remove(&mut self, id: CanisterId) -> Option<Arc<PublishedCanister>> {
+        self.0.take(&id).map(|before| before.0)
+    }
+}
+
 /// What a round leaves for readers.
 pub struct CertifiedState {
     /// The round whose state it is; queries see its time. `None` before the first.
     pub env: Option<Arc<RoundEnv>>,
     /// The tree, signed.
     pub tree: StateTree,
-    /// Canisters by id. Looked up only: the order of a hash map is nobody's business.
-    pub canisters: HashMap<CanisterId, Arc<PublishedCanister>>,
+    /// Canisters by id.
+    pub canisters: PublishedCanisters,
     /// Ingress messages with a status. Looked up only.
     pub requests: HashMap<MessageId, KnownRequest>,
     /// Whether no further ingress message could be remembered.
@@ -43,7 +89,8 @@ pub struct CertifiedState {
 impl CertifiedState {
     /// Nothing certified yet.
     pub fn new(tree: StateTree) -> Self {
-        Self { env: None, tree, canisters: HashMap::new(), requests: HashMap::new(), history_is_full: false }
+        let canisters = PublishedCanisters::default();
+        Self { env: None, tree, canisters, requests: HashMap::new(), history_is_full: false }
     }
 
     /// The round's height; zero before the first.
@@ -54,7 +101,7 @@ impl CertifiedState {
     /// The canister of this id.
     /// Errors: there is none.
     pub fn canister(&self, id: CanisterId) -> Result<&Arc<PublishedCanister>, Reject> {
-        self.canisters.get(&id).ok_or_else(|| no_such_canister(id))
+        self.canisters.get(id).ok_or_else(|| no_such_canister(id))
     }
 
     /// Whether messages to `id` are the management canister's.
@@ -64,10 +111,10 @@ impl CertifiedState {
 
     /// Whether `reader` may read a canister's custom section: there is none, it is public, or the reader is a controller.
     pub fn may_read_metadata(&self, canister: CanisterId, name: &str, reader: &Principal) -> bool {
-        let Some(canister) = self.canisters.get(&canister) else { return true };
+        let Some(canister) = self.canisters.get(canister) else { return true };
         let program = canister.program.as_ref();
         let section = program.and_then(|program| program.module().shape().metadata.get(name));
-        section.is_none_or(|(public, _)| *public) || canister.standing.controllers.0.contains(reader)
+        section.is_none_or(|(public, _)| *public) || canister.controllers.0.contains(reader)
     }
 
     /// A certificate over what the paths show.
@@ -112,7 +159,7 @@ impl Certified {
         let outdated = self
             .0
             .resting
-            .take_if(|session| !state.canisters.get(&session.canister()).is_some_and(|now| session.is_of(now)));
+            .take_if(|session| !state.canisters.get(session.canister()).is_some_and(|now| session.is_of(now)));
         drop(state);
         drop(outdated);
     }

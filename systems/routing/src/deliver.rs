@@ -10,7 +10,7 @@ use crate::state::{CurrentRound, Deadlines, Input, ManagementInbox, ManagementLi
 use cyclotron_execution::Outgoing;
 use cyclotron_execution::management::Line;
 use cyclotron_execution::reject::{no_such_canister, too_few_cycles_attached};
-use cyclotron_types::canister::{CyclesBalance, InputQueue, RunState, Settings};
+use cyclotron_types::canister::{CyclesBalance, InputQueue, RunState, SharedSettings};
 use cyclotron_types::ids::{CanisterId, MessageIx};
 use cyclotron_types::message::{CallKind, Message, Request, Response, ResponsePayload};
 use cyclotron_types::reject::{ErrorCode, Reject};
@@ -25,7 +25,7 @@ pub struct Mailbox {
     /// Whether it takes any.
     pub run_state: &'static RunState,
     /// What a call must at least carry.
-    pub settings: &'static Settings,
+    pub settings: &'static SharedSettings,
     /// Where late refunds go.
     pub balance: &'static mut CyclesBalance,
 }

@@ -4,7 +4,7 @@
 use cyclotron_execution::Paused;
 use cyclotron_execution::management::PendingInstall;
 use cyclotron_routing::{ActiveSet, CurrentRound, Directory};
-use cyclotron_types::canister::{Priority, Settings};
+use cyclotron_types::canister::{Priority, SharedSettings};
 use cyclotron_types::ids::{CanisterId, CanisterIx};
 use cyclotron_types::units::{Bytes, Instructions};
 use cyclotron_world::prelude::*;
@@ -134,7 +134,7 @@ pub fn choose_canisters(
     directory: Res<Directory>,
     installing: Res<Installing>,
     mut cores: ResMut<Cores>,
-    canisters: Query<(&Priority, &Paused, &Settings)>,
+    canisters: Query<(&Priority, &Paused, &SharedSettings)>,
 ) {
     let cores = &mut *cores;
     cores.chosen.iter_mut().for_each(Vec::clear);
@@ -177,7 +177,7 @@ pub fn end_round(
     active: Res<ActiveSet>,
     directory: Res<Directory>,
     cores: Res<Cores>,
-    mut canisters: Query<(&mut Priority, &Settings)>,
+    mut canisters: Query<(&mut Priority, &SharedSettings)>,
 ) {
     for &id in cores.dealt.keys() {
         let Some((mut priority, settings)) = directory.entity(id).and_then(|e| canisters.get_mut(e).ok()) else {

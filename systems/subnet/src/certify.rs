@@ -18,7 +18,7 @@ use cyclotron_types::PrincipalSet;
 use cyclotron_types::batch::CertifiedView;
 use cyclotron_types::canister::InputQueue;
 use cyclotron_types::ids::{CanisterId, MessageId};
-use cyclotron_types::units::{Height, Time};
+use cyclotron_types::units::Height;
 use cyclotron_world::prelude::*;
 use std::sync::Arc;
 
@@ -36,19 +36,6 @@ const ROOM_MIN: usize = 1_024;
 /// What the last round left for the outside.
 #[derive(Debug, Default, Resource)]
 pub struct View(pub Option<Result<CertifiedView, StorageError>>);
-
-/// What the tree shows of a canister besides its certified data: a touched canister has seldom changed it.
-#[derive(Debug, Default, PartialEq, Eq, Component)]
-pub struct Shown(Option<Facts>);
-
-#[derive(Debug, PartialEq, Eq)]
-struct Facts {
-    controllers: PrincipalSet,
-    /// Names the metadata too: it is part of the module.
-    module_hash: Option<[u8; 32]>,
-    created: Option<Time>,
-    installed: Option<Time>,
-}
 
 /// Lists what the state hash and the next checkpoint must take up. Cost: O(touched + active + installing).
 pub fn note_changes(
@@ -70,7 +57,6 @@ pub fn note_changes(
 pub struct Seen {
     canister: CanisterData,
     queue: &'static InputQueue,
-    shown: &'static mut Shown,
 }
 
 /// What certification reads of the round besides canisters.
@@ -111,7 +97,7 @@ pub fn certify(
             Some(seen) => outdated.extend(certify_canister(&mut state, id, env.height, seen)),
             None => {
                 state.tree.remove_canister(id);
-                outdated.extend(state.canisters.remove(&id));
+                outdated.extend(state.canisters.remove(id));
             }
         }
     }
@@ -158,41 +144,39 @@ fn certify_canister(
     height: Height,
     seen: SeenItem<'_, '_>,
 ) -> Option<Arc<PublishedCanister>> {
-    let SeenItem { canister, queue, mut shown } = seen;
+    let SeenItem { canister, queue } = seen;
     let mut canister = CanisterMut::from(canister);
     let quiet = queue.messages.is_empty() && canister.contexts.callbacks.is_empty();
-    let before = state.canisters.get(&id).map(AsRef::as_ref);
-    let published = Arc::new(PublishedCanister::publish(&mut canister, height, quiet, before));
-    let outdated = state.canisters.insert(id, published);
-
-    let installed = canister.program.installed();
-    let history = &*canister.history;
-    if shown.0.as_ref().is_some_and(|shown| {
-        shown.module_hash.as_ref() == installed.map(|i| &i.module_hash)
-            && shown.controllers == canister.controllers.0
-            && (shown.created, shown.installed) == (history.created, history.installed)
-    }) {
+    let before = state.canisters.get(id).map(AsRef::as_ref);
+    let published = PublishedCanister::publish(&mut canister, height, quiet, before);
+    let is_shown = before.is_some_and(|before| shown_of(before) == shown_of(&published));
+    let outdated = state.canisters.insert(Arc::new(published));
+    if is_shown {
         state.tree.set_certified_data(id, &canister.certified_data.0);
         return outdated;
     }
+    let installed = canister.program.installed();
     let metadata: Vec<(&str, &[u8])> =
         installed.into_iter().flat_map(|i| i.all_metadata()).map(|(name, _, content)| (name, content)).collect();
-    let code =
-        installed.map(|i| CodeFacts { module_hash: &i.module_hash, installed: history.installed, metadata: &metadata });
+    let code = installed.map(|i| CodeFacts {
+        module_hash: &i.module_hash,
+        installed: canister.history.installed,
+        metadata: &metadata,
+    });
     let facts = CanisterFacts {
         controllers: &canister.controllers.0,
         certified_data: &canister.certified_data.0,
-        created: history.created,
+        created: canister.history.created,
         code,
     };
     state.tree.upsert_canister(id, &facts);
-    shown.0 = Some(Facts {
-        controllers: canister.controllers.0.clone(),
-        module_hash: installed.map(|i| i.module_hash),
-        created: history.created,
-        installed: history.installed,
-    });
     outdated
+}
+
+/// What stands for all that the tree shows of a canister besides its certified data: metadata is part of the module, times come with a change.
+fn shown_of(canister: &PublishedCanister) -> (&PrincipalSet, Option<&[u8; 32]>, u64) {
+    let module_hash = canister.program.as_ref().map(|program| &program.module_hash);
+    (&canister.controllers.0, module_hash, canister.changes)
 }
 
 /// Takes a changed ingress status into the tree, or out of it.

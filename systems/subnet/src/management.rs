@@ -1,7 +1,6 @@
 //! The management canister in a round: its calls run one after the other, between the parallel steps; and what time does to canisters
 //! outside of any message: stops that took too long, storage that cannot be paid.
 
-use crate::certify::Shown;
 use crate::totals::{Counted, Totals, use_of};
 use cyclotron_execution::management::{
     Answer, CanisterIds, Canisters, ManagementCall, ManagementContext, ManagementEffects, ManagementStep, NodeFacts,
@@ -61,7 +60,7 @@ impl Canisters for WorldCanisters<'_> {
     }
 
     fn insert(&mut self, id: CanisterId, canister: CanisterBundle) {
-        let parts = (id, canister, InputQueue::default(), Priority::default(), Counted::default(), Shown::default());
+        let parts = (id, canister, InputQueue::default(), Priority::default(), Counted::default());
         let entity = self.world.spawn(parts).id();
         let ix = self.world.resource_mut::<Directory>().insert(id, entity);
         self.world.entity_mut(entity).insert(ix);

@@ -196,7 +196,7 @@ fn hash_canister(
         &*data.timer,
         &*data.paid_until,
     ));
-    hasher.put(&(&*data.run_state, &*data.settings, &*data.contexts, &*data.log, &*data.chunks, &*data.history));
+    hasher.put(&(&*data.run_state, &**data.settings, &*data.contexts, &*data.log, &*data.chunks, &*data.history));
     hasher.put(&(&*data.low_memory, &*data.open_calls));
     hash_paused(&mut hasher, data.paused);
     let Some(installed) = data.program.installed() else {

@@ -84,7 +84,6 @@ fn create(
     let mut bundle = CanisterBundle {
         controllers: Controllers([run.caller()].into()),
         balance: CyclesBalance(balance),
-        settings: defaults,
         paid_until: PaidUntil(context.env.time),
         ..CanisterBundle::default()
     };

@@ -263,7 +263,7 @@ pub fn apply(canister: &mut CanisterMut<'_>, update: &SettingsUpdate, reservatio
     let balance = canister.balance.0.checked_sub(reservation).expect("the reservation was checked against the balance");
     canister.balance.0 = balance;
     canister.reserved.0 = canister.reserved.0.saturating_add(reservation);
-    let settings = &mut *canister.settings;
+    let mut settings = Settings::clone(canister.settings);
     fn set<T: Clone>(setting: &mut T, new: &Option<T>) {
         if let Some(new) = new {
             *setting = new.clone();
@@ -281,6 +281,9 @@ pub fn apply(canister: &mut CanisterMut<'_>, update: &SettingsUpdate, reservatio
     set(&mut settings.snapshot_visibility, &update.snapshot_visibility);
     set(&mut settings.status_visibility, &update.status_visibility);
     set(&mut settings.environment_variables, &update.environment_variables);
+    if settings != **canister.settings {
+        *canister.settings = settings.into();
+    }
     canister.log.trim(canister.settings.log_memory_limit);
 }
 

@@ -50,7 +50,7 @@ impl<'a> From<&'a PublishedCanister> for StatusFacts<'a> {
     fn from(canister: &'a PublishedCanister) -> Self {
         Self {
             guarded: canister.guarded(),
-            run_state: &canister.standing.run_state,
+            run_state: &canister.run_state,
             version: canister.version,
             module_hash: canister.program.as_ref().map(|program| &program.module_hash),
             memory: canister.memory,

@@ -134,14 +134,13 @@ impl Drop for QuerySession {
 
 /// Whether the canister takes queries: it runs, and it is not frozen.
 fn check_canister(env: &RoundEnv, canister: &PublishedCanister) -> Result<(), Reject> {
-    let standing = &canister.standing;
-    match standing.run_state {
+    match canister.run_state {
         RunState::Running => {}
         RunState::Stopping(_) => return Err(reject::not_running(canister.id, false)),
         RunState::Stopped => return Err(reject::not_running(canister.id, true)),
     }
     let fees = &env.subnet.fees;
-    let threshold = charge::freezing_threshold(fees, &standing.settings, canister.memory.total(), canister.reserved);
+    let threshold = charge::freezing_threshold(fees, &canister.settings, canister.memory.total(), canister.reserved);
     if canister.balance < threshold {
         return Err(reject::out_of_cycles(OutOfCycles {
             canister: canister.id,
@@ -394,13 +393,13 @@ impl QueryStep {
 fn facts(canister: &PublishedCanister, wasm64: bool) -> Facts<'_> {
     Facts {
         id: canister.id,
-        controllers: &canister.standing.controllers,
+        controllers: &canister.controllers,
         balance: canister.balance,
         reserved: canister.reserved,
         version: canister.version,
         timer: canister.timer,
-        run_state: &canister.standing.run_state,
-        settings: &canister.standing.settings,
+        run_state: &canister.run_state,
+        settings: &canister.settings,
         memory_used: canister.memory.total(),
         wasm64,
     }

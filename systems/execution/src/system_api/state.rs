@@ -7,7 +7,7 @@ use crate::config::SubnetConfig;
 use crate::reject::Failure;
 use cyclotron_heap::StableAccess;
 use cyclotron_types::Principal;
-use cyclotron_types::canister::{Settings, WasmClosure};
+use cyclotron_types::canister::{Settings, SharedSettings, WasmClosure};
 use cyclotron_types::host_costs::LogRoom;
 use cyclotron_types::ids::CanisterId;
 use cyclotron_types::limits::{CERTIFIED_DATA_BYTES_MAX, CONTROLLERS_MAX};
@@ -213,6 +213,12 @@ impl From<&Settings> for Rates {
             memory_allocation: settings.memory_allocation,
             freezing_threshold: settings.freezing_threshold,
         }
+    }
+}
+
+impl From<&SharedSettings> for Rates {
+    fn from(settings: &SharedSettings) -> Self {
+        Self::from(&**settings)
     }
 }
 

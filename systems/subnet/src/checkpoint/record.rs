@@ -2,7 +2,7 @@
 //!
 //! Invariant owned here: what a record says follows from the state alone. Which program made the last round, and where pages are, stands beside it.
 
-use crate::certify::{Shown, certify};
+use crate::certify::certify;
 use crate::checkpoint::kept::{Held, Kept};
 use crate::management::{Deferred, Ids};
 use crate::program::Program;
@@ -23,7 +23,7 @@ use cyclotron_storage::checkpoint::{Entry as Named, PageFiles, RecordAt, StateRe
 use cyclotron_storage::{FrameKind, StorageError};
 use cyclotron_types::canister::{
     CallContexts, CanisterHistory, CanisterLog, CanisterVersion, CertifiedData, ChunkStore, Controllers, CyclesBalance,
-    GlobalTimer, InputQueue, PaidUntil, Priority, ReservedBalance, RunState, Settings,
+    GlobalTimer, InputQueue, PaidUntil, Priority, ReservedBalance, RunState, Settings, SharedSettings,
 };
 use cyclotron_types::ids::{CallbackId, CanisterId, MessageId, MessageIx};
 use cyclotron_types::limits::REQUEST_BYTES_MAX;
@@ -179,7 +179,7 @@ pub(super) fn record_of<'w>(
         timer: *part(canister),
         paid_until: *part(canister),
         run_state: Cow::Borrowed(part(canister)),
-        settings: Cow::Borrowed(part(canister)),
+        settings: Cow::Borrowed(part::<SharedSettings>(canister)),
         contexts: Cow::Borrowed(part(canister)),
         log: Cow::Borrowed(part(canister)),
         chunks: Cow::Borrowed(part(canister)),
@@ -463,7 +463,7 @@ impl Rebuilt {
             timer: record.timer,
             paid_until: record.paid_until,
             run_state: record.run_state.into_owned(),
-            settings: record.settings.into_owned(),
+            settings: record.settings.into_owned().into(),
             contexts,
             open_calls,
             log: record.log.into_owned(),
@@ -496,7 +496,7 @@ impl Rebuilt {
             let slot = stored.expect("the system runs on this world").expect("a slot was reserved");
             enqueue(&mut queue, place, MessageIx(slot));
         }
-        let entity = world.spawn((id, self.canister, queue, self.priority, counted, Shown::default())).id();
+        let entity = world.spawn((id, self.canister, queue, self.priority, counted)).id();
         let ix = world.resource_mut::<Directory>().insert(id, entity);
         world.entity_mut(entity).insert(ix);
         world.resource_mut::<Timers>().0.set(id, self.timer_at);

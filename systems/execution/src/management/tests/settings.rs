@@ -46,7 +46,7 @@ fn every_setting_is_kept_and_shown() {
         log_memory_limit: Bytes(10_000),
         environment_variables: BTreeMap::from([("A".into(), "".into()), ("B".into(), "2".into())]),
     };
-    assert_eq!(subnet.canister(id).settings, expected);
+    assert_eq!(subnet.canister(id).settings, expected.clone().into());
     let shown = status(&mut subnet, id);
     assert_eq!(shown.version, 1);
     let mut controllers = vec![user(1), user(2)];
@@ -57,7 +57,7 @@ fn every_setting_is_kept_and_shown() {
     assert_eq!(shown.settings.wasm_memory_threshold, wire::nat(1u64 << 48));
     // Nothing given, nothing changed but the version.
     assert!(subnet.user_call(user(2), "update_settings", &update(id, Default::default())).result.is_ok());
-    assert_eq!((subnet.canister(id).settings.clone(), subnet.canister(id).version.0), (expected, 2));
+    assert_eq!((subnet.canister(id).settings.clone(), subnet.canister(id).version.0), (expected.into(), 2));
     let history = &subnet.canister(id).history;
     assert_eq!(history.total, 2);
     assert!(
