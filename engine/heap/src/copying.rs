@@ -16,7 +16,7 @@ use crate::sys;
 
 /// Pages that are worth the start of a thread.
 pub(crate) const SEVERAL: usize = 512;
-/// Threads that copy one memory, beside the one whose round goes on: the kernel takes most of the time, to find memory.
+/// Threads that copy one memory: the kernel takes most of the time, to find memory.
 const COPIERS_MAX: usize = 4;
 
 /// Pages that are being copied.
@@ -60,7 +60,7 @@ impl Copying {
 }
 
 fn copy_by_several(from: &Slot, to: &Slot, pages: &[PageIx]) -> Result<(), HeapError> {
-    let threads = available_parallelism().map_or(1, |cores| cores.get() - 1).clamp(1, COPIERS_MAX);
+    let threads = available_parallelism().map_or(1, |cores| cores.get()).min(COPIERS_MAX);
     scope(|scope| {
         let parts = pages.chunks(pages.len().div_ceil(threads).max(SEVERAL));
         let copiers: Vec<_> = parts.map(|part| scope.spawn(move || copy(from, to, part))).collect();

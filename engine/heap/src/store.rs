@@ -129,9 +129,15 @@ struct State {
 }
 
 impl State {
-    /// Counts anew what is absent, given `present`.
+    /// Counts anew what is absent, given `present`. Cost: O(runs + present).
     fn count_absent(&mut self) {
-        self.absent = self.runs.iter().map(|run| u64::from(run.count) - self.present.count(run.first, run.end())).sum();
+        let named: u64 = self.runs.iter().map(|run| u64::from(run.count)).sum();
+        let mut runs = self.runs.iter().peekable();
+        let is_named = |page: &PageIx| {
+            while runs.next_if(|run| run.end() <= page.0).is_some() {}
+            runs.peek().is_some_and(|run| run.first <= page.0)
+        };
+        self.absent = named - self.present.iter().filter(is_named).count() as u64;
     }
 
     /// Errors: why pages could not be copied.
