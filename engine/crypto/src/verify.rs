@@ -254,7 +254,7 @@ fn of_scheme<'a, T>(
 }
 
 /// Signatures from which lanes win: with AVX2 by `bench crypto --filter backends` on a Zen 3. IFMA has not been measured.
-const AVX2_FROM: usize = 24;
+const AVX2_FROM: usize = 32;
 const IFMA_FROM: usize = 32;
 const BLS_IFMA_FROM: usize = 4;
 const P256_FROM: usize = 2;
