@@ -102,8 +102,10 @@ fn answer(shared: &Shared, admitted: Admitted, reply: Reply) {
             shared.metrics.count_request(Outcome::Accepted);
             let mut clock = StageClock::start();
             let _zone = zone!("answer read_state");
-            reply.send(answer_read_state(&shared.certified.read(), &read));
+            let answer = answer_read_state(&shared.certified.read(), &read);
+            // Before it is sent: who has the answer finds it counted.
             shared.metrics.mark(&mut clock, Stage::ReadState);
+            reply.send(answer);
         }
         Admitted::Query(query) => {
             // Those before it took their time, and its client may not have waited.
@@ -113,9 +115,10 @@ fn answer(shared: &Shared, admitted: Admitted, reply: Reply) {
             shared.metrics.count_request(Outcome::Accepted);
             let mut clock = StageClock::start();
             let _zone = zone!("answer a query");
-            reply.send(answer_query(shared, query));
+            let answer = answer_query(shared, query);
             shared.metrics.queries.inc();
             shared.metrics.mark(&mut clock, Stage::Query);
+            reply.send(answer);
         }
     }
 }
